@@ -1,0 +1,4 @@
+# Every other cluster's gate: read only.
+path "secret/data/istio/ca" {
+  capabilities = ["read"]
+}

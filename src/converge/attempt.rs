@@ -1,0 +1,258 @@
+//! One attempt: read both sides, plan, act, and read again, until the plan says open or hold.
+
+use std::sync::Arc;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use tokio::sync::watch;
+
+use crate::ca::bundle::Bundle;
+use crate::ca::check::Sound;
+use crate::ca::issue;
+use crate::k8s::cacerts::{Cacerts, Publish};
+use crate::k8s::external_secrets::ExternalSecrets;
+use crate::k8s::owners::Owners;
+use crate::k8s::pin::{self, Pins};
+use crate::plan::{Names, OnRootChange, Pin, Published, Role, Situation, Step, Stored};
+use crate::reason::{Held, Reason};
+use crate::snapshot::{Convergence, KnownRoot, LastVerified, Verified};
+use crate::vault::{Found, Refused, Vault, Write};
+
+/// A convergence needs three rounds from nothing to open; more is somebody else writing all the time.
+const ROUNDS_MAX: usize = 12;
+
+/// What an attempt works with.
+pub struct Parts {
+    /// This cluster's role.
+    pub role: Role,
+    /// The user's choice.
+    pub on_root_change: OnRootChange,
+    /// How old the pin's `verified-at` may get before it is written anew.
+    pub pin_age_max: SignedDuration,
+    /// Names for sentences.
+    pub names: Names,
+    /// Common name of a root made here.
+    pub common_name: String,
+    /// Vault.
+    pub vault: Vault,
+    /// The Secret.
+    pub cacerts: Arc<Cacerts>,
+    /// The pin.
+    pub pins: Pins,
+    /// Owners of gated pods.
+    pub owners: Arc<Owners>,
+    /// ExternalSecrets that may have to be asked to sync.
+    pub external_secrets: ExternalSecrets,
+}
+
+/// Makes attempts, and keeps between them what must not be made twice.
+pub struct Attempts {
+    parts: Parts,
+    /// A root that was made here and is not known to be in Vault. Kept until Vault has one: should
+    /// a write of unknown outcome arrive late, it writes the same root.
+    candidate: Option<Candidate>,
+}
+
+struct Candidate {
+    bundle: Bundle,
+    /// Why its write did not settle the matter, if it was tried in this attempt.
+    refused: Option<Refused>,
+}
+
+impl Attempts {
+    /// Attempts with these parts.
+    pub fn new(parts: Parts) -> Self {
+        Self { parts, candidate: None }
+    }
+
+    /// Runs one attempt. Ok: the gate is open.
+    pub(super) async fn run(&mut self, state: &watch::Sender<Convergence>) -> Result<(), Refused> {
+        self.parts.vault.reload_ca();
+        if let Some(candidate) = &mut self.candidate {
+            candidate.refused = None;
+        }
+        for _ in 0..ROUNDS_MAX {
+            if self.round(state).await? {
+                return Ok(());
+            }
+        }
+        let sentence = format!(
+            "Secret {} or {} in Vault keeps changing while it is compared: find out who else writes it",
+            self.parts.names.cacerts, self.parts.names.record
+        );
+        Err(Held::new(Reason::Converging, sentence).into())
+    }
+
+    /// Reads, plans, and takes one step. `true`: open. `false`: read again.
+    async fn round(&mut self, state: &watch::Sender<Convergence>) -> Result<bool, Refused> {
+        let generation = self.parts.cacerts.watched().borrow().generation;
+        let (published, pins) = tokio::join!(self.parts.cacerts.read(), self.parts.pins.read());
+        let (published, pins) = (published?, pins?);
+        let in_force = pin::in_force(&pins, &published);
+        note_pin(state, in_force.as_ref());
+
+        let now = Timestamp::now();
+        let found = self.parts.vault.read(now).await?;
+        note_root(state, &found, now);
+        if !matches!(found.stored, Stored::Absent) {
+            self.candidate = None;
+        }
+
+        let situation = Situation {
+            role: self.parts.role,
+            on_root_change: self.parts.on_root_change,
+            stored: &found.stored,
+            published: &published,
+            pin: in_force.as_ref(),
+            names: &self.parts.names,
+        };
+        let step = situation.step();
+        if !matches!(step, Step::Open { .. }) {
+            // What was verified is contradicted from here on, not only at the end of the attempt.
+            state.send_modify(|state| state.verified = None);
+        }
+        match step {
+            Step::Open { version, stored, published: sound, other_bytes } => {
+                if !self.parts.cacerts.observe_unless_changed(generation, &published) {
+                    return Ok(false);
+                }
+                if other_bytes {
+                    tracing::warn!(
+                        "Secret {} holds Vault's certificates in other bytes: istiods that started before refuse to reload it",
+                        self.parts.names.cacerts
+                    );
+                }
+                self.keep_pin(&pins, sound.root, version, now).await?;
+                let resource_version = match &published {
+                    Published::Present(copy) => copy.resource_version.clone(),
+                    Published::Absent => String::new(),
+                };
+                state.send_modify(|state| {
+                    state.last_verified = Some(LastVerified { root: sound.root, at: now });
+                    state.verified = Some(Verified { stored, version, resource_version, at: now });
+                });
+                Ok(true)
+            }
+            Step::Publish { version, sound } => {
+                let written = self.parts.cacerts.publish(&published, &sound, version).await?;
+                if written == Publish::Done {
+                    tracing::info!(root = %sound.root, version, "published Secret {}", self.parts.names.cacerts);
+                }
+                Ok(false)
+            }
+            Step::Bootstrap => self.bootstrap(&found, now).await.map(|()| false),
+            Step::ForceSync { external_secret, held } => {
+                self.parts.external_secrets.force_sync(external_secret.as_deref(), now).await;
+                Err(held.into())
+            }
+            Step::Hold(held) => Err(held.into()),
+        }
+    }
+
+    /// Makes a root first, and writes it in the next round, when all has been read again: making one
+    /// takes seconds, in which others act.
+    async fn bootstrap(&mut self, found: &Found, now: Timestamp) -> Result<(), Refused> {
+        let Some(candidate) = &mut self.candidate else {
+            self.parts.vault.is_one().await?;
+            self.candidate = Some(Candidate { bundle: self.generate(now).await?, refused: None });
+            return Ok(());
+        };
+        // It was tried, and Vault still has nothing.
+        if let Some(refused) = candidate.refused.take() {
+            return Err(refused);
+        }
+        self.parts.vault.is_one().await?;
+        let record = candidate.bundle.to_record();
+        candidate.refused = match self.parts.vault.create(found, record).await {
+            Write::Applied => {
+                tracing::info!("made a root and wrote it to {} in Vault", self.parts.names.record);
+                Some(behind(&self.parts.names.record))
+            }
+            Write::Lost => Some(behind(&self.parts.names.record)),
+            Write::Forbidden(held) => Some(held.into()),
+            Write::Unclear(refused) => Some(refused),
+        };
+        Ok(())
+    }
+
+    async fn generate(&self, now: Timestamp) -> Result<Bundle, Held> {
+        let common_name = self.parts.common_name.clone();
+        let began = std::time::Instant::now();
+        let made = tokio::task::spawn_blocking(move || issue::root(&common_name, now)).await;
+        let failed = |error: &dyn std::fmt::Display| {
+            Held::new(Reason::Converging, format!("a root key could not be made ({error}): it is tried again by itself"))
+        };
+        let bundle = made.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+        tracing::info!(seconds = began.elapsed().as_secs_f64(), "made a root key");
+        Ok(bundle)
+    }
+
+    /// The gate opens only over a pin that is written: it is what keeps a lost root from being replaced.
+    async fn keep_pin(&self, read: &pin::Read, root: crate::ca::Sha256, version: u64, now: Timestamp) -> Result<(), Held> {
+        let pin = Pin { root, vault_version: Some(version), verified_at: Some(now) };
+        let changed = read.pin.as_ref().is_none_or(|old| (old.root, old.vault_version) != (root, Some(version)));
+        let aged = read.pin.as_ref().and_then(|old| old.verified_at).is_none_or(|at| {
+            let age = now.duration_since(at);
+            age >= self.parts.pin_age_max || age.is_negative()
+        });
+        match (changed, aged) {
+            (false, false) => Ok(()),
+            (true, _) => self.parts.pins.write(read, &pin).await,
+            (false, true) => {
+                // Only the date is old; the next attempt writes it.
+                if let Err(held) = self.parts.pins.write(read, &pin).await {
+                    tracing::warn!(reason = %held.reason, "{}", held.sentence);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Touches blocked owners. `false`: it failed and is worth another try soon.
+    pub(super) async fn unblock(&self) -> bool {
+        match self.parts.owners.touch_blocked(Timestamp::now()).await {
+            Ok(_) => true,
+            Err(held) => {
+                tracing::warn!(reason = %held.reason, "{}", held.sentence);
+                // A missing right does not come by itself.
+                held.reason == Reason::KubernetesForbidden
+            }
+        }
+    }
+}
+
+/// A pin is proof of an earlier verification, as far as it is dated.
+fn note_pin(state: &watch::Sender<Convergence>, pin: Option<&Pin>) {
+    let Some(pin) = pin else { return };
+    let Some(at) = pin.verified_at else { return };
+    state.send_if_modified(|state| {
+        let newer = state.last_verified.is_none_or(|last| last.at < at);
+        if newer {
+            state.last_verified = Some(LastVerified { root: pin.root, at });
+        }
+        newer
+    });
+}
+
+fn note_root(state: &watch::Sender<Convergence>, found: &Found, now: Timestamp) {
+    let known = |version: u64, sound: &Sound| KnownRoot {
+        glance: sound.glance.clone(),
+        version,
+        checked_at: now,
+        address: found.address.clone(),
+    };
+    state.send_modify(|state| {
+        state.root = match &found.stored {
+            Stored::Sound { version, sound } => Some(known(*version, sound)),
+            _ => None,
+        };
+    });
+}
+
+/// Vault says that there is a version, and does not show it: the node that answers is behind.
+fn behind(record: &str) -> Refused {
+    Held::new(
+        Reason::VaultUnreachable,
+        format!("Vault has a version of {record} but does not show it yet: a standby node is behind; it is read again by itself"),
+    )
+    .into()
+}

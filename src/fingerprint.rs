@@ -1,0 +1,113 @@
+//! What `GET /fingerprint` tells: both roots side by side, and how the gate stands.
+
+use std::time::Instant;
+
+use k8s_openapi::jiff::Timestamp;
+use serde::Serialize;
+
+use crate::ca::bundle::Glance;
+use crate::plan::{Published, Role};
+use crate::reason::Reason;
+use crate::snapshot::{Policy, Snapshot, Standing};
+
+/// The JSON of `GET /fingerprint`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    cluster: String,
+    role: &'static str,
+    state: &'static str,
+    reason: Option<&'static str>,
+    message: Option<String>,
+    r#match: bool,
+    vault: Option<Vault>,
+    cacerts: Option<Cacerts>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Root {
+    sha256: String,
+    sha1: String,
+    roots: Vec<String>,
+    not_after: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Vault {
+    #[serde(flatten)]
+    root: Root,
+    version: u64,
+    checked_at: String,
+    address: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Cacerts {
+    #[serde(flatten)]
+    root: Root,
+    resource_version: String,
+}
+
+/// Tells what is known.
+pub fn report(cluster: &str, role: Role, known: Snapshot<'_>, policy: &Policy, now: Timestamp) -> Report {
+    let Snapshot { watched, convergence } = known;
+    let open = matches!(known.standing(policy, now, Instant::now()), Standing::Open(_) | Standing::OpenUnverified(..));
+    let state = if open {
+        "open"
+    } else if convergence.running {
+        "converging"
+    } else if convergence.held.is_some() {
+        "held"
+    } else if convergence.consulted {
+        "converging"
+    } else {
+        "dormant"
+    };
+    let published = match &watched.published {
+        Some(Published::Present(copy)) => copy.glance.as_ref().map(|glance| (glance, &copy.resource_version)),
+        _ => None,
+    };
+    let stored = convergence.root.as_ref();
+    Report {
+        cluster: cluster.to_owned(),
+        role: role.as_str(),
+        state,
+        reason: convergence.held.as_ref().map(|held| Reason::as_str(held.reason)),
+        message: convergence.held.as_ref().map(|held| held.message(cluster)),
+        r#match: matches!((stored, published), (Some(stored), Some((glance, _))) if stored.glance.roots == glance.roots),
+        vault: stored.map(|stored| Vault {
+            root: root(&stored.glance),
+            version: stored.version,
+            checked_at: stamp(stored.checked_at),
+            address: stored.address.clone(),
+        }),
+        cacerts: published
+            .map(|(glance, version)| Cacerts { root: root(glance), resource_version: version.clone() }),
+    }
+}
+
+impl Report {
+    /// The lines of `openssl x509 -fingerprint`, for `Accept: text/plain`: SHA-256 and SHA-1 of the
+    /// cluster's root, else of Vault's.
+    pub fn openssl(&self) -> String {
+        let root = self.cacerts.as_ref().map(|c| &c.root).or(self.vault.as_ref().map(|v| &v.root));
+        root.map(|root| format!("sha256 Fingerprint={}\nSHA1 Fingerprint={}\n", root.sha256, root.sha1))
+            .unwrap_or_default()
+    }
+}
+
+fn root(glance: &Glance) -> Root {
+    Root {
+        sha256: glance.sha256.openssl(),
+        sha1: glance.sha1.openssl(),
+        roots: glance.roots.iter().map(|root| root.openssl()).collect(),
+        not_after: stamp(glance.not_after),
+    }
+}
+
+fn stamp(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}

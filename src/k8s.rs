@@ -1,0 +1,108 @@
+//! The Kubernetes API, as far as this service needs it, and what its refusals mean.
+
+pub mod ca_bundle;
+pub mod cacerts;
+pub mod external_secrets;
+pub mod follow;
+pub mod owners;
+pub mod pin;
+pub mod serving;
+
+use std::time::Duration;
+
+use kube::api::PatchParams;
+
+use crate::reason::{Held, Reason, foreign_text};
+
+/// Our name in `managedFields`, and the value of the managed-by label.
+pub const FIELD_MANAGER: &str = "istio-ca-gate";
+/// Kubernetes' recommended label for the tool that manages an object.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Annotation with the root's SHA-256, lower-case hex.
+pub const ROOT_SHA256: &str = "istio-ca-gate.io/root-sha256";
+/// Annotation with Vault's version of the record.
+pub const VAULT_VERSION: &str = "istio-ca-gate.io/vault-version";
+
+/// Longest wait for one answer of the API server: a few of them fit into an admission call's ten seconds.
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How a call ended that was not simply answered.
+#[derive(Debug)]
+pub enum Failed {
+    /// 409: what the write was decided on has changed. Read again, plan again.
+    Conflict,
+    /// 404.
+    NotFound,
+    /// Anything else.
+    Held(Held),
+}
+
+impl Failed {
+    /// The reason, where neither a conflict nor an absence has a meaning of its own.
+    pub fn into_held(self, doing: &str) -> Held {
+        match self {
+            Self::Held(held) => held,
+            Self::Conflict => unreachable_api(doing, "it was changed meanwhile"),
+            Self::NotFound => unreachable_api(doing, "it is not there"),
+        }
+    }
+}
+
+/// One call with a deadline. `doing` is what the user is told was tried, as "read Secret a/b".
+///
+/// # Errors
+/// The reason, in words that repeat nothing of an object's content.
+pub async fn call<T>(doing: &str, call: impl Future<Output = kube::Result<T>>) -> Result<T, Failed> {
+    match tokio::time::timeout(CALL_TIMEOUT, call).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(failed(doing, &error)),
+        Err(_) => Err(Failed::Held(unreachable_api(doing, "its answer took too long"))),
+    }
+}
+
+/// Sorts an error of kube's. Its own texts may repeat what did not parse, so they are not used.
+pub fn failed(doing: &str, error: &kube::Error) -> Failed {
+    let held = match error {
+        kube::Error::Api(status) => match (status.code, status.reason.as_str()) {
+            (409, _) => return Failed::Conflict,
+            // A missing namespace is a 404 too, and says something else than a missing object.
+            (404, _) if !status.message.starts_with("namespaces ") => return Failed::NotFound,
+            (401 | 403 | 404 | 422, _) => Held::new(
+                Reason::KubernetesForbidden,
+                format!("the API server refuses to {doing} ({}): apply the RBAC of deploy/, or mend what it names", foreign_text(&status.message)),
+            ),
+            (code, _) => unreachable_api(doing, &format!("status {code} {}", foreign_text(&status.message))),
+        },
+        kube::Error::Auth(_) => unreachable_api(doing, "no credentials could be had"),
+        kube::Error::SerdeError(_) => unreachable_api(doing, "its answer cannot be read"),
+        kube::Error::Service(error) => unreachable_api(doing, &innermost(error.as_ref())),
+        kube::Error::HyperError(error) => unreachable_api(doing, &innermost(error)),
+        _ => unreachable_api(doing, "the connection failed"),
+    };
+    Failed::Held(held)
+}
+
+fn unreachable_api(doing: &str, what: &str) -> Held {
+    Held::new(
+        Reason::KubernetesUnreachable,
+        format!("cannot {doing} ({}): check the API server and the network to it; it is tried again by itself", what.trim_end()),
+    )
+}
+
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut bottom = error;
+    while let Some(source) = bottom.source() {
+        bottom = source;
+    }
+    foreign_text(&bottom.to_string())
+}
+
+/// Patch parameters with our field manager.
+pub(crate) fn patch() -> PatchParams {
+    PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
+}
+
+/// Create parameters with our field manager.
+pub(crate) fn post() -> kube::api::PostParams {
+    kube::api::PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..kube::api::PostParams::default() }
+}

@@ -1,0 +1,197 @@
+//! Secret `cacerts`: read, watched, published. It alone holds the CA's key in Kubernetes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::Patch;
+use kube::{Api, Client, ResourceExt};
+use serde_json::json;
+use tokio::sync::watch;
+
+use super::follow::{Seen, follow};
+use super::{FIELD_MANAGER, Failed, MANAGED_BY, ROOT_SHA256, VAULT_VERSION, call, patch, post};
+use crate::ca::bundle::{self, Bundle};
+use crate::ca::check::{self, Sound};
+use crate::plan::{Copy, Owner, Published};
+use crate::reason::Held;
+use crate::snapshot::Watched;
+
+/// Set by External Secrets on what it manages.
+const ES_MANAGED: &str = "reconcile.external-secrets.io/managed";
+
+/// The Secret of one cluster.
+pub struct Cacerts {
+    api: Api<Secret>,
+    name: String,
+    /// `namespace/name`, for sentences.
+    full_name: String,
+    watched: watch::Sender<Watched>,
+}
+
+/// How a write ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Publish {
+    /// Written.
+    Done,
+    /// Not written: it is no longer what the decision was made on.
+    Changed,
+}
+
+impl Cacerts {
+    /// The Secret `namespace/name`.
+    pub fn new(client: Client, namespace: &str, name: &str) -> Self {
+        Self {
+            api: Api::namespaced(client, namespace),
+            name: name.to_owned(),
+            full_name: format!("{namespace}/{name}"),
+            watched: watch::Sender::new(Watched::default()),
+        }
+    }
+
+    /// What the watch tells.
+    pub fn watched(&self) -> watch::Receiver<Watched> {
+        self.watched.subscribe()
+    }
+
+    /// Watches it for ever. `first` is called once the first list was answered, if only by a refusal.
+    pub async fn watch(&self, first: impl FnOnce()) {
+        let mut first = Some(first);
+        follow(self.api.clone(), &self.name, |seen| {
+            match seen {
+                Seen::Present(secret) => self.observe(published(&secret, Timestamp::now())),
+                Seen::Absent => self.observe(Published::Absent),
+                Seen::Alive => self.watched.send_modify(|watched| watched.heard = Some(Instant::now())),
+                Seen::Failed(held) => tracing::warn!(reason = %held.reason, "{}", held.sentence),
+            }
+            if let Some(first) = first.take() {
+                first();
+            }
+        })
+        .await;
+    }
+
+    fn observe(&self, published: Published) {
+        self.watched.send_modify(|watched| {
+            if !same_version(watched.published.as_ref(), &published) {
+                watched.generation += 1;
+            }
+            watched.published = Some(published);
+            watched.heard = Some(Instant::now());
+        });
+    }
+
+    /// Takes a live read for the watch's, unless the watch has told of a change since.
+    ///
+    /// Returns whether it was taken.
+    pub fn observe_unless_changed(&self, generation: u64, published: &Published) -> bool {
+        let mut taken = false;
+        self.watched.send_modify(|watched| {
+            taken = watched.generation == generation || same_version(watched.published.as_ref(), published);
+            if taken {
+                if !same_version(watched.published.as_ref(), published) {
+                    watched.generation += 1;
+                }
+                watched.published = Some(published.clone());
+                watched.heard = Some(Instant::now());
+            }
+        });
+        taken
+    }
+
+    /// Reads it from the API server.
+    ///
+    /// # Errors
+    /// The reason why it cannot be told what is there.
+    pub async fn read(&self) -> Result<Published, Held> {
+        let doing = format!("read Secret {}", self.full_name);
+        match call(&doing, self.api.get(&self.name)).await {
+            Ok(secret) => Ok(published(&secret, Timestamp::now())),
+            Err(Failed::NotFound) => Ok(Published::Absent),
+            Err(error) => Err(error.into_held(&doing)),
+        }
+    }
+
+    /// Writes Vault's bytes over exactly what was read.
+    ///
+    /// # Errors
+    /// The reason why it cannot be written, or not be told whether it was.
+    pub async fn publish(&self, over: &Published, sound: &Sound, version: u64) -> Result<Publish, Held> {
+        let doing = format!("write Secret {}", self.full_name);
+        let Ok(mut secret) = serde_json::from_value::<Secret>(json!({
+            "metadata": {
+                "name": self.name,
+                "labels": { MANAGED_BY: FIELD_MANAGER },
+                "annotations": { ROOT_SHA256: sound.root.to_string(), VAULT_VERSION: version.to_string() },
+            },
+        })) else {
+            unreachable!("the literal above is a Secret");
+        };
+        secret.data = Some(data(&sound.bundle));
+        let written = match over {
+            Published::Absent => {
+                secret.type_ = Some("Opaque".to_owned());
+                call(&doing, self.api.create(&post(), &secret)).await
+            }
+            Published::Present(copy) => {
+                secret.metadata.resource_version = Some(copy.resource_version.clone());
+                call(&doing, self.api.patch(&self.name, &patch(), &Patch::Merge(&secret))).await
+            }
+        };
+        match written {
+            Ok(_) => Ok(Publish::Done),
+            Err(Failed::Conflict | Failed::NotFound) => Ok(Publish::Changed),
+            Err(Failed::Held(held)) => Err(held),
+        }
+    }
+}
+
+/// The four keys that istiod wants, byte for byte.
+fn data(bundle: &Bundle) -> BTreeMap<String, ByteString> {
+    let file = |name: &str, bytes: &[u8]| (name.to_owned(), ByteString(bytes.to_vec()));
+    [
+        file("root-cert.pem", &bundle.root_cert),
+        file("cert-chain.pem", &bundle.cert_chain),
+        file("ca-cert.pem", &bundle.ca_cert),
+        file("ca-key.pem", bundle.ca_key.expose()),
+    ]
+    .into()
+}
+
+fn same_version(known: Option<&Published>, other: &Published) -> bool {
+    match (known, other) {
+        (Some(Published::Absent), Published::Absent) => true,
+        (Some(Published::Present(a)), Published::Present(b)) => a.resource_version == b.resource_version,
+        _ => false,
+    }
+}
+
+/// What a Secret is to the convergence.
+pub fn published(secret: &Secret, now: Timestamp) -> Published {
+    let data = secret.data.iter().flatten().map(|(name, bytes)| (name.as_str(), bytes.0.as_slice()));
+    let glance = secret.data.as_ref().and_then(|data| bundle::glance(&data.get("root-cert.pem")?.0));
+    let verdict = Bundle::from_secret(data).and_then(|bundle| check::check(bundle, now)).map(Arc::new);
+    Published::Present(Arc::new(Copy {
+        owner: owner(secret),
+        verdict,
+        glance,
+        resource_version: secret.resource_version().unwrap_or_default(),
+        annotated_root: secret.annotations().get(ROOT_SHA256).and_then(|text| text.parse().ok()),
+    }))
+}
+
+fn owner(secret: &Secret) -> Owner {
+    let reference = secret
+        .owner_references()
+        .iter()
+        .find(|owner| owner.kind == "ExternalSecret" && owner.api_version.starts_with("external-secrets.io/"));
+    if reference.is_some() || secret.labels().get(ES_MANAGED).is_some_and(|value| value == "true") {
+        return Owner::ExternalSecrets(reference.map(|owner| owner.name.clone()));
+    }
+    let labelled = secret.labels().get(MANAGED_BY).is_some_and(|value| value == FIELD_MANAGER);
+    let managed = secret.managed_fields().iter().any(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER));
+    if labelled && managed { Owner::Ours } else { Owner::Other }
+}

@@ -1,0 +1,109 @@
+//! Follows one named object: list, watch, and start over. Unlike kube's watcher it tells of every
+//! sign of life, bookmarks and renewed watches included, since a silent watch must not be trusted.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use futures::StreamExt;
+use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
+
+use super::{Failed, call, failed};
+use crate::reason::Held;
+use crate::snapshot::WATCH_TRUST;
+
+/// The API server ends each watch after so long, so that a working one is never silent for longer.
+const WATCH_SECONDS: u32 = (WATCH_TRUST.as_secs() / 2) as u32;
+
+/// A watch without even its end after so long is dead.
+const WATCH_DEAD: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 15);
+
+/// Cap of the pause after a failure.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// What is seen of the object.
+pub enum Seen<K> {
+    /// It is not there.
+    Absent,
+    /// It is there, as this.
+    Present(K),
+    /// Nothing new, but the watch is alive.
+    Alive,
+    /// It could not be listed or watched.
+    Failed(Held),
+}
+
+/// Follows the object for ever. RBAC may name it: list and watch select it by its name.
+pub async fn follow<K>(api: Api<K>, name: &str, mut on: impl FnMut(Seen<K>))
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    let doing = format!("watch {} {name}", K::kind(&()));
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match list_and_watch(&api, name, &doing, &mut on).await {
+            Ended::Gone => pause = Duration::from_millis(100),
+            Ended::Failed(held) => {
+                on(Seen::Failed(held));
+                tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+        }
+    }
+}
+
+enum Ended {
+    /// The version watched from is too old, or the stream broke: list again.
+    Gone,
+    Failed(Held),
+}
+
+async fn list_and_watch<K>(api: &Api<K>, name: &str, doing: &str, on: &mut impl FnMut(Seen<K>)) -> Ended
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    let field = format!("metadata.name={name}");
+    let list = match call(doing, api.list(&ListParams::default().fields(&field))).await {
+        Ok(list) => list,
+        Err(error) => return Ended::Failed(error.into_held(doing)),
+    };
+    let mut version = list.metadata.resource_version.unwrap_or_default();
+    on(list.items.into_iter().next().map_or(Seen::Absent, Seen::Present));
+
+    let params = WatchParams::default().fields(&field).timeout(WATCH_SECONDS);
+    loop {
+        let stream = match call(doing, api.watch(&params, &version)).await {
+            Ok(stream) => stream,
+            Err(Failed::Held(held)) => return Ended::Failed(held),
+            Err(_) => return Ended::Gone,
+        };
+        on(Seen::Alive);
+        let mut stream = std::pin::pin!(stream);
+        loop {
+            let event = match tokio::time::timeout(WATCH_DEAD, stream.next()).await {
+                Ok(Some(event)) => event,
+                // The regular end: go on from where it was.
+                Ok(None) => break,
+                Err(_) => return Ended::Gone,
+            };
+            match event {
+                Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
+                    version = object.meta().resource_version.clone().unwrap_or_default();
+                    on(Seen::Present(object));
+                }
+                Ok(WatchEvent::Deleted(object)) => {
+                    version = object.meta().resource_version.clone().unwrap_or_default();
+                    on(Seen::Absent);
+                }
+                Ok(WatchEvent::Bookmark(bookmark)) => {
+                    version = bookmark.metadata.resource_version;
+                    on(Seen::Alive);
+                }
+                // 410 Gone and its like.
+                Ok(WatchEvent::Error(_)) => return Ended::Gone,
+                Err(error) => return Ended::Failed(failed(doing, &error).into_held(doing)),
+            }
+        }
+    }
+}

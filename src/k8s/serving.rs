@@ -1,0 +1,70 @@
+//! The CA of this service's own serving certificates, shared by its replicas through one Secret:
+//! created once, adopted by everybody else.
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::{FIELD_MANAGER, Failed, MANAGED_BY, call, post};
+use crate::reason::{Held, Reason};
+use crate::tls::ServingCa;
+
+const CERTIFICATE: &str = "ca.crt";
+const KEY: &str = "ca.key";
+
+/// Adopts the CA in Secret `name`, or creates it.
+///
+/// # Errors
+/// The reason, if neither could be done.
+pub async fn adopt_or_create(client: Client, namespace: &str, name: &str) -> Result<ServingCa, Held> {
+    let api: Api<Secret> = Api::namespaced(client, namespace);
+    let reading = format!("read Secret {namespace}/{name}");
+    let creating = format!("create Secret {namespace}/{name}");
+    loop {
+        match call(&reading, api.get(name)).await {
+            Ok(secret) => return adopt(&secret, namespace, name),
+            Err(Failed::NotFound) => {}
+            Err(error) => return Err(error.into_held(&reading)),
+        }
+        let made = ServingCa::make().map_err(|error| unusable(namespace, name, &error))?;
+        match call(&creating, api.create(&post(), &secret_of(&made, name))).await {
+            Ok(_) => return Ok(made),
+            // Another replica was faster: adopt its CA.
+            Err(Failed::Conflict) => {}
+            Err(error) => return Err(error.into_held(&creating)),
+        }
+    }
+}
+
+fn adopt(secret: &Secret, namespace: &str, name: &str) -> Result<ServingCa, Held> {
+    let file = |key: &str| {
+        let bytes = secret.data.as_ref().and_then(|data| data.get(key));
+        let bytes = bytes.ok_or_else(|| unusable(namespace, name, &format!("it has no {key}")))?;
+        String::from_utf8(bytes.0.clone())
+            .map(Zeroizing::new)
+            .map_err(|_| unusable(namespace, name, &format!("its {key} is not PEM")))
+    };
+    ServingCa::from_pem(&file(CERTIFICATE)?, &file(KEY)?).map_err(|error| unusable(namespace, name, &error))
+}
+
+fn secret_of(ca: &ServingCa, name: &str) -> Secret {
+    let Ok(mut secret) = serde_json::from_value::<Secret>(json!({
+        "metadata": { "name": name, "labels": { MANAGED_BY: FIELD_MANAGER } },
+        "type": "Opaque",
+    })) else {
+        unreachable!("the literal above is a Secret");
+    };
+    let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
+    secret.data =
+        Some([(CERTIFICATE.to_owned(), bytes(ca.certificate_pem())), (KEY.to_owned(), bytes(&ca.key_pem()))].into());
+    secret
+}
+
+fn unusable(namespace: &str, name: &str, what: &str) -> Held {
+    Held::new(
+        Reason::KubernetesForbidden,
+        format!("Secret {namespace}/{name} cannot be used for this service's own certificate ({what}): delete it to have a new one made"),
+    )
+}

@@ -1,0 +1,34 @@
+//! istio-ca-gate keeps the pods of istiod and of the east-west gateway out of a cluster until Secret
+//! `cacerts` is there and holds the root CA that all clusters share through Vault, and brings it there.
+//!
+//! ```text
+//! API server ── AdmissionReview ──▶ server ──▶ webhook ──▶ gate (one match on a snapshot) ──▶ answer
+//!                                                 │ not open: wake, wait
+//!                                                 ▼
+//!            Vault ◀── read, create ── converge ── plan (one match on both sides)
+//!       Kubernetes ◀── cacerts, pin, blocked owners ──┘
+//! ```
+//!
+//! Modules in reading order: [`reason`], [`plan`], [`snapshot`] and [`gate`] decide and touch nothing;
+//! [`ca`] knows certificates; [`vault`] and [`k8s`] talk; [`converge`] brings both together; [`webhook`],
+//! [`server`] and [`tls`] face the API server; [`run`] puts it all together.
+
+pub mod args;
+pub mod ca;
+pub mod converge;
+pub mod fingerprint;
+pub mod gate;
+pub mod hygiene;
+pub mod k8s;
+pub mod plan;
+pub mod readiness;
+pub mod reason;
+pub mod run;
+pub mod selector;
+pub mod server;
+pub mod shutdown;
+pub mod snapshot;
+pub mod telemetry;
+pub mod tls;
+pub mod vault;
+pub mod webhook;

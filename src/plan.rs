@@ -1,0 +1,317 @@
+//! The convergence table: from what Vault and the cluster hold to the one next step. Pure.
+
+use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::ca::bundle::{Bundle, Glance};
+use crate::ca::check::{Flaw, Sound};
+use crate::ca::{Sha256, check};
+use crate::reason::{Held, Reason};
+
+/// What this cluster may do about a missing root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Role {
+    /// Makes the root where Vault has never had one.
+    Bootstrap,
+    /// Only ever mirrors Vault's root.
+    Sync,
+}
+
+impl Role {
+    /// The role as flags and `/fingerprint` spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bootstrap => "bootstrap",
+            Self::Sync => "sync",
+        }
+    }
+}
+
+/// What to do when Vault's root is not the one that this cluster trusts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnRootChange {
+    /// Keep gated pods out until a person has decided.
+    Halt,
+    /// Follow Vault.
+    Replace,
+}
+
+/// Vault's copy of the CA, the truth.
+#[derive(Clone, Debug)]
+pub enum Stored {
+    /// Never written, on a mount that is positively KV version 2.
+    Absent,
+    /// The latest version was deleted or destroyed: there was a root.
+    Deleted {
+        /// The version that is gone.
+        version: u64,
+    },
+    /// There, and not usable.
+    Unsound {
+        /// Its version.
+        version: u64,
+        /// What is wrong with it.
+        flaw: Flaw,
+    },
+    /// There and sound.
+    Sound {
+        /// Its version.
+        version: u64,
+        /// The checked CA.
+        sound: Arc<Sound>,
+    },
+}
+
+/// This cluster's `cacerts`.
+#[derive(Clone, Debug)]
+pub enum Published {
+    /// No such Secret.
+    Absent,
+    /// There, in whatever shape.
+    Present(Arc<Copy>),
+}
+
+/// A `cacerts` that is there.
+#[derive(Clone, Debug)]
+pub struct Copy {
+    /// Who may write it.
+    pub owner: Owner,
+    /// The strict check's verdict, at the time of reading.
+    pub verdict: Result<Arc<Sound>, Flaw>,
+    /// For people; also of one that is not sound, as far as its root can be read.
+    pub glance: Option<Glance>,
+    /// The version token of the read: no write without it.
+    pub resource_version: String,
+    /// The root that its annotation names. A pin, if the Secret is ours.
+    pub annotated_root: Option<Sha256>,
+}
+
+/// Who manages `cacerts`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// Our label, and an entry of our field manager.
+    Ours,
+    /// External Secrets: its label or an owner reference; the ExternalSecret's name where known.
+    ExternalSecrets(Option<String>),
+    /// Somebody else.
+    Other,
+}
+
+/// The root that this cluster last verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// SHA-256 of that root.
+    pub root: Sha256,
+    /// Vault's version of the record then.
+    pub vault_version: Option<u64>,
+    /// When it was last found equal to Vault's.
+    pub verified_at: Option<Timestamp>,
+}
+
+/// The next step of a convergence.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Make a root and write it with `cas=0`.
+    Bootstrap,
+    /// Write Vault's CA into `cacerts`.
+    Publish {
+        /// Vault's version.
+        version: u64,
+        /// Vault's CA.
+        sound: Arc<Sound>,
+    },
+    /// Ask External Secrets to sync, then hold.
+    ForceSync {
+        /// The ExternalSecret, where known.
+        external_secret: Option<String>,
+        /// The hold.
+        held: Held,
+    },
+    /// `cacerts` is sound and holds Vault's root.
+    Open {
+        /// Vault's version.
+        version: u64,
+        /// Vault's CA.
+        stored: Arc<Sound>,
+        /// The cluster's CA.
+        published: Arc<Sound>,
+        /// The same certificates and key in other bytes: a running istiod refuses such a reload.
+        other_bytes: bool,
+    },
+    /// Nothing that this service may do.
+    Hold(Held),
+}
+
+/// Everything that a step is decided on.
+#[derive(Clone, Copy, Debug)]
+pub struct Situation<'a> {
+    /// This cluster's role.
+    pub role: Role,
+    /// The user's choice.
+    pub on_root_change: OnRootChange,
+    /// Vault's copy.
+    pub stored: &'a Stored,
+    /// The cluster's copy.
+    pub published: &'a Published,
+    /// The root last verified, if any.
+    pub pin: Option<&'a Pin>,
+    /// Names for the sentences.
+    pub names: &'a Names,
+}
+
+/// What things are called in this installation, for the sentences of denials.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// `namespace/name` of the Secret.
+    pub cacerts: String,
+    /// `namespace/name` of the pin's ConfigMap.
+    pub pin: String,
+    /// `mount/path` of the record in Vault.
+    pub record: String,
+}
+
+impl Situation<'_> {
+    /// The first row of the convergence table that applies.
+    pub fn step(&self) -> Step {
+        match (self.stored, self.published) {
+            (Stored::Absent, _) if self.pin.is_some() => Step::Hold(self.lost()),
+            (Stored::Absent, Published::Absent) if self.role == Role::Bootstrap => Step::Bootstrap,
+            (Stored::Absent, Published::Present(_)) if self.role == Role::Bootstrap => Step::Hold(self.unknown()),
+            (Stored::Absent, _) => Step::Hold(self.missing()),
+            (Stored::Deleted { version }, _) => Step::Hold(self.deleted(*version)),
+            (Stored::Unsound { version, flaw }, _) => Step::Hold(self.unsound(*version, flaw)),
+            (Stored::Sound { version, sound }, published) => self.with_root(*version, sound, published),
+        }
+    }
+
+    fn with_root(&self, version: u64, stored: &Arc<Sound>, published: &Published) -> Step {
+        let halt = self.on_root_change == OnRootChange::Halt;
+        if let Some(pin) = self.pin.filter(|pin| halt && !stored.roots().contains(&pin.root)) {
+            return Step::Hold(self.changed_in_vault(pin.root, stored));
+        }
+        let publish = || Step::Publish { version, sound: Arc::clone(stored) };
+        let open = |published: &Arc<Sound>, other_bytes| Step::Open {
+            version,
+            stored: Arc::clone(stored),
+            published: Arc::clone(published),
+            other_bytes,
+        };
+        let Published::Present(copy) = published else {
+            return publish();
+        };
+        match (&copy.owner, &copy.verdict) {
+            (Owner::ExternalSecrets(_), Ok(sound)) if sound.same_roots(stored) => open(sound, false),
+            (Owner::ExternalSecrets(name), _) => {
+                Step::ForceSync { external_secret: name.clone(), held: self.managed_elsewhere() }
+            }
+            (Owner::Ours, Ok(sound)) if sound.same_ca(stored) => open(sound, !sound.same_bytes(stored)),
+            // Other people's keys are left alone, so publishing would not make it sound.
+            (Owner::Ours, Err(flaw)) if flaw.is_foreign_key() => Step::Hold(self.invalid(flaw)),
+            (Owner::Ours, _) => publish(),
+            (Owner::Other, Err(flaw)) => Step::Hold(self.invalid(flaw)),
+            (Owner::Other, Ok(sound)) if sound.same_roots(stored) => open(sound, false),
+            (Owner::Other, Ok(sound)) if halt => Step::Hold(self.changed_in_cluster(sound, stored)),
+            (Owner::Other, Ok(_)) => publish(),
+        }
+    }
+
+    fn lost(&self) -> Held {
+        Held::new(
+            Reason::RootDeleted,
+            format!(
+                "Vault has nothing at {}, yet this cluster has used its root: restore Vault's data; only to give that root up for good, delete ConfigMap {}",
+                self.names.record, self.names.pin
+            ),
+        )
+    }
+
+    fn unknown(&self) -> Held {
+        Held::new(
+            Reason::CacertsUnknown,
+            format!(
+                "Secret {} exists, but Vault has never had a root at {}: put its root into Vault with `istio-ca-gate adopt`, or delete the Secret to have a new root made",
+                self.names.cacerts, self.names.record
+            ),
+        )
+    }
+
+    fn missing(&self) -> Held {
+        Held::new(
+            Reason::RootMissing,
+            format!(
+                "Vault has no root at {} yet, and role sync makes none: start istiod in the bootstrap cluster; this pod follows by itself",
+                self.names.record
+            ),
+        )
+    }
+
+    fn deleted(&self, version: u64) -> Held {
+        Held::new(
+            Reason::RootDeleted,
+            format!(
+                "version {version} of {} was deleted in Vault: bring it back with `vault kv undelete` or from a backup; no new root is made",
+                self.names.record
+            ),
+        )
+    }
+
+    fn unsound(&self, version: u64, flaw: &Flaw) -> Held {
+        let reason = if flaw.is_expired() { Reason::RootExpired } else { Reason::RootInvalid };
+        Held::new(
+            reason,
+            format!(
+                "version {version} of {} in Vault cannot be used: {flaw}; write a sound CA as a new version",
+                self.names.record
+            ),
+        )
+    }
+
+    fn changed_in_vault(&self, pinned: Sha256, stored: &Sound) -> Held {
+        Held::new(
+            Reason::RootChanged,
+            format!(
+                "Vault's root at {} is {}, but this cluster trusts {pinned}: restore that one in Vault, or accept the new one with --on-root-change replace",
+                self.names.record, stored.root
+            ),
+        )
+    }
+
+    fn changed_in_cluster(&self, published: &Sound, stored: &Sound) -> Held {
+        Held::new(
+            Reason::RootChanged,
+            format!(
+                "Secret {} holds root {}, but Vault's is {}: delete the Secret to take Vault's, or accept it with --on-root-change replace",
+                self.names.cacerts, published.root, stored.root
+            ),
+        )
+    }
+
+    fn managed_elsewhere(&self) -> Held {
+        Held::new(
+            Reason::CacertsManagedElsewhere,
+            format!(
+                "External Secrets manages Secret {}, which does not hold Vault's root yet: look at its ExternalSecret's conditions",
+                self.names.cacerts
+            ),
+        )
+    }
+
+    fn invalid(&self, flaw: &Flaw) -> Held {
+        Held::new(
+            Reason::CacertsInvalid,
+            format!(
+                "Secret {} cannot be used: {flaw}; mend it, or delete it to have Vault's root published",
+                self.names.cacerts
+            ),
+        )
+    }
+}
+
+/// Checks a bundle into Vault's copy.
+pub fn stored(version: u64, bundle: Result<Bundle, Flaw>, now: Timestamp) -> Stored {
+    match bundle.and_then(|bundle| check::check(bundle, now)) {
+        Ok(sound) => Stored::Sound { version, sound: Arc::new(sound) },
+        Err(flaw) => Stored::Unsound { version, flaw },
+    }
+}

@@ -1,0 +1,165 @@
+//! Why a gated pod is kept out: the reason codes, and the sentence that goes with one.
+
+use std::fmt;
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// A reason code: fixed names that appear in denials, logs, events, metrics and the docs.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Reason { $($(#[$doc])* $name,)* }
+
+        impl Reason {
+            /// Every reason code, in the order of the contract.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The code as users see it.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The work is under way, and this call's time ran out before its end.
+    Converging,
+    /// Vault has no root yet, and this cluster may not make one.
+    RootMissing,
+    /// Vault had a root once, and has it no longer.
+    RootDeleted,
+    /// What Vault holds is not a CA that istiod and its peers can use.
+    RootInvalid,
+    /// A certificate of Vault's CA is past its end.
+    RootExpired,
+    /// The root is not the one that this cluster trusts.
+    RootChanged,
+    /// `cacerts` is there although Vault has never had a root.
+    CacertsUnknown,
+    /// External Secrets manages `cacerts`, and it does not hold Vault's root yet.
+    CacertsManagedElsewhere,
+    /// `cacerts` is somebody else's and not usable.
+    CacertsInvalid,
+    /// No configured address of Vault answers as Vault should.
+    VaultUnreachable,
+    /// Vault is sealed or not initialised.
+    VaultSealed,
+    /// Vault refuses the login of this service account.
+    VaultLoginDenied,
+    /// Vault refuses a request of this token.
+    VaultPermissionDenied,
+    /// The secrets engine at the configured mount is not KV version 2.
+    VaultMountInvalid,
+    /// Vault asks for fewer requests.
+    VaultRateLimited,
+    /// The configured addresses are more than one Vault.
+    VaultAmbiguous,
+    /// The Kubernetes API server does not answer, or not usefully.
+    KubernetesUnreachable,
+    /// The Kubernetes API server refuses what this service has to do.
+    KubernetesForbidden,
+    /// A dry run, and nothing is known yet: dry runs start nothing.
+    DryRun,
+}
+
+impl Reason {
+    /// Whether this means that Vault could not be asked, as opposed to an answer of Vault's.
+    ///
+    /// Only these may be bridged by `--vault-unavailable allow-verified`.
+    pub const fn is_outage(self) -> bool {
+        matches!(
+            self,
+            Self::VaultUnreachable
+                | Self::VaultSealed
+                | Self::VaultRateLimited
+                | Self::VaultLoginDenied
+                | Self::VaultPermissionDenied
+        )
+    }
+
+    /// Whether this is about the Kubernetes API and says nothing of the CA.
+    pub const fn is_kubernetes(self) -> bool {
+        matches!(self, Self::KubernetesUnreachable | Self::KubernetesForbidden)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What keeps the gate closed: a code, and one sentence with the cause and the next step.
+///
+/// The sentence is constant for a cause. Changing text defeats the de-duplication of events, and the
+/// ReplicaSet's condition keeps the first text that it saw (kubernetes#127081).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The code.
+    pub reason: Reason,
+    /// The cause and what to do next, without code and cluster.
+    pub sentence: String,
+}
+
+impl Held {
+    /// A reason with its sentence.
+    pub fn new(reason: Reason, sentence: impl Into<String>) -> Self {
+        Self { reason, sentence: sentence.into() }
+    }
+
+    /// The text of a denial. It stands alone in the ReplicaSet's event, so it repeats the code.
+    pub fn message(&self, cluster: &str) -> String {
+        format!("{}: cluster {cluster}: {}", self.reason, self.sentence)
+    }
+}
+
+/// Longest foreign text that is repeated to users.
+const FOREIGN_TEXT_MAX: usize = 240;
+
+/// Makes a text of another system's fit to be repeated: one line, bounded, and never a key.
+pub fn foreign_text(text: &str) -> String {
+    // A PEM block and its base64 start with these.
+    if text.contains("-----BEGIN") || text.contains("LS0tLS") {
+        return "(withheld: it may hold key material)".to_owned();
+    }
+    let mut line: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(FOREIGN_TEXT_MAX)
+        .collect();
+    line.truncate(line.trim_end().len());
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_their_names() {
+        assert_eq!(Reason::ALL.len(), 19);
+        assert_eq!(Reason::RootMissing.to_string(), "RootMissing");
+    }
+
+    #[test]
+    fn only_what_keeps_vault_from_being_asked_is_an_outage() {
+        let outages: Vec<_> = Reason::ALL.iter().filter(|r| r.is_outage()).map(|r| r.as_str()).collect();
+        assert_eq!(
+            outages,
+            ["VaultUnreachable", "VaultSealed", "VaultLoginDenied", "VaultPermissionDenied", "VaultRateLimited"]
+        );
+    }
+
+    #[test]
+    fn a_message_names_code_and_cluster() {
+        let held = Held::new(Reason::RootMissing, "Vault has no root yet");
+        assert_eq!(held.message("nas"), "RootMissing: cluster nas: Vault has no root yet");
+    }
+
+    #[test]
+    fn foreign_text_is_one_bounded_line_without_keys() {
+        assert_eq!(foreign_text("a\nb\u{1b}[31mc\n"), "a b [31mc");
+        assert_eq!(foreign_text(&"x".repeat(1000)).len(), FOREIGN_TEXT_MAX);
+        assert!(foreign_text("data: LS0tLS1CRUdJTiBQ").starts_with("(withheld"));
+        assert!(foreign_text("-----BEGIN PRIVATE KEY-----").starts_with("(withheld"));
+    }
+}

@@ -1,0 +1,191 @@
+//! What this process knows at one moment. The gate decides on nothing else.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use crate::ca::bundle::Glance;
+use crate::ca::check::Sound;
+use crate::ca::Sha256;
+use crate::plan::Published;
+use crate::reason::Held;
+
+/// How long a silent watch is trusted. The API server ends each watch after half of this, so that
+/// a working one is never silent for so long.
+pub const WATCH_TRUST: Duration = Duration::from_secs(90);
+
+/// How much later than `--refresh` a comparison with Vault may be and still count as current:
+/// the time that one attempt with slow answers takes.
+const REFRESH_GRACE: SignedDuration = SignedDuration::from_secs(30);
+
+/// What to do while Vault cannot be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum VaultUnavailable {
+    /// A `cacerts` with the root last verified still opens the gate, with a warning.
+    AllowVerified,
+    /// Keep gated pods out.
+    Deny,
+}
+
+/// The user's settings that the gate decides by.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// `--refresh`.
+    pub refresh: SignedDuration,
+    /// `--vault-unavailable`.
+    pub vault_unavailable: VaultUnavailable,
+    /// `--max-staleness`.
+    pub max_staleness: SignedDuration,
+}
+
+/// The cluster's `cacerts`, as the watch tells it.
+#[derive(Clone, Debug, Default)]
+pub struct Watched {
+    /// Counts changes, to notice one that came in between.
+    pub generation: u64,
+    /// `None` until the first answer.
+    pub published: Option<Published>,
+    /// The last sign of life of the watch.
+    pub heard: Option<Instant>,
+}
+
+impl Watched {
+    /// Whether the watch was heard of lately enough.
+    pub fn is_trusted(&self, now: Instant) -> bool {
+        self.heard.is_some_and(|heard| now.saturating_duration_since(heard) < WATCH_TRUST)
+    }
+
+    /// Whether `cacerts` is another than the one that was verified.
+    pub fn is_other_than(&self, verified: &Verified) -> bool {
+        match &self.published {
+            Some(Published::Present(copy)) => copy.resource_version != verified.resource_version,
+            Some(Published::Absent) | None => true,
+        }
+    }
+
+    fn sound(&self) -> Option<&Arc<Sound>> {
+        match self.published.as_ref()? {
+            Published::Present(copy) => copy.verdict.as_ref().ok(),
+            Published::Absent => None,
+        }
+    }
+}
+
+/// Vault's root, as last read.
+#[derive(Clone, Debug)]
+pub struct KnownRoot {
+    /// What people see of it.
+    pub glance: Glance,
+    /// KV version.
+    pub version: u64,
+    /// When it was read.
+    pub checked_at: Timestamp,
+    /// The address that answered.
+    pub address: String,
+}
+
+/// `cacerts` was found sound, and to hold the root that Vault holds.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    /// Vault's CA then.
+    pub stored: Arc<Sound>,
+    /// KV version.
+    pub version: u64,
+    /// Of the `cacerts` that was compared.
+    pub resource_version: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// The root last verified and when, in this process or, by the pin, in one before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastVerified {
+    /// The root that `ca-cert.pem` chained to.
+    pub root: Sha256,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// How the convergence stands.
+#[derive(Clone, Debug, Default)]
+pub struct Convergence {
+    /// Nothing of the CA is written before this is true.
+    pub consulted: bool,
+    /// An attempt is under way.
+    pub running: bool,
+    /// Attempts that ended.
+    pub finished: u64,
+    /// Why the last attempt did not end with an open gate.
+    pub held: Option<Held>,
+    /// Vault's root, as last read.
+    pub root: Option<KnownRoot>,
+    /// Set by an attempt that ended open; unset by any answer that contradicts it.
+    pub verified: Option<Verified>,
+    /// Outlives outages and, by the pin, restarts.
+    pub last_verified: Option<LastVerified>,
+}
+
+/// Whether the gate is open.
+#[derive(Clone, Copy, Debug)]
+pub enum Standing<'a> {
+    /// Verified lately, and nothing has changed since.
+    Open(&'a Verified),
+    /// Vault cannot be asked, and the user allows what was verified before.
+    OpenUnverified(LastVerified, &'a Held),
+    /// What is known of `cacerts` may be out of date: read it live, then ask again.
+    Blind,
+    /// Not open.
+    Closed,
+}
+
+/// What is known at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Snapshot<'a> {
+    /// The cluster's side.
+    pub watched: &'a Watched,
+    /// Vault's side, and the comparison.
+    pub convergence: &'a Convergence,
+}
+
+impl<'a> Snapshot<'a> {
+    /// How the gate stands.
+    pub fn standing(&self, policy: &Policy, now: Timestamp, instant: Instant) -> Standing<'a> {
+        let Snapshot { watched, convergence } = self;
+        if !watched.is_trusted(instant) {
+            return Standing::Blind;
+        }
+        let Some(sound) = watched.sound().filter(|sound| holds_at(sound, now)) else {
+            return Standing::Closed;
+        };
+        if let Some(verified) = &convergence.verified {
+            let current = age(verified.at, now).is_some_and(|age| age <= policy.refresh + REFRESH_GRACE);
+            if current && holds_at(&verified.stored, now) && sound.same_roots(&verified.stored) {
+                return Standing::Open(verified);
+            }
+        }
+        match (&convergence.held, convergence.last_verified) {
+            (Some(held), Some(last))
+                if held.reason.is_outage()
+                    && policy.vault_unavailable == VaultUnavailable::AllowVerified
+                    && last.root == sound.root
+                    && age(last.at, now).is_some_and(|age| age <= policy.max_staleness) =>
+            {
+                Standing::OpenUnverified(last, held)
+            }
+            _ => Standing::Closed,
+        }
+    }
+}
+
+/// Whether every certificate that the check looked at is valid now, too.
+fn holds_at(sound: &Sound, now: Timestamp) -> bool {
+    (sound.valid_from..=sound.valid_until).contains(&now)
+}
+
+/// How long ago `then` was. `None` if it lies in the future by more than clocks differ: a clock that
+/// was set back proves nothing about age.
+fn age(then: Timestamp, now: Timestamp) -> Option<SignedDuration> {
+    let age = now.duration_since(then);
+    (age >= -SignedDuration::from_mins(5)).then_some(age)
+}

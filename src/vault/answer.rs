@@ -1,0 +1,226 @@
+//! What Vault's answers mean. Pure; every status and body that Vault is known to give has its own case.
+
+use k8s_openapi::jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::transport::Reply;
+use super::{Refused, Settings, Write};
+use crate::ca::bundle::Bundle;
+use crate::plan::{self, Stored};
+use crate::reason::{Held, Reason, foreign_text};
+
+/// What a read found.
+pub(super) enum Read {
+    /// A version, current or gone.
+    Stored(Stored),
+    /// Vault's 404 without metadata. Only on KV version 2 does it mean what it says.
+    NeverWritten,
+}
+
+#[derive(Deserialize)]
+struct Errors {
+    errors: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Record {
+    data: RecordData,
+}
+
+#[derive(Deserialize)]
+struct RecordData {
+    data: Option<Map<String, Value>>,
+    metadata: Metadata,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    version: u64,
+}
+
+/// The texts of a refusal, if the body is Vault's error shape.
+pub(super) fn errors(reply: &Reply) -> Option<Vec<String>> {
+    serde_json::from_slice::<Errors>(&reply.body).ok().map(|body| body.errors)
+}
+
+/// No use can be made of this address.
+pub(super) fn unreachable(address: &str, what: &str) -> Held {
+    Held::new(
+        Reason::VaultUnreachable,
+        format!("{address} does not answer as Vault should ({what}): check the address, the network and TLS trust; it is tried again by itself"),
+    )
+}
+
+/// Lets answers through that are Vault's own, and names the others.
+pub(super) fn told(address: &str, reply: Reply) -> Result<Reply, Refused> {
+    let said = errors(&reply).unwrap_or_default();
+    let says = |text: &str| said.iter().any(|said| said.contains(text));
+    let held = match reply.status {
+        429 => Held::new(
+            Reason::VaultRateLimited,
+            format!("{address} asks for fewer requests (429): raise its rate limit quota; it is tried again when Vault allows"),
+        ),
+        500..=599 if says("sealed") || says("not initialized") => Held::new(
+            Reason::VaultSealed,
+            format!("Vault at {address} is sealed or not initialised: unseal it"),
+        ),
+        status @ 500..=599 => unreachable(address, &format!("status {status}")),
+        status @ (100..=199 | 300..=399) => {
+            unreachable(address, &format!("status {status}: a redirect is not followed, configure the active node's address"))
+        }
+        _ => return Ok(reply),
+    };
+    Err(Refused { held, retry_after: reply.retry_after })
+}
+
+/// Of several addresses without an answer, the most telling, with the others named.
+pub(super) fn none_answered(mut silent: Vec<Refused>) -> Refused {
+    // One that is sealed is a Vault that is there: more telling than one that is not.
+    silent.sort_by_key(|refused| refused.held.reason != Reason::VaultSealed);
+    let retry_after = silent.iter().filter_map(|refused| refused.retry_after).max();
+    let reason = silent.first().map_or(Reason::VaultUnreachable, |refused| refused.held.reason);
+    let sentences: Vec<_> = silent.into_iter().map(|refused| refused.held.sentence).collect();
+    Refused { held: Held::new(reason, sentences.join("; and ")), retry_after }
+}
+
+/// The meaning of an answer to the read of the record.
+pub(super) fn read(reply: &Reply, settings: &Settings, now: Timestamp) -> Result<Read, Refused> {
+    let record = settings.record();
+    match reply.status {
+        200 => match serde_json::from_slice::<Record>(&reply.body) {
+            Ok(Record { data: RecordData { data: Some(data), metadata } }) => {
+                Ok(Read::Stored(plan::stored(metadata.version, Bundle::from_record(&data), now)))
+            }
+            Ok(Record { data: RecordData { data: None, metadata } }) => {
+                Ok(Read::Stored(Stored::Deleted { version: metadata.version }))
+            }
+            Err(_) => Err(mount_invalid(settings, "its answer has no version metadata").into()),
+        },
+        404 => not_found(reply, settings),
+        403 => Err(permission_denied(&format!(
+            "Vault does not let role {} read {record}: give its policy `read` on {}/data/{}",
+            settings.role, settings.mount, settings.path
+        ))
+        .into()),
+        400 if errors(reply).is_some_and(|said| said.iter().any(|said| said.contains("pgrading"))) => {
+            Err(mount_invalid(settings, "it is being upgraded to version 2").into())
+        }
+        status => {
+            let said = errors(reply).unwrap_or_default().join("; ");
+            let what = format!("reading {record} gave status {status} {}", foreign_text(&said));
+            Err(unreachable("Vault", what.trim_end()).into())
+        }
+    }
+}
+
+/// Three different things are a 404, and only one of them may start a bootstrap.
+fn not_found(reply: &Reply, settings: &Settings) -> Result<Read, Refused> {
+    // Deleted or destroyed: no `errors`, but the metadata of the version that was there.
+    if let Ok(Record { data }) = serde_json::from_slice::<Record>(&reply.body) {
+        return Ok(Read::Stored(Stored::Deleted { version: data.metadata.version }));
+    }
+    match errors(reply) {
+        Some(said) if said.is_empty() => Ok(Read::NeverWritten),
+        Some(said) if said.iter().any(|said| said.contains("no handler for route")) => {
+            Err(mount_invalid(settings, "nothing is mounted there").into())
+        }
+        _ => Err(unreachable("Vault", "a 404 that is not Vault's").into()),
+    }
+}
+
+#[derive(Deserialize)]
+struct Mount {
+    data: MountData,
+}
+
+#[derive(Deserialize)]
+struct MountData {
+    #[serde(rename = "type")]
+    kind: String,
+    options: Option<Map<String, Value>>,
+}
+
+/// The meaning of `sys/internal/ui/mounts/<mount>`.
+pub(super) fn preflight(reply: &Reply, settings: &Settings) -> Result<(), Refused> {
+    let mount = &settings.mount;
+    match reply.status {
+        200 => {}
+        403 => {
+            return Err(permission_denied(&format!(
+                "Vault does not tell role {} what is mounted at {mount}: its policy needs a right below {mount}/, or there is no such mount",
+                settings.role
+            ))
+            .into());
+        }
+        status => return Err(unreachable("Vault", &format!("asking for mount {mount} gave status {status}")).into()),
+    }
+    let Ok(Mount { data }) = serde_json::from_slice(&reply.body) else {
+        return Err(mount_invalid(settings, "Vault does not tell its type").into());
+    };
+    let version = data.options.as_ref().and_then(|options| options.get("version")).and_then(Value::as_str);
+    match (data.kind.as_str(), version) {
+        ("kv", Some("2")) => Ok(()),
+        ("kv", _) => Err(mount_invalid(settings, "it is KV version 1, which has no check-and-set").into()),
+        (kind, _) => Err(mount_invalid(settings, &format!("it is of type {}", foreign_text(kind))).into()),
+    }
+}
+
+/// The meaning of an answer to the `cas=0` write.
+pub(super) fn written(reply: &Reply, settings: &Settings) -> Write {
+    let said = errors(reply).unwrap_or_default();
+    match reply.status {
+        200 | 204 => Write::Applied,
+        400 if said.iter().any(|said| said.contains("check-and-set")) => Write::Lost,
+        403 => Write::Forbidden(permission_denied(&format!(
+            "Vault does not let role {} create {}: give its policy `create` and `read` on {}/data/{}",
+            settings.role,
+            settings.record(),
+            settings.mount,
+            settings.path
+        ))),
+        status => {
+            let what = format!("writing {} gave status {status} {}", settings.record(), foreign_text(&said.join("; ")));
+            Write::Unclear(unreachable("Vault", what.trim_end()).into())
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Health {
+    cluster_id: Option<String>,
+}
+
+/// Which Vault an answer of `sys/health` is from: its status tells only in which state.
+pub(super) fn cluster_id(reply: &Reply) -> Option<String> {
+    let health: Health = serde_json::from_slice(&reply.body).ok()?;
+    health.cluster_id.filter(|id| !id.is_empty())
+}
+
+/// Holds if these are two Vaults, or none said which it is.
+pub(super) fn one_vault(answered: &[(&str, String)]) -> Result<(), Held> {
+    let Some((first, id)) = answered.first() else {
+        return Err(unreachable("Vault", "sys/health names no cluster_id"));
+    };
+    match answered.iter().find(|(_, other)| other != id) {
+        None => Ok(()),
+        Some((second, _)) => Err(Held::new(
+            Reason::VaultAmbiguous,
+            format!("{first} and {second} are two different Vaults, and a root may be made in one only: configure the addresses of one"),
+        )),
+    }
+}
+
+fn mount_invalid(settings: &Settings, what: &str) -> Held {
+    Held::new(
+        Reason::VaultMountInvalid,
+        format!(
+            "{}/ in Vault cannot be used ({what}): enable KV version 2 there (`vault secrets enable -path={} -version=2 kv`), or set --vault-mount",
+            settings.mount, settings.mount
+        ),
+    )
+}
+
+fn permission_denied(sentence: &str) -> Held {
+    Held::new(Reason::VaultPermissionDenied, sentence)
+}

@@ -1,0 +1,155 @@
+//! Login by service-account token, at a `kubernetes` or a `jwt` mount: both take the same request.
+
+use std::fmt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use vaultrs::api::auth::kubernetes::requests::LoginWithKubernetesRequest;
+use zeroize::Zeroizing;
+
+use super::transport::Reply;
+use super::{Refused, Settings, answer};
+use crate::reason::{Held, Reason, foreign_text};
+
+/// Larger files are not service-account tokens.
+const JWT_MAX: u64 = 64 << 10;
+
+/// A Vault token. Cannot be printed; wiped on drop.
+#[derive(Clone)]
+pub struct Token(Zeroizing<String>);
+
+impl Token {
+    /// Takes a token as a user gives it.
+    ///
+    /// # Errors
+    /// If it cannot stand in a header, as one with a line break.
+    pub fn new(text: Zeroizing<String>) -> Result<Self, &'static str> {
+        let sound = !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
+        sound.then_some(Self(text)).ok_or("it is empty or has characters that no Vault token has")
+    }
+
+    /// The token itself, for the header.
+    pub(super) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+/// A token that a login gave, and until when it is used.
+#[derive(Debug)]
+pub(super) struct Session {
+    token: Token,
+    lease: Duration,
+    began: Instant,
+}
+
+impl Session {
+    /// The token, unless a third or less of its lease is left: then a new login is due.
+    pub(super) fn token(&self) -> Option<Token> {
+        // A lease of zero is a token without end.
+        let fresh = self.lease.is_zero() || self.began.elapsed() < self.lease * 2 / 3;
+        fresh.then(|| self.token_now())
+    }
+
+    pub(super) fn token_now(&self) -> Token {
+        self.token.clone()
+    }
+
+    pub(super) fn lease(&self) -> Duration {
+        self.lease
+    }
+}
+
+/// What a login sends.
+pub(super) struct Credentials<'a> {
+    settings: &'a Settings,
+    jwt: Zeroizing<String>,
+}
+
+impl<'a> Credentials<'a> {
+    /// Reads the service-account token anew: the kubelet replaces it before it expires.
+    pub(super) fn read(settings: &'a Settings) -> Result<Self, Held> {
+        let denied = |file: &Path, what: &str| {
+            Held::new(
+                Reason::VaultLoginDenied,
+                format!(
+                    "cannot read the service-account token {} ({what}): mount one with audience vault, or set --vault-jwt-file",
+                    file.display()
+                ),
+            )
+        };
+        let file = settings.jwt_files.iter().find(|file| file.exists()).or(settings.jwt_files.first());
+        let file = file.ok_or_else(|| denied(Path::new("-"), "none configured"))?;
+        let size = std::fs::metadata(file).map_err(|e| denied(file, &e.to_string()))?.len();
+        if size > JWT_MAX {
+            return Err(denied(file, "it is too large to be one"));
+        }
+        let text = Zeroizing::new(std::fs::read_to_string(file).map_err(|e| denied(file, &e.to_string()))?);
+        if text.trim().is_empty() {
+            return Err(denied(file, "it is empty"));
+        }
+        Ok(Self { settings, jwt: Zeroizing::new(text.trim().to_owned()) })
+    }
+
+    pub(super) fn request(&self) -> Result<LoginWithKubernetesRequest, Held> {
+        LoginWithKubernetesRequest::builder()
+            .mount(self.settings.auth_mount.as_str())
+            .role(self.settings.role.as_str())
+            .jwt(self.jwt.as_str())
+            .build()
+            .map_err(|error| Held::new(Reason::VaultLoginDenied, foreign_text(&error.to_string())))
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    auth: Auth,
+}
+
+#[derive(Deserialize)]
+struct Auth {
+    client_token: String,
+    lease_duration: u64,
+}
+
+/// The session that a login's answer grants.
+pub(super) fn session(reply: &Reply, settings: &Settings) -> Result<Session, Refused> {
+    if reply.status != 200 {
+        return Err(denied(reply, settings).into());
+    }
+    let odd = || {
+        Held::new(Reason::VaultLoginDenied, "Vault's answer to the login has no token that can be used".to_owned())
+    };
+    let answer: Answer = serde_json::from_slice(&reply.body).map_err(|_| odd())?;
+    let token = Token::new(Zeroizing::new(answer.auth.client_token)).map_err(|_| odd())?;
+    Ok(Session { token, lease: Duration::from_secs(answer.auth.lease_duration), began: Instant::now() })
+}
+
+/// Vault tells little about a refused login; this tells the rest.
+fn denied(reply: &Reply, settings: &Settings) -> Held {
+    let Settings { auth_mount, role, .. } = settings;
+    let said = answer::errors(reply).map(|errors| errors.join("; ")).unwrap_or_default();
+    let next = match (reply.status, said.as_str()) {
+        (_, said) if said.contains("invalid role name") || said.contains("could not be found") => {
+            format!("create role {role} at auth/{auth_mount}, or set --vault-role")
+        }
+        (_, said) if said.contains("no handler for route") => no_mount(auth_mount),
+        // What is left without a text: TokenReview failed, or there is no such mount.
+        (403, "permission denied") => format!(
+            "a token of this cluster is only good at a mount that is configured for this cluster: check that auth/{auth_mount} is (each cluster needs its own, see --vault-auth-mount), and that its token reviewer still works"
+        ),
+        _ => format!("compare role {role} at auth/{auth_mount} with this pod's service account, namespace and audience"),
+    };
+    let said = if said.is_empty() { format!("status {}", reply.status) } else { foreign_text(&said) };
+    Held::new(Reason::VaultLoginDenied, format!("Vault denies the login at auth/{auth_mount} as {role} ({said}): {next}"))
+}
+
+fn no_mount(auth_mount: &str) -> String {
+    format!("enable an auth method at auth/{auth_mount}, or set --vault-auth-mount")
+}

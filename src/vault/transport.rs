@@ -1,0 +1,147 @@
+//! The HTTP client under vaultrs' endpoints, with what its own client leaves out: a cap on answers,
+//! no redirects (reqwest drops Authorization on a foreign host, but not `X-Vault-Token`), the status
+//! and `Retry-After` of refusals, and no copy of an answer in an error.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::header::RETRY_AFTER;
+use http::{Request, Response};
+use rustify::Endpoint;
+use rustify::errors::ClientError;
+use vaultrs::api::EndpointMiddleware;
+use zeroize::Zeroizing;
+
+use crate::reason::foreign_text;
+
+/// Connecting may take so long, then the next address is tried.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Largest answer that is read. A record holds at most 330 kB of PEM.
+const ANSWER_MAX: usize = 2 << 20;
+
+/// One address of Vault.
+pub(super) struct Transport {
+    address: String,
+    http: reqwest::Client,
+}
+
+/// An answer of Vault's, whatever its status.
+pub(super) struct Reply {
+    pub(super) status: u16,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) body: Zeroizing<Vec<u8>>,
+}
+
+/// No answer, in words that name no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct NoAnswer(pub(super) String);
+
+impl Transport {
+    /// A client for one address that trusts the given PEM bundle, or else the system's roots.
+    pub(super) fn new(address: &url::Url, ca: Option<&[u8]>, timeout: Duration) -> Result<Self, String> {
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_rustls()
+            .http1_only()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(timeout);
+        if let Some(pem) = ca {
+            let certificates = reqwest::Certificate::from_pem_bundle(pem).map_err(|e| innermost(&e))?;
+            if certificates.is_empty() {
+                return Err("no certificate in it".to_owned());
+            }
+            builder = builder.tls_certs_only(certificates);
+        } else if address.scheme() == "http" {
+            // Without it the system's roots are loaded, and their absence is an error.
+            builder = builder.tls_certs_only(Vec::new());
+        }
+        let http = builder.build().map_err(|e| innermost(&e))?;
+        Ok(Self { address: address.as_str().trim_end_matches('/').to_owned(), http })
+    }
+
+    /// The address, as configured.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Sends one request.
+    pub(super) async fn call<E: Endpoint>(
+        &self,
+        endpoint: E,
+        middleware: &EndpointMiddleware,
+    ) -> Result<Reply, NoAnswer> {
+        let result = endpoint.with_middleware(middleware).exec(self).await.map_err(|error| NoAnswer(words(&error)))?;
+        let (parts, body) = result.response.into_parts();
+        let retry_after = parts.headers.get(RETRY_AFTER).and_then(|v| v.to_str().ok()?.trim().parse().ok());
+        Ok(Reply {
+            status: parts.status.as_u16(),
+            retry_after: retry_after.map(Duration::from_secs),
+            body: Zeroizing::new(body),
+        })
+    }
+}
+
+#[async_trait]
+impl rustify::client::Client for Transport {
+    async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, ClientError> {
+        let request = reqwest::Request::try_from(request).map_err(|source| ClientError::ReqwestBuildError { source })?;
+        let failed = |e: &reqwest::Error| ClientError::ResponseError { source: Failed(without_url(e)).into() };
+        let mut answer = self.http.execute(request).await.map_err(|e| failed(&e))?;
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(|e| failed(&e))? {
+            if body.len() + chunk.len() > ANSWER_MAX {
+                let too_large = Failed(format!("its answer is larger than {ANSWER_MAX} bytes"));
+                return Err(ClientError::ResponseError { source: too_large.into() });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let mut response = Response::new(body);
+        *response.status_mut() = answer.status();
+        *response.headers_mut() = answer.headers().clone();
+        Ok(response)
+    }
+
+    fn base(&self) -> &str {
+        &self.address
+    }
+
+    /// Unlike the provided method, a refusal is an answer here, and stays whole.
+    async fn execute(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, ClientError> {
+        self.send(request).await
+    }
+}
+
+/// Carries words through rustify's error.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Failed(String);
+
+fn words(error: &ClientError) -> String {
+    match error {
+        ClientError::ResponseError { source } => source.to_string(),
+        // Everything else is about building the request; its Display names no content.
+        other => other.to_string(),
+    }
+}
+
+/// What happened, without the URL that reqwest puts in front.
+fn without_url(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        let what = if error.is_connect() { "connecting" } else { "its answer" };
+        return format!("{what} took too long");
+    }
+    innermost(error)
+}
+
+/// The cause at the bottom of an error's chain, which says most.
+fn innermost(error: &reqwest::Error) -> String {
+    let Some(mut bottom) = error.source() else {
+        return "the request failed".to_owned();
+    };
+    while let Some(source) = bottom.source() {
+        bottom = source;
+    }
+    foreign_text(&bottom.to_string())
+}

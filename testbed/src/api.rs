@@ -1,0 +1,68 @@
+//! A JSON API on 127.0.0.1, reached with trust in one CA only.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Certificate, Client, Method};
+use serde_json::Value;
+
+/// Above the longest wait of any request of the tests; a server that is stopped or hangs is noticed.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+#[derive(Debug)]
+pub(crate) struct Api {
+    url: String,
+    client: Client,
+}
+
+impl Api {
+    pub(crate) fn new(url: String, ca_pem: &str) -> Result<Self> {
+        let client = Client::builder()
+            .tls_certs_only(Certificate::from_pem_bundle(ca_pem.as_bytes())?)
+            .no_proxy()
+            // A connection that is kept would break in the first request after a restart of the server.
+            .pool_max_idle_per_host(0)
+            .timeout(TIMEOUT)
+            .build()?;
+        Ok(Self { url, client })
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The status and body of the answer: JSON, a string if it is not JSON, or null if it is empty.
+    pub(crate) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: Option<Value>,
+    ) -> Result<(u16, Value)> {
+        let method = Method::from_bytes(method.as_bytes())?;
+        let url = format!("{}/{}", self.url, path.trim_start_matches('/'));
+        let content_type = if method == Method::PATCH {
+            "application/merge-patch+json"
+        } else {
+            "application/json"
+        };
+        let mut request = self.client.request(method, &url);
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request
+                .header(CONTENT_TYPE, content_type)
+                .body(body.to_string());
+        }
+        let response = request.send().await?;
+        let status = response.status().as_u16();
+        let text = response.text().await.with_context(|| url)?;
+        let value = match text.as_str() {
+            "" => Value::Null,
+            json => serde_json::from_str(json).unwrap_or(Value::String(text)),
+        };
+        Ok((status, value))
+    }
+}

@@ -1,0 +1,195 @@
+//! The programs of the real components: found, or built once from the Go modules in `testbed/go`.
+//!
+//! A folder with etcd, kube-apiserver and kube-controller-manager is looked for in `KUBEBUILDER_ASSETS`,
+//! `/usr/local/kubebuilder/bin` and `PATH`, vault in the same places.
+
+use std::env;
+use std::fmt::Write;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use aws_lc_rs::digest::{Context as Digest, SHA256};
+
+use crate::process::Program;
+
+/// Where controller-runtime's test environment is installed by convention.
+const DEFAULT_ASSETS: &str = "/usr/local/kubebuilder/bin";
+
+/// A Go module in `testbed/go` that builds to one program.
+#[derive(Debug)]
+pub struct Module {
+    /// Its folder.
+    pub name: &'static str,
+    linker_flags: &'static str,
+    /// Of a build with nothing in Go's caches, on 2 cores.
+    cold_build: &'static str,
+    built: OnceLock<PathBuf>,
+}
+
+/// etcd, kube-apiserver, kube-controller-manager and kubectl as one program.
+pub static KUBERNETES: Module = Module {
+    name: "kubernetes",
+    linker_flags: "-s -w \
+        -X k8s.io/component-base/version.gitVersion=v1.34.4 \
+        -X k8s.io/component-base/version.gitMajor=1 \
+        -X k8s.io/component-base/version.gitMinor=34",
+    cold_build: "5 to 6 minutes",
+    built: OnceLock::new(),
+};
+
+/// Vault's server and command line.
+pub static VAULT: Module = Module {
+    name: "vault",
+    linker_flags: "-s -w",
+    cold_build: "10 to 13 minutes",
+    built: OnceLock::new(),
+};
+
+/// The programs of a control plane.
+#[derive(Clone, Debug)]
+pub struct ControlPlane {
+    /// The key-value store.
+    pub etcd: Program,
+    /// The API server.
+    pub api_server: Program,
+    /// The controllers.
+    pub controller_manager: Program,
+    /// The command line.
+    pub kubectl: Program,
+}
+
+impl ControlPlane {
+    /// Finds the programs, or builds them.
+    pub fn find() -> Result<Self> {
+        let servers = ["etcd", "kube-apiserver", "kube-controller-manager"];
+        let folder =
+            folders().find(|folder| servers.iter().all(|server| folder.join(server).is_file()));
+        // A kubectl that just happens to be in PATH may be of any version: it is taken only from among its servers.
+        let program = |name| match folder
+            .as_ref()
+            .map(|folder| folder.join(name))
+            .filter(|path| path.is_file())
+        {
+            Some(path) => anyhow::Ok(Program::new(path)),
+            None => Ok(Program::new(KUBERNETES.build()?).arg(name)),
+        };
+        Ok(Self {
+            etcd: program("etcd")?,
+            api_server: program("kube-apiserver")?,
+            controller_manager: program("kube-controller-manager")?,
+            kubectl: program("kubectl")?,
+        })
+    }
+}
+
+/// Finds the program `vault`, or builds it.
+pub fn vault() -> Result<Program> {
+    let found = folders()
+        .map(|folder| folder.join("vault"))
+        .find(|path| path.is_file());
+    Ok(Program::new(found.map_or_else(|| VAULT.build(), Ok)?))
+}
+
+fn folders() -> impl Iterator<Item = PathBuf> {
+    let assets =
+        env::var_os("KUBEBUILDER_ASSETS").map_or_else(|| DEFAULT_ASSETS.into(), PathBuf::from);
+    let path = env::var_os("PATH").unwrap_or_default();
+    std::iter::once(assets).chain(env::split_paths(&path).collect::<Vec<_>>())
+}
+
+/// Where built programs are kept, for all checkouts of this user.
+pub(crate) fn cache_folder() -> Result<PathBuf> {
+    let base = match env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty()) {
+        Some(path) => PathBuf::from(path),
+        None => PathBuf::from(env::var_os("HOME").context("HOME is not set")?).join(".cache"),
+    };
+    Ok(base.join("istio-ca-gate/testbed"))
+}
+
+impl Module {
+    /// The path of the built program; builds it if these very sources were not built yet.
+    pub fn build(&self) -> Result<PathBuf> {
+        if let Some(program) = self.built.get() {
+            return Ok(program.clone());
+        }
+        let program = self.cached()?;
+        Ok(self.built.get_or_init(|| program).clone())
+    }
+
+    fn cached(&self) -> Result<PathBuf> {
+        let cache = cache_folder()?;
+        let folder = cache.join(format!("{}-{}", self.name, self.key()?));
+        let program = folder.join(self.name);
+        if program.is_file() {
+            return Ok(program);
+        }
+        fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+        let lock = File::create(cache.join(format!("{}.lock", self.name)))?;
+        lock.lock()?;
+        if !program.is_file() {
+            self.go_build(&folder.join("unfinished"))?;
+            fs::rename(folder.join("unfinished"), &program)?;
+        }
+        Ok(program)
+    }
+
+    fn source(&self) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("go")
+            .join(self.name)
+    }
+
+    fn key(&self) -> Result<String> {
+        let version = Command::new("go").arg("version").current_dir(self.source()).output().with_context(|| {
+            format!(
+                "the tests need the real {}: not found in KUBEBUILDER_ASSETS or PATH, and there is no `go` to build it",
+                self.name
+            )
+        })?;
+        let mut digest = Digest::new(&SHA256);
+        for file in ["go.mod", "go.sum", "main.go"] {
+            digest.update(
+                &fs::read(self.source().join(file))
+                    .with_context(|| format!("{}/{file}", self.name))?,
+            );
+        }
+        digest.update(self.linker_flags.as_bytes());
+        digest.update(&version.stdout);
+        Ok(digest
+            .finish()
+            .as_ref()
+            .iter()
+            .fold(String::new(), |mut hex, byte| {
+                let _ = write!(hex, "{byte:02x}");
+                hex
+            }))
+    }
+
+    fn go_build(&self, output: &Path) -> Result<()> {
+        let Self {
+            name,
+            linker_flags,
+            cold_build,
+            ..
+        } = self;
+        eprintln!(
+            "testbed: builds {name} with go, once: {cold_build} on 2 cores if nothing of it was built before"
+        );
+        let start = Instant::now();
+        let status = Command::new("go")
+            .args(["build", "-trimpath", "-ldflags", linker_flags, "-o"])
+            .arg(output)
+            .arg(".")
+            .current_dir(self.source())
+            .status()?;
+        if !status.success() {
+            bail!("go build in {}: {status}", self.source().display());
+        }
+        eprintln!("testbed: built {name} in {} s", start.elapsed().as_secs());
+        Ok(())
+    }
+}

@@ -1,0 +1,333 @@
+//! A Kubernetes control plane: etcd, API server and controllers, with no node, so that pods stay Pending.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::api::Api;
+use crate::binaries::ControlPlane;
+use crate::ports::{Port, retry_if_taken};
+use crate::process::{Process, Program};
+use crate::temporary_folder;
+use crate::tls::{Authority, token_signing_key};
+
+/// A start takes 3 seconds on 2 idle cores; several clusters may start at once on busy ones.
+const START: Duration = Duration::from_secs(120);
+
+/// The bearer token of a member of `system:masters`.
+const ADMIN_TOKEN: &str = "admin-token-of-this-test-cluster";
+
+/// A running control plane of its own. All its processes end, and its data goes, on drop.
+#[derive(Debug)]
+pub struct Cluster {
+    name: String,
+    issuer: String,
+    api: Api,
+    ca_pem: String,
+    token_public_key_pem: String,
+    kubectl: Program,
+    // In the order in which they are to be dropped: clients before servers, the data last.
+    controller_manager: Process,
+    api_server: Process,
+    etcd: Process,
+    folder: TempDir,
+    _ports: [Port; 3],
+}
+
+impl Cluster {
+    /// Starts a cluster and waits until its API server is ready and its `default` service account exists.
+    pub async fn start(name: &str) -> Result<Self> {
+        let programs = tokio::task::spawn_blocking(ControlPlane::find).await??;
+        let start = || async {
+            let cluster = Self::launch(name, &programs)?;
+            cluster.ready().await?;
+            Ok(cluster)
+        };
+        retry_if_taken(start)
+            .await
+            .with_context(|| format!("start of cluster {name}"))
+    }
+
+    fn launch(name: &str, programs: &ControlPlane) -> Result<Self> {
+        let folder = temporary_folder(name)?;
+        let at = |file: &str| folder.path().join(file);
+        let ports = [Port::reserve()?, Port::reserve()?, Port::reserve()?];
+        let [etcd_client, etcd_peer, api] = [&ports[0], &ports[1], &ports[2]].map(Port::number);
+        let issuer = format!("https://kubernetes.{name}.test");
+
+        let authority = Authority::new(&format!("CA of test cluster {name}"))?;
+        let serving = authority.issue(&["127.0.0.1", "localhost", "kubernetes.default.svc"])?;
+        let (token_key, token_public_key_pem) = token_signing_key()?;
+        fs::write(at("ca.pem"), authority.certificate_pem())?;
+        fs::write(at("serving.pem"), serving.certificate_pem)?;
+        fs::write(at("serving-key.pem"), serving.key_pem)?;
+        fs::write(at("token-key.pem"), token_key)?;
+        fs::write(at("token-public-key.pem"), &token_public_key_pem)?;
+        fs::write(
+            at("tokens.csv"),
+            format!("{ADMIN_TOKEN},admin,admin,system:masters\n"),
+        )?;
+
+        let flag = |name: &str, file: &str| format!("--{name}={}", at(file).display());
+        let etcd_url = format!("http://127.0.0.1:{etcd_client}");
+        let peer_url = format!("http://127.0.0.1:{etcd_peer}");
+        let etcd = programs.etcd.clone().env("HOME", folder.path()).args([
+            flag("data-dir", "etcd-data"),
+            format!("--listen-client-urls={etcd_url}"),
+            format!("--advertise-client-urls={etcd_url}"),
+            format!("--listen-peer-urls={peer_url}"),
+            format!("--initial-advertise-peer-urls={peer_url}"),
+            format!("--initial-cluster=default={peer_url}"),
+            "--unsafe-no-fsync".into(),
+            "--log-level=warn".into(),
+            // One member waits for nobody: its first election may be quick.
+            "--heartbeat-interval=10".into(),
+            "--election-timeout=100".into(),
+        ]);
+        let api_server = programs
+            .api_server
+            .clone()
+            .env("HOME", folder.path())
+            .args([
+                format!("--etcd-servers={etcd_url}"),
+                "--bind-address=127.0.0.1".into(),
+                "--advertise-address=127.0.0.1".into(),
+                "--endpoint-reconciler-type=none".into(),
+                format!("--secure-port={api}"),
+                flag("tls-cert-file", "serving.pem"),
+                flag("tls-private-key-file", "serving-key.pem"),
+                "--service-cluster-ip-range=10.0.0.0/24".into(),
+                "--authorization-mode=RBAC".into(),
+                flag("token-auth-file", "tokens.csv"),
+                format!("--service-account-issuer={issuer}"),
+                flag("service-account-key-file", "token-public-key.pem"),
+                flag("service-account-signing-key-file", "token-key.pem"),
+                format!("--api-audiences={issuer},vault"),
+            ]);
+        let controller_manager = programs
+            .controller_manager
+            .clone()
+            .env("HOME", folder.path())
+            .args([
+                flag("kubeconfig", "kubeconfig-admin"),
+                flag("service-account-private-key-file", "token-key.pem"),
+                flag("root-ca-file", "ca.pem"),
+                "--use-service-account-credentials".into(),
+                "--leader-elect=false".into(),
+                "--secure-port=0".into(),
+            // At the default of 20 requests a second, the controllers take 5 seconds to start.
+            "--kube-api-qps=1000".into(),
+            "--kube-api-burst=1000".into(),
+            ]);
+
+        let url = format!("https://127.0.0.1:{api}");
+        fs::write(
+            at("kubeconfig-admin"),
+            kubeconfig(name, &url, &at("ca.pem"), "admin", ADMIN_TOKEN),
+        )?;
+        Ok(Self {
+            name: name.to_owned(),
+            issuer,
+            api: Api::new(url, authority.certificate_pem())?,
+            ca_pem: authority.certificate_pem().to_owned(),
+            token_public_key_pem,
+            kubectl: programs.kubectl.clone().env("HOME", folder.path()),
+            // All at once: each waits for the one before it by itself.
+            etcd: etcd.spawn(at("etcd.log"))?,
+            api_server: api_server.spawn(at("kube-apiserver.log"))?,
+            controller_manager: controller_manager.spawn(at("kube-controller-manager.log"))?,
+            folder,
+            _ports: ports,
+        })
+    }
+
+    async fn ready(&self) -> Result<()> {
+        self.api_server_ready().await?;
+        let account = "/api/v1/namespaces/default/serviceaccounts/default";
+        self.controller_manager
+            .until("the default service account", START, || {
+                self.exists(account)
+            })
+            .await
+    }
+
+    async fn api_server_ready(&self) -> Result<()> {
+        self.api_server
+            .until("/readyz", START, || self.exists("/readyz"))
+            .await
+    }
+
+    async fn exists(&self, path: &str) -> Result<()> {
+        let (status, body) = self.request("GET", path, None).await?;
+        ensure!(status == 200, "{status}: {body}");
+        Ok(())
+    }
+
+    /// The address of the API server.
+    pub fn url(&self) -> &str {
+        self.api.url()
+    }
+
+    /// The file with the CA of the API server's certificate.
+    pub fn ca_file(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    /// The CA of the API server's certificate.
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// A bearer token with all rights.
+    pub fn admin_token(&self) -> &str {
+        ADMIN_TOKEN
+    }
+
+    /// The issuer of the service-account tokens, different in each cluster.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// The public key of the service-account tokens.
+    pub fn service_account_public_key_pem(&self) -> &str {
+        &self.token_public_key_pem
+    }
+
+    /// A kubeconfig with all rights. Its context is named like the cluster.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.folder.path().join("kubeconfig-admin")
+    }
+
+    /// Writes a kubeconfig for the owner of a bearer token. Its context is named like the cluster.
+    pub fn kubeconfig_for(&self, user: &str, token: &str) -> Result<PathBuf> {
+        let path = self
+            .folder
+            .path()
+            .join(format!("kubeconfig-{}", user.replace(['/', ':'], "-")));
+        fs::write(
+            &path,
+            kubeconfig(&self.name, self.url(), &self.ca_file(), user, token),
+        )?;
+        Ok(path)
+    }
+
+    /// Runs kubectl with all rights, and returns what it prints.
+    pub async fn kubectl(&self, args: &[&str]) -> Result<String> {
+        self.kubectl
+            .clone()
+            .env("KUBECONFIG", self.kubeconfig())
+            .args(args)
+            .output(None)
+            .await
+    }
+
+    /// Runs kubectl with all rights and a manifest on its standard input.
+    pub async fn kubectl_stdin(&self, args: &[&str], manifest: &str) -> Result<String> {
+        self.kubectl
+            .clone()
+            .env("KUBECONFIG", self.kubeconfig())
+            .args(args)
+            .output(Some(manifest))
+            .await
+    }
+
+    /// Sends one API request with all rights. The body of a `PATCH` is a JSON merge patch.
+    pub async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<(u16, Value)> {
+        self.request_with(Some(ADMIN_TOKEN), method, path, body)
+            .await
+    }
+
+    /// Sends one API request with another bearer token, or none.
+    pub async fn request_with(
+        &self,
+        token: Option<&str>,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<(u16, Value)> {
+        self.api.send(method, path, token, body).await
+    }
+
+    /// Requests a token for a service account (TokenRequest; at least 600 seconds).
+    pub async fn service_account_token(
+        &self,
+        namespace: &str,
+        name: &str,
+        audiences: &[&str],
+        seconds: u64,
+    ) -> Result<String> {
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token");
+        let body = json!({
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": { "audiences": audiences, "expirationSeconds": seconds },
+        });
+        let (status, answer) = self.request("POST", &path, Some(body)).await?;
+        ensure!(status == 201, "POST {path}: {status}: {answer}");
+        Ok(answer["status"]["token"]
+            .as_str()
+            .context("an answer without token")?
+            .to_owned())
+    }
+
+    /// The API server's process.
+    pub fn api_server(&self) -> &Process {
+        &self.api_server
+    }
+
+    /// The controllers' process.
+    pub fn controller_manager(&self) -> &Process {
+        &self.controller_manager
+    }
+
+    /// etcd's process.
+    pub fn etcd(&self) -> &Process {
+        &self.etcd
+    }
+
+    /// Kills the API server.
+    pub fn stop_api_server(&self) -> Result<()> {
+        self.api_server.stop()
+    }
+
+    /// Starts the API server again, with the same port and data, and waits until it is ready.
+    pub async fn start_api_server(&self) -> Result<()> {
+        self.api_server.start_again()?;
+        self.api_server_ready().await
+    }
+
+    /// Kills etcd.
+    pub fn stop_etcd(&self) -> Result<()> {
+        self.etcd.stop()
+    }
+
+    /// Starts etcd again, with the same port and data, and waits until the API server is ready with it.
+    pub async fn start_etcd(&self) -> Result<()> {
+        self.etcd.start_again()?;
+        self.etcd
+            .until("a read from etcd", START, || self.exists("/api/v1/namespaces/default"))
+            .await
+    }
+}
+
+/// A kubeconfig in JSON, which every reader of YAML reads.
+fn kubeconfig(cluster: &str, url: &str, ca_file: &Path, user: &str, token: &str) -> String {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{ "name": cluster, "cluster": { "server": url, "certificate-authority": ca_file } }],
+        "users": [{ "name": user, "user": { "token": token } }],
+        "contexts": [{ "name": cluster, "context": { "cluster": cluster, "user": user } }],
+        "current-context": cluster,
+    })
+    .to_string()
+}

@@ -1,0 +1,29 @@
+//! Real Kubernetes control planes and Vault servers as owned child processes, for the tests.
+//!
+//! [`Cluster`] and [`Vault`] start on free ports of 127.0.0.1 with their data in a temporary folder, and are gone when
+//! dropped, also when the test process is killed. [`binaries`] says where their programs come from.
+//! Set `TESTBED_KEEP` to keep the temporary folders.
+
+mod api;
+pub mod binaries;
+mod cluster;
+mod eventually;
+mod ports;
+mod process;
+mod tls;
+mod vault;
+
+pub use cluster::Cluster;
+pub use eventually::{Attempt, eventually};
+pub use ports::Port;
+pub use process::{Process, Program, Signal};
+pub use tls::{Authority, Identity};
+pub use vault::{Storage, Vault, VaultOptions};
+
+/// A temporary folder that is removed on drop, unless `TESTBED_KEEP` is set.
+fn temporary_folder(name: &str) -> std::io::Result<tempfile::TempDir> {
+    tempfile::Builder::new()
+        .prefix(&format!("testbed-{name}-"))
+        .disable_cleanup(std::env::var_os("TESTBED_KEEP").is_some())
+        .tempdir()
+}
