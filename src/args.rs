@@ -107,32 +107,32 @@ pub struct Serve {
 #[command(next_help_heading = "Vault")]
 pub struct VaultArgs {
     /// Address, repeated; the next is only tried where one does not answer [else: VAULT_ADDR]
-    #[arg(long = "vault-addr", env = "GATE_VAULT_ADDRS", value_delimiter = ',', value_parser = address)]
-    addresses: Vec<Url>,
+    #[arg(long, env = "GATE_VAULT_ADDRS", value_delimiter = ',', value_parser = address)]
+    vault_addr: Vec<Url>,
     /// PEM file with the CAs that Vault's certificate may be from [default: the system's]
-    #[arg(long = "vault-ca-cert", env = "VAULT_CACERT")]
-    ca_cert: Option<PathBuf>,
+    #[arg(long, env = "VAULT_CACERT")]
+    vault_ca_cert: Option<PathBuf>,
     /// Vault namespace
-    #[arg(long = "vault-namespace", env = "VAULT_NAMESPACE")]
-    namespace: Option<String>,
+    #[arg(long, env = "VAULT_NAMESPACE")]
+    vault_namespace: Option<String>,
     /// Mount of the kubernetes or jwt auth method for this cluster
-    #[arg(long = "vault-auth-mount", env = "GATE_VAULT_AUTH_MOUNT", default_value = "kubernetes", value_parser = vault_path)]
-    auth_mount: String,
+    #[arg(long, env = "GATE_VAULT_AUTH_MOUNT", default_value = "kubernetes", value_parser = vault_path)]
+    vault_auth_mount: String,
     /// Role to log in as [default: istio-ca-bootstrap or istio-ca-sync, by role]
-    #[arg(long = "vault-role", env = "GATE_VAULT_ROLE")]
-    role: Option<String>,
+    #[arg(long, env = "GATE_VAULT_ROLE")]
+    vault_role: Option<String>,
     /// Service-account token to log in with [default: /var/run/secrets/istio-ca-gate/token, else the pod's own]
-    #[arg(long = "vault-jwt-file", env = "GATE_VAULT_JWT_FILE")]
-    jwt_file: Option<PathBuf>,
+    #[arg(long, env = "GATE_VAULT_JWT_FILE")]
+    vault_jwt_file: Option<PathBuf>,
     /// Mount of the KV version 2 engine
-    #[arg(long = "vault-mount", env = "GATE_VAULT_MOUNT", default_value = "secret", value_parser = vault_path)]
-    mount: String,
+    #[arg(long, env = "GATE_VAULT_MOUNT", default_value = "secret", value_parser = vault_path)]
+    vault_mount: String,
     /// Path of the record in it
-    #[arg(long = "vault-path", env = "GATE_VAULT_PATH", default_value = "istio/ca", value_parser = vault_path)]
-    path: String,
+    #[arg(long, env = "GATE_VAULT_PATH", default_value = "istio/ca", value_parser = vault_path)]
+    vault_path: String,
     /// Longest wait for one answer
-    #[arg(long = "vault-timeout", env = "GATE_VAULT_TIMEOUT", default_value = "3s", value_parser = duration)]
-    timeout: Duration,
+    #[arg(long, env = "GATE_VAULT_TIMEOUT", default_value = "3s", value_parser = duration)]
+    vault_timeout: Duration,
 }
 
 /// Kubernetes' flags.
@@ -204,7 +204,7 @@ impl VaultArgs {
     /// # Errors
     /// One line that names flag and variable.
     pub fn settings(&self, role: Role) -> Result<vault::Settings, String> {
-        let mut addresses = self.addresses.clone();
+        let mut addresses = self.vault_addr.clone();
         if addresses.is_empty() {
             let variable = variable("VAULT_ADDR").ok_or(
                 "no address of Vault: set --vault-addr (GATE_VAULT_ADDRS, or VAULT_ADDR)",
@@ -218,21 +218,21 @@ impl VaultArgs {
             Role::Bootstrap => "istio-ca-bootstrap",
             Role::Sync => "istio-ca-sync",
         };
-        let jwt_files = match &self.jwt_file {
+        let jwt_files = match &self.vault_jwt_file {
             Some(file) => vec![file.clone()],
             None => JWT_FILES.map(PathBuf::from).to_vec(),
         };
         Ok(vault::Settings {
             addresses,
-            ca_file: self.ca_cert.clone().filter(|file| !file.as_os_str().is_empty()),
-            namespace: self.namespace.clone().filter(|namespace| !namespace.is_empty()),
-            auth_mount: self.auth_mount.clone(),
-            role: self.role.clone().unwrap_or_else(|| default_role.to_owned()),
+            ca_file: self.vault_ca_cert.clone().filter(|file| !file.as_os_str().is_empty()),
+            namespace: self.vault_namespace.clone().filter(|namespace| !namespace.is_empty()),
+            auth_mount: self.vault_auth_mount.clone(),
+            role: self.vault_role.clone().unwrap_or_else(|| default_role.to_owned()),
             jwt_files,
             token,
-            mount: self.mount.clone(),
-            path: self.path.clone(),
-            timeout: self.timeout,
+            mount: self.vault_mount.clone(),
+            path: self.vault_path.clone(),
+            timeout: self.vault_timeout,
         })
     }
 }

@@ -7,10 +7,13 @@ use std::str::FromStr;
 use aws_lc_rs::digest;
 
 pub mod bundle;
+mod certificate;
 pub mod check;
 #[cfg(test)]
+#[allow(clippy::unwrap_used, dead_code)]
 pub(crate) mod fixtures;
 pub mod issue;
+mod pem;
 
 pub use bundle::Glance;
 
@@ -149,14 +152,7 @@ mod tests {
         let spaced = format!(" {}", &SHA256_ABC[1..]);
         let signed = format!("+{}", &SHA256_ABC[1..]);
         let wide = "é".repeat(32);
-        for text in [
-            "",
-            &SHA256_ABC[1..],
-            &format!("{SHA256_ABC}0"),
-            &spaced,
-            &signed,
-            &wide,
-        ] {
+        for text in ["", &SHA256_ABC[1..], &format!("{SHA256_ABC}0"), &spaced, &signed, &wide] {
             assert_eq!(text.parse::<Sha256>(), Err(InvalidSha256), "{text:?}");
         }
     }

@@ -1,17 +1,17 @@
-//! The four files that istiod reads, in Vault's shape and in the Secret's, and the PEM in them.
+//! The four files that istiod reads, in Vault's shape and in the Secret's.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use k8s_openapi::jiff::Timestamp;
-use rustls::pki_types::pem::{PemObject, SectionKind};
 use serde_json::{Map, Value};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
-use x509_parser::time::ASN1Time;
 use zeroize::Zeroizing;
 
-use super::check::{At, Flaw};
+use super::certificate::timestamp;
+use super::check::Flaw;
+use super::pem::{Der, Piece, Pieces};
 use super::{Sha1, Sha256};
 
 // cert-manager's caps on PEM, which keep a parser from being fed at length (CVE-2024-12401).
@@ -110,39 +110,26 @@ impl Bundle {
     /// key can stay offline.
     pub fn from_record(data: &Map<String, Value>) -> Result<Self, Flaw> {
         let text = |key: &'static str| match data.get(key) {
-            None => Err(Flaw::Missing { key }),
-            Some(Value::String(text)) if text.is_empty() => Err(Flaw::Empty { key }),
+            None => Err(Flaw::Missing(key)),
+            Some(Value::String(text)) if text.is_empty() => Err(Flaw::Empty(key)),
             Some(Value::String(text)) => Ok(text.as_bytes()),
-            Some(_) => Err(Flaw::NotText { key }),
+            Some(_) => Err(Flaw::NotText(key)),
         };
         let (ca_cert, ca_key) = match (data.contains_key(CA_CERT), data.contains_key(CA_KEY)) {
             (false, false) => (CERT_CHAIN, KEY),
             (true, true) => (CA_CERT, CA_KEY),
             (true, false) => {
-                return Err(Flaw::Unpaired {
-                    present: CA_CERT,
-                    absent: CA_KEY,
-                });
+                return Err(Flaw::Unpaired(CA_CERT, CA_KEY));
             }
             (false, true) => {
-                return Err(Flaw::Unpaired {
-                    present: CA_KEY,
-                    absent: CA_CERT,
-                });
+                return Err(Flaw::Unpaired(CA_KEY, CA_CERT));
             }
         };
-        Self::from_files(
-            text(ROOT_CERT)?,
-            text(CERT_CHAIN)?,
-            text(ca_cert)?,
-            text(ca_key)?,
-        )
+        Self::from_files(text(ROOT_CERT)?, text(CERT_CHAIN)?, text(ca_cert)?, text(ca_key)?)
     }
 
     /// From the data of Secret `cacerts`.
-    pub fn from_secret<'a>(
-        data: impl IntoIterator<Item = (&'a str, &'a [u8])>,
-    ) -> Result<Self, Flaw> {
+    pub fn from_secret<'a>(data: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result<Self, Flaw> {
         let (mut root_cert, mut cert_chain, mut ca_cert, mut ca_key) = (None, None, None, None);
         let mut foreign = None;
         for (name, bytes) in data {
@@ -155,11 +142,11 @@ impl Bundle {
             }
         }
         if let Some(key) = foreign {
-            return Err(Flaw::Foreign { key });
+            return Err(Flaw::Foreign(key));
         }
         let there = |file: Option<&'a [u8]>, key| match file {
-            None => Err(Flaw::Missing { key }),
-            Some([]) => Err(Flaw::Empty { key }),
+            None => Err(Flaw::Missing(key)),
+            Some([]) => Err(Flaw::Empty(key)),
             Some(bytes) => Ok(bytes),
         };
         Self::from_files(
@@ -170,12 +157,7 @@ impl Bundle {
         )
     }
 
-    fn from_files(
-        root_cert: &[u8],
-        cert_chain: &[u8],
-        ca_cert: &[u8],
-        ca_key: &[u8],
-    ) -> Result<Self, Flaw> {
+    fn from_files(root_cert: &[u8], cert_chain: &[u8], ca_cert: &[u8], ca_key: &[u8]) -> Result<Self, Flaw> {
         let bundle = Self {
             root_cert: root_cert.to_vec(),
             cert_chain: cert_chain.to_vec(),
@@ -191,10 +173,7 @@ impl Bundle {
     pub fn to_record(&self) -> Map<String, Value> {
         let mut record = Map::new();
         let mut put = |key: &str, file: &[u8]| {
-            record.insert(
-                key.to_owned(),
-                Value::String(String::from_utf8_lossy(file).into_owned()),
-            );
+            record.insert(key.to_owned(), Value::String(String::from_utf8_lossy(file).into_owned()));
         };
         put(ROOT_CERT, &self.root_cert);
         put(CERT_CHAIN, &self.cert_chain);
@@ -222,37 +201,26 @@ impl Bundle {
 /// What can be shown of a `root-cert.pem` whose bundle is not sound: text around blocks is skipped,
 /// and reading ends at the first broken block. `None` if its first certificate cannot be read.
 pub fn glance(root_cert_pem: &[u8]) -> Option<Glance> {
-    let text = std::str::from_utf8(root_cert_pem)
-        .ok()
-        .filter(|text| text.len() <= MAX_BUNDLE)?;
+    let text = std::str::from_utf8(root_cert_pem).ok().filter(|text| text.len() <= MAX_BUNDLE)?;
     let ders: Vec<Der> = Pieces::of(text)
         .filter(|piece| *piece != Piece::Text)
         .take(MAX_CERTIFICATES)
         .map_while(|piece| match piece {
-            Piece::Block(block)
-                if block.label == "CERTIFICATE" && block.text.len() <= MAX_CERTIFICATE =>
-            {
+            Piece::Block(block) if block.label == "CERTIFICATE" && block.text.len() <= MAX_CERTIFICATE => {
                 block.decode()
             }
             _ => None,
         })
         .collect();
     let (_, first) = X509Certificate::from_der(ders.first()?).ok()?;
-    Some(Glance::of(
-        &first,
-        ders.iter().map(|der| Sha256::of(der)).collect(),
-    ))
+    Some(Glance::of(&first, ders.iter().map(|der| Sha256::of(der)).collect()))
 }
 
 impl Glance {
     pub(super) fn of(first: &X509Certificate<'_>, roots: BTreeSet<Sha256>) -> Self {
         let subject = first.subject().to_string();
         let printable = |char: char| {
-            if char.is_control() {
-                char::REPLACEMENT_CHARACTER
-            } else {
-                char
-            }
+            if char.is_control() { char::REPLACEMENT_CHARACTER } else { char }
         };
         Self {
             sha256: Sha256::of(first.as_raw()),
@@ -264,145 +232,248 @@ impl Glance {
     }
 }
 
-/// A certificate's time, moved by some seconds. Years up to 9999 can be written, and "never" often
-/// is the last second of them: such a time is taken for the last that can be told.
-pub(super) fn timestamp(time: ASN1Time, moved_by: i64) -> Timestamp {
-    let seconds = time.timestamp().saturating_add(moved_by);
-    let limit = if seconds < 0 {
-        Timestamp::MIN
-    } else {
-        Timestamp::MAX
-    };
-    Timestamp::from_second(seconds).unwrap_or(limit)
-}
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
 
-/// The certificates of a file, as DER. One reading for all: Go skips what it cannot read, where
-/// other peers stop, so that anything but whitespace between the blocks is refused.
-pub(super) fn certificates(file: &'static str, pem: &[u8]) -> Result<Vec<Der>, Flaw> {
-    let text = std::str::from_utf8(pem).map_err(|_| Flaw::NotOnlyCertificates { file })?;
-    let mut ders = Vec::new();
-    for piece in Pieces::of(text) {
-        let at = At {
-            file,
-            position: ders.len() + 1,
+    use serde_json::json;
+
+    use super::super::check::{At, check};
+    use super::super::fixtures::{self, Ca, now};
+    use super::*;
+
+    fn record(value: Value) -> Result<Bundle, Flaw> {
+        Bundle::from_record(value.as_object().unwrap())
+    }
+
+    fn short_record() -> Value {
+        json!({ROOT_CERT: "root\r\n", CERT_CHAIN: "chain", KEY: "key\n"})
+    }
+
+    fn long_record() -> Value {
+        json!({ROOT_CERT: "root", CERT_CHAIN: "chain", CA_CERT: "ca", CA_KEY: "ca's", KEY: "root's"})
+    }
+
+    fn with(mut record: Value, key: &str, value: Value) -> Value {
+        record[key] = value;
+        record
+    }
+
+    fn without(mut record: Value, key: &str) -> Value {
+        record.as_object_mut().unwrap().remove(key);
+        record
+    }
+
+    fn files(root_cert: &str, cert_chain: &str, ca_cert: &str, ca_key: &str) -> Bundle {
+        let file = |text: &str| text.as_bytes().to_vec();
+        Bundle {
+            root_cert: file(root_cert),
+            cert_chain: file(cert_chain),
+            ca_cert: file(ca_cert),
+            ca_key: KeyPem::new(file(ca_key)),
+        }
+    }
+
+    #[test]
+    fn a_short_record_is_taken_verbatim() {
+        assert_eq!(record(short_record()), Ok(files("root\r\n", "chain", "chain", "key\n")));
+    }
+
+    #[test]
+    fn a_record_with_another_signing_ca_takes_that_ones_key() {
+        assert_eq!(record(long_record()), Ok(files("root", "chain", "ca", "ca's")));
+    }
+
+    #[test]
+    fn the_roots_key_may_stay_offline() {
+        assert_eq!(record(without(long_record(), KEY)), Ok(files("root", "chain", "ca", "ca's")));
+    }
+
+    #[test]
+    fn extra_keys_of_a_record_are_ignored() {
+        let extra = with(with(short_record(), "tls.crt", json!("x")), "note", json!({"by": 1}));
+        assert_eq!(record(extra), record(short_record()));
+    }
+
+    #[test]
+    fn missing_keys_of_a_record_are_named() {
+        for key in [ROOT_CERT, CERT_CHAIN, KEY] {
+            assert_eq!(record(without(short_record(), key)), Err(Flaw::Missing(key)));
+        }
+        assert_eq!(record(json!({})), Err(Flaw::Missing(ROOT_CERT)));
+    }
+
+    #[test]
+    fn empty_values_of_a_record_are_named() {
+        for key in [ROOT_CERT, CERT_CHAIN, CA_CERT, CA_KEY] {
+            assert_eq!(record(with(long_record(), key, json!(""))), Err(Flaw::Empty(key)));
+        }
+        assert_eq!(record(with(short_record(), KEY, json!(""))), Err(Flaw::Empty(KEY)));
+    }
+
+    #[test]
+    fn values_of_a_record_that_are_no_strings_are_named_and_not_shown() {
+        for value in [json!(null), json!(4711), json!(["4711"]), json!({"4711": true})] {
+            let flaw = record(with(short_record(), KEY, value)).unwrap_err();
+            assert_eq!(flaw, Flaw::NotText(KEY));
+            assert_eq!(flaw.to_string(), "key.pem is not a string");
+        }
+    }
+
+    #[test]
+    fn half_a_signing_ca_is_refused() {
+        assert_eq!(record(without(long_record(), CA_KEY)), Err(Flaw::Unpaired(CA_CERT, CA_KEY)));
+        assert_eq!(record(without(long_record(), CA_CERT)), Err(Flaw::Unpaired(CA_KEY, CA_CERT)));
+    }
+
+    #[test]
+    fn sizes_are_capped_before_anything_is_read() {
+        let key = |bytes| with(short_record(), KEY, json!("k".repeat(bytes)));
+        assert!(record(key(MAX_KEY)).is_ok());
+        assert_eq!(record(key(MAX_KEY + 1)), Err(Flaw::KeyTooLarge));
+        let others = "root\r\n".len() + 2 * "chain".len();
+        let root = |bytes| with(with(short_record(), KEY, json!("k")), ROOT_CERT, json!("r".repeat(bytes)));
+        let room = MAX_BUNDLE - others + "root\r\n".len() - 1;
+        assert!(record(root(room)).is_ok());
+        assert_eq!(record(root(room + 1)), Err(Flaw::TooLarge));
+        assert_eq!(record(root(1 << 20)), Err(Flaw::TooLarge));
+        let oversized = files(&"r".repeat(1 << 20), "chain", "ca", "key");
+        assert_eq!(check(oversized, now()).err(), Some(Flaw::TooLarge));
+    }
+
+    #[test]
+    fn a_self_signing_bundle_makes_a_short_record() {
+        let bundle = files("root", "chain", "chain", "key");
+        let expected = json!({ROOT_CERT: "root", CERT_CHAIN: "chain", KEY: "key"});
+        assert_eq!(Value::Object(bundle.to_record()), expected);
+        assert_eq!(Bundle::from_record(&bundle.to_record()), Ok(bundle));
+    }
+
+    #[test]
+    fn a_bundle_with_another_signing_ca_makes_a_long_record() {
+        let bundle = files("root", "chain", "ca", "key");
+        let expected = json!({ROOT_CERT: "root", CERT_CHAIN: "chain", CA_CERT: "ca", CA_KEY: "key", KEY: "key"});
+        assert_eq!(Value::Object(bundle.to_record()), expected);
+        assert_eq!(Bundle::from_record(&bundle.to_record()), Ok(bundle));
+    }
+
+    const SECRET: [(&str, &[u8]); 4] =
+        [(CA_KEY, b"key"), (ROOT_CERT, b"root"), (CERT_CHAIN, b"chain"), (CA_CERT, b"ca")];
+
+    #[test]
+    fn a_secret_is_taken_verbatim() {
+        assert_eq!(Bundle::from_secret(SECRET), Ok(files("root", "chain", "ca", "key")));
+        let extra = SECRET.into_iter().chain([("ca-crl.pem", b"".as_slice())]);
+        assert_eq!(Bundle::from_secret(extra), Bundle::from_secret(SECRET));
+    }
+
+    #[test]
+    fn missing_keys_of_a_secret_are_named() {
+        for missing in [ROOT_CERT, CERT_CHAIN, CA_CERT, CA_KEY] {
+            let secret = SECRET.into_iter().filter(|(key, _)| *key != missing);
+            assert_eq!(Bundle::from_secret(secret), Err(Flaw::Missing(missing)));
+        }
+        assert_eq!(Bundle::from_secret([]), Err(Flaw::Missing(ROOT_CERT)));
+    }
+
+    #[test]
+    fn empty_files_of_a_secret_are_named() {
+        for empty in [ROOT_CERT, CERT_CHAIN, CA_CERT, CA_KEY] {
+            let secret = SECRET.map(|(key, bytes)| (key, if key == empty { b"" } else { bytes }));
+            assert_eq!(Bundle::from_secret(secret), Err(Flaw::Empty(empty)));
+        }
+    }
+
+    #[test]
+    fn what_istiod_would_prefer_is_refused_before_all_else() {
+        for key in ["tls.crt", "istio-generated"] {
+            let flaw = Bundle::from_secret(SECRET.into_iter().chain([(key, b"".as_slice())])).unwrap_err();
+            assert_eq!(flaw, Flaw::Foreign(key));
+            assert!(flaw.is_foreign_key());
+            assert_eq!(Bundle::from_secret([(key, b"x".as_slice())]), Err(Flaw::Foreign(key)));
+        }
+        assert!(!Flaw::Missing(ROOT_CERT).is_foreign_key());
+    }
+
+    #[test]
+    fn a_glance_is_of_the_first_certificate() {
+        let (first, second) = (Ca::root("First"), Ca::root("Second"));
+        let glance = glance(&fixtures::bundle(&[&first, &second], &[], &first).root_cert).unwrap();
+        let (first, second) = (first.certificate.der(), second.certificate.der());
+        let expected = Glance {
+            sha256: Sha256::of(first),
+            sha1: Sha1::of(first),
+            roots: BTreeSet::from([Sha256::of(first), Sha256::of(second)]),
+            not_after: fixtures::at(fixtures::NOW + fixtures::YEARS),
+            subject: "CN=First".to_owned(),
         };
-        match piece {
-            Piece::Block(block) if block.label == "CERTIFICATE" => {
-                if ders.len() == MAX_CERTIFICATES {
-                    return Err(Flaw::TooManyCertificates { file });
-                }
-                if block.text.len() > MAX_CERTIFICATE {
-                    return Err(Flaw::CertificateTooLarge { at });
-                }
-                ders.push(block.decode().ok_or(Flaw::Malformed { at })?);
-            }
-            Piece::Block(_) | Piece::Text | Piece::Broken => {
-                return Err(Flaw::NotOnlyCertificates { file });
-            }
+        assert_eq!(glance, expected);
+    }
+
+    #[test]
+    fn a_glance_is_what_the_check_gives() {
+        let root = Ca::root("Root");
+        let sound = check(root.bundle(), now()).unwrap();
+        assert_eq!(glance(&root.bundle().root_cert), Some(sound.glance));
+    }
+
+    #[test]
+    fn a_glance_skips_text_and_ends_at_what_cannot_be_read() {
+        let root = Ca::root("Root").certificate.pem();
+        let plain = glance(root.as_bytes()).unwrap();
+        assert_eq!(glance(format!("Root:\n{root}and more\n").as_bytes()), Some(plain.clone()));
+        assert_eq!(glance(format!("{root}-----BEGIN\n{root}").as_bytes()), Some(plain.clone()));
+        assert_eq!(glance(root.repeat(100).as_bytes()), Some(plain));
+    }
+
+    #[test]
+    fn there_is_no_glance_of_what_cannot_be_read() {
+        let root = Ca::root("Root");
+        let pem = root.certificate.pem();
+        let huge = format!("{pem}{}", "\n".repeat(MAX_BUNDLE));
+        let long = pem.replacen('\n', &format!("{}\n", " ".repeat(MAX_CERTIFICATE)), 1);
+        let key = root.key.serialize_pem();
+        for text in ["", "no PEM", &key, &pem[..100], &fixtures::pem("CERTIFICATE", &[0; 9], 64, "\n"), &huge, &long] {
+            assert_eq!(glance(text.as_bytes()), None, "{text:.80}");
         }
+        assert_eq!(glance(&[0xff; 100]), None);
     }
-    if ders.is_empty() {
-        Err(Flaw::NoCertificate { file })
-    } else {
-        Ok(ders)
+
+    #[test]
+    fn a_shown_subject_is_short_and_has_no_control_characters() {
+        let root = Ca::root(&format!("a\nb\u{1b}[31m{}", "x".repeat(1000)));
+        let subject = glance(root.certificate.pem().as_bytes()).unwrap().subject;
+        assert!(subject.starts_with("CN=a\u{fffd}b\u{fffd}[31mxxx"), "{subject}");
+        assert_eq!(subject.chars().count(), MAX_SUBJECT);
     }
-}
 
-/// What a PEM block holds: perhaps a key, whatever its label says.
-pub(super) type Der = Zeroizing<Vec<u8>>;
-
-/// A part of a PEM file.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Piece<'a> {
-    Block(Block<'a>),
-    /// A line outside of blocks that is not blank. Decoders skip it.
-    Text,
-    /// What may have been meant as a block. Decoders differ on what follows: nothing is read of it.
-    Broken,
-}
-
-/// From a BEGIN line to its END line.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Block<'a> {
-    pub(super) label: &'a str,
-    /// The lines between.
-    pub(super) body: &'a str,
-    /// All lines.
-    pub(super) text: &'a str,
-}
-
-impl Block<'_> {
-    /// The body's bytes, if it is nothing but lines of base64: no headers, no blank lines.
-    pub(super) fn decode(&self) -> Option<Der> {
-        let base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte);
-        let plain = |line: &str| !line.is_empty() && line.bytes().all(base64);
-        if !self.body.lines().map(end_trimmed).all(plain) {
-            return None;
+    #[test]
+    fn nothing_of_a_key_is_shown() {
+        let root = Ca::root("Root");
+        let pem = root.key.serialize_pem();
+        let mut mixed_up = root.bundle();
+        mixed_up.root_cert = pem.clone().into_bytes();
+        let flaw = check(mixed_up.clone(), now()).unwrap_err();
+        let mut encrypted = root.bundle();
+        encrypted.ca_key = KeyPem::new(pem.replace("PRIVATE", "ENCRYPTED PRIVATE").into_bytes());
+        let sound = check(root.bundle(), now()).unwrap();
+        let shown = [
+            format!("{:?} {:#?}", root.bundle(), root.bundle().ca_key),
+            format!("{mixed_up:?} {flaw:?} {flaw}"),
+            format!("{:?}", check(encrypted, now())),
+            format!("{sound:?} {sound:#?}"),
+        ]
+        .concat();
+        for trace in fixtures::traces(&root.key) {
+            assert!(!shown.to_lowercase().contains(&trace.to_lowercase()), "{trace} is in {shown}");
         }
-        let (_, bytes) = <(SectionKind, Vec<u8>)>::from_pem_slice(self.text.as_bytes()).ok()?;
-        Some(Zeroizing::new(bytes)).filter(|bytes| !bytes.is_empty())
-    }
-}
-
-/// The pieces of a PEM file, in order. BEGIN and END count at the start of a line only, and a line
-/// may end in blanks: the common ground of Go, OpenSSL and BoringSSL.
-pub(super) struct Pieces<'a> {
-    rest: &'a str,
-}
-
-impl<'a> Pieces<'a> {
-    pub(super) fn of(text: &'a str) -> Self {
-        Self { rest: text }
+        assert!(shown.contains("KeyPem(…)"));
+        assert_eq!(flaw, Flaw::NotOnlyCertificates(ROOT_CERT));
     }
 
-    fn line(&mut self) -> Option<&'a str> {
-        let line = self.rest.split_inclusive('\n').next()?;
-        self.rest = &self.rest[line.len()..];
-        Some(end_trimmed(line))
+    #[test]
+    fn a_flaw_names_file_and_position() {
+        let flaw = Flaw::NotCa(At { file: CERT_CHAIN, position: 2 });
+        assert_eq!(flaw.to_string(), "certificate 2 of cert-chain.pem is not a CA certificate (CA:TRUE)");
     }
-
-    /// The rest of a block whose BEGIN line was just read from `from`.
-    fn block(&mut self, from: &'a str, label: &'a str) -> Option<Block<'a>> {
-        let body = self.rest;
-        loop {
-            let before = self.rest.len();
-            let line = self.line()?;
-            if line.contains("-----") {
-                let end = line.strip_prefix("-----END ")?.strip_suffix("-----")?;
-                return (end == label).then_some(Block {
-                    label,
-                    body: &body[..body.len() - before],
-                    text: &from[..from.len() - self.rest.len()],
-                });
-            }
-        }
-    }
-}
-
-impl<'a> Iterator for Pieces<'a> {
-    type Item = Piece<'a>;
-
-    fn next(&mut self) -> Option<Piece<'a>> {
-        let (mut from, mut line) = (self.rest, self.line()?);
-        while line.is_empty() {
-            (from, line) = (self.rest, self.line()?);
-        }
-        if !line.contains("-----") {
-            return Some(Piece::Text);
-        }
-        let label = line
-            .strip_prefix("-----BEGIN ")
-            .and_then(|line| line.strip_suffix("-----"));
-        match label.and_then(|label| self.block(from, label)) {
-            Some(block) => Some(Piece::Block(block)),
-            None => {
-                self.rest = "";
-                Some(Piece::Broken)
-            }
-        }
-    }
-}
-
-fn end_trimmed(line: &str) -> &str {
-    line.trim_end_matches([' ', '\t', '\r', '\n'])
 }

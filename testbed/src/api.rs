@@ -42,19 +42,13 @@ impl Api {
     ) -> Result<(u16, Value)> {
         let method = Method::from_bytes(method.as_bytes())?;
         let url = format!("{}/{}", self.url, path.trim_start_matches('/'));
-        let content_type = if method == Method::PATCH {
-            "application/merge-patch+json"
-        } else {
-            "application/json"
-        };
+        let content_type = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
         let mut request = self.client.request(method, &url);
         if let Some(token) = token {
             request = request.bearer_auth(token);
         }
         if let Some(body) = body {
-            request = request
-                .header(CONTENT_TYPE, content_type)
-                .body(body.to_string());
+            request = request.header(CONTENT_TYPE, content_type).body(body.to_string());
         }
         let response = request.send().await?;
         let status = response.status().as_u16();

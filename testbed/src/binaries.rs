@@ -4,8 +4,9 @@
 //! `/usr/local/kubebuilder/bin` and `PATH`, vault in the same places.
 
 use std::env;
-use std::fmt::Write;
+use std::fmt::Write as _;
 use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -22,7 +23,7 @@ const DEFAULT_ASSETS: &str = "/usr/local/kubebuilder/bin";
 /// A Go module in `testbed/go` that builds to one program.
 #[derive(Debug)]
 pub struct Module {
-    /// Its folder.
+    /// The name of its folder.
     pub name: &'static str,
     linker_flags: &'static str,
     /// Of a build with nothing in Go's caches, on 2 cores.
@@ -42,12 +43,11 @@ pub static KUBERNETES: Module = Module {
 };
 
 /// Vault's server and command line.
-pub static VAULT: Module = Module {
-    name: "vault",
-    linker_flags: "-s -w",
-    cold_build: "10 to 13 minutes",
-    built: OnceLock::new(),
-};
+pub static VAULT: Module =
+    Module { name: "vault", linker_flags: "-s -w", cold_build: "10 to 13 minutes", built: OnceLock::new() };
+
+/// All of them.
+pub static MODULES: [&Module; 2] = [&KUBERNETES, &VAULT];
 
 /// The programs of a control plane.
 #[derive(Clone, Debug)]
@@ -66,14 +66,9 @@ impl ControlPlane {
     /// Finds the programs, or builds them.
     pub fn find() -> Result<Self> {
         let servers = ["etcd", "kube-apiserver", "kube-controller-manager"];
-        let folder =
-            folders().find(|folder| servers.iter().all(|server| folder.join(server).is_file()));
+        let folder = folders().find(|folder| servers.iter().all(|server| folder.join(server).is_file()));
         // A kubectl that just happens to be in PATH may be of any version: it is taken only from among its servers.
-        let program = |name| match folder
-            .as_ref()
-            .map(|folder| folder.join(name))
-            .filter(|path| path.is_file())
-        {
+        let program = |name| match folder.as_ref().map(|folder| folder.join(name)).filter(|path| path.is_file()) {
             Some(path) => anyhow::Ok(Program::new(path)),
             None => Ok(Program::new(KUBERNETES.build()?).arg(name)),
         };
@@ -88,15 +83,12 @@ impl ControlPlane {
 
 /// Finds the program `vault`, or builds it.
 pub fn vault() -> Result<Program> {
-    let found = folders()
-        .map(|folder| folder.join("vault"))
-        .find(|path| path.is_file());
+    let found = folders().map(|folder| folder.join("vault")).find(|path| path.is_file());
     Ok(Program::new(found.map_or_else(|| VAULT.build(), Ok)?))
 }
 
 fn folders() -> impl Iterator<Item = PathBuf> {
-    let assets =
-        env::var_os("KUBEBUILDER_ASSETS").map_or_else(|| DEFAULT_ASSETS.into(), PathBuf::from);
+    let assets = env::var_os("KUBEBUILDER_ASSETS").map_or_else(|| DEFAULT_ASSETS.into(), PathBuf::from);
     let path = env::var_os("PATH").unwrap_or_default();
     std::iter::once(assets).chain(env::split_paths(&path).collect::<Vec<_>>())
 }
@@ -129,7 +121,10 @@ impl Module {
         }
         fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
         let lock = File::create(cache.join(format!("{}.lock", self.name)))?;
-        lock.lock()?;
+        if lock.try_lock().is_err() {
+            say(&format!("waits for another process that builds {}", self.name));
+            lock.lock()?;
+        }
         if !program.is_file() {
             self.go_build(&folder.join("unfinished"))?;
             fs::rename(folder.join("unfinished"), &program)?;
@@ -138,9 +133,7 @@ impl Module {
     }
 
     fn source(&self) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("go")
-            .join(self.name)
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("go").join(self.name)
     }
 
     fn key(&self) -> Result<String> {
@@ -150,35 +143,24 @@ impl Module {
                 self.name
             )
         })?;
+        let mut files = fs::read_dir(self.source())?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+        files.sort();
         let mut digest = Digest::new(&SHA256);
-        for file in ["go.mod", "go.sum", "main.go"] {
-            digest.update(
-                &fs::read(self.source().join(file))
-                    .with_context(|| format!("{}/{file}", self.name))?,
-            );
+        for file in files {
+            digest.update(&fs::read(&file).with_context(|| file.display().to_string())?);
         }
         digest.update(self.linker_flags.as_bytes());
         digest.update(&version.stdout);
-        Ok(digest
-            .finish()
-            .as_ref()
-            .iter()
-            .fold(String::new(), |mut hex, byte| {
-                let _ = write!(hex, "{byte:02x}");
-                hex
-            }))
+        let mut hex = String::new();
+        for byte in digest.finish().as_ref() {
+            write!(hex, "{byte:02x}")?;
+        }
+        Ok(hex)
     }
 
     fn go_build(&self, output: &Path) -> Result<()> {
-        let Self {
-            name,
-            linker_flags,
-            cold_build,
-            ..
-        } = self;
-        eprintln!(
-            "testbed: builds {name} with go, once: {cold_build} on 2 cores if nothing of it was built before"
-        );
+        let Self { name, linker_flags, cold_build, .. } = self;
+        say(&format!("builds {name} with go, once: {cold_build} on 2 cores if none of it was built before"));
         let start = Instant::now();
         let status = Command::new("go")
             .args(["build", "-trimpath", "-ldflags", linker_flags, "-o"])
@@ -189,7 +171,12 @@ impl Module {
         if !status.success() {
             bail!("go build in {}: {status}", self.source().display());
         }
-        eprintln!("testbed: built {name} in {} s", start.elapsed().as_secs());
+        say(&format!("built {name} in {} s", start.elapsed().as_secs()));
         Ok(())
     }
+}
+
+/// Not `eprintln`: the test harness would show it only after minutes, or not at all.
+fn say(what: &str) {
+    let _ = writeln!(io::stderr(), "testbed: {what}");
 }

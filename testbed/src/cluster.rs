@@ -13,7 +13,7 @@ use crate::binaries::ControlPlane;
 use crate::ports::{Port, retry_if_taken};
 use crate::process::{Process, Program};
 use crate::temporary_folder;
-use crate::tls::{Authority, token_signing_key};
+use crate::tls::{token_signing_key, write_serving_files};
 
 /// A start takes 3 seconds on 2 idle cores; several clusters may start at once on busy ones.
 const START: Duration = Duration::from_secs(120);
@@ -47,118 +47,63 @@ impl Cluster {
             cluster.ready().await?;
             Ok(cluster)
         };
-        retry_if_taken(start)
-            .await
-            .with_context(|| format!("start of cluster {name}"))
+        retry_if_taken(start).await.with_context(|| format!("start of cluster {name}"))
     }
 
     fn launch(name: &str, programs: &ControlPlane) -> Result<Self> {
         let folder = temporary_folder(name)?;
-        let at = |file: &str| folder.path().join(file);
+        let home = folder.path();
         let ports = [Port::reserve()?, Port::reserve()?, Port::reserve()?];
-        let [etcd_client, etcd_peer, api] = [&ports[0], &ports[1], &ports[2]].map(Port::number);
+        let [etcd_port, etcd_peer_port, port] = ports.each_ref().map(Port::number);
         let issuer = format!("https://kubernetes.{name}.test");
+        let url = format!("https://127.0.0.1:{port}");
 
-        let authority = Authority::new(&format!("CA of test cluster {name}"))?;
-        let serving = authority.issue(&["127.0.0.1", "localhost", "kubernetes.default.svc"])?;
+        let authority = write_serving_files(home, &format!("CA of test cluster {name}"))?;
         let (token_key, token_public_key_pem) = token_signing_key()?;
-        fs::write(at("ca.pem"), authority.certificate_pem())?;
-        fs::write(at("serving.pem"), serving.certificate_pem)?;
-        fs::write(at("serving-key.pem"), serving.key_pem)?;
-        fs::write(at("token-key.pem"), token_key)?;
-        fs::write(at("token-public-key.pem"), &token_public_key_pem)?;
-        fs::write(
-            at("tokens.csv"),
-            format!("{ADMIN_TOKEN},admin,admin,system:masters\n"),
-        )?;
+        fs::write(home.join("token-key.pem"), token_key)?;
+        fs::write(home.join("token-public-key.pem"), &token_public_key_pem)?;
+        let admin = format!("{ADMIN_TOKEN},admin,admin,system:masters\n");
+        fs::write(home.join("tokens.csv"), admin)?;
+        let kubeconfig = kubeconfig(name, &url, &home.join("ca.pem"), "admin", ADMIN_TOKEN);
+        fs::write(home.join("kubeconfig"), kubeconfig)?;
 
-        let flag = |name: &str, file: &str| format!("--{name}={}", at(file).display());
-        let etcd_url = format!("http://127.0.0.1:{etcd_client}");
-        let peer_url = format!("http://127.0.0.1:{etcd_peer}");
-        let etcd = programs.etcd.clone().env("HOME", folder.path()).args([
-            flag("data-dir", "etcd-data"),
-            format!("--listen-client-urls={etcd_url}"),
-            format!("--advertise-client-urls={etcd_url}"),
-            format!("--listen-peer-urls={peer_url}"),
-            format!("--initial-advertise-peer-urls={peer_url}"),
-            format!("--initial-cluster=default={peer_url}"),
-            "--unsafe-no-fsync".into(),
-            "--log-level=warn".into(),
-            // One member waits for nobody: its first election may be quick.
-            "--heartbeat-interval=10".into(),
-            "--election-timeout=100".into(),
-        ]);
-        let api_server = programs
-            .api_server
-            .clone()
-            .env("HOME", folder.path())
-            .args([
-                format!("--etcd-servers={etcd_url}"),
-                "--bind-address=127.0.0.1".into(),
-                "--advertise-address=127.0.0.1".into(),
-                "--endpoint-reconciler-type=none".into(),
-                format!("--secure-port={api}"),
-                flag("tls-cert-file", "serving.pem"),
-                flag("tls-private-key-file", "serving-key.pem"),
-                "--service-cluster-ip-range=10.0.0.0/24".into(),
-                "--authorization-mode=RBAC".into(),
-                flag("token-auth-file", "tokens.csv"),
-                format!("--service-account-issuer={issuer}"),
-                flag("service-account-key-file", "token-public-key.pem"),
-                flag("service-account-signing-key-file", "token-key.pem"),
-                format!("--api-audiences={issuer},vault"),
-            ]);
-        let controller_manager = programs
-            .controller_manager
-            .clone()
-            .env("HOME", folder.path())
-            .args([
-                flag("kubeconfig", "kubeconfig-admin"),
-                flag("service-account-private-key-file", "token-key.pem"),
-                flag("root-ca-file", "ca.pem"),
-                "--use-service-account-credentials".into(),
-                "--leader-elect=false".into(),
-                "--secure-port=0".into(),
-            // At the default of 20 requests a second, the controllers take 5 seconds to start.
-            "--kube-api-qps=1000".into(),
-            "--kube-api-burst=1000".into(),
-            ]);
-
-        let url = format!("https://127.0.0.1:{api}");
-        fs::write(
-            at("kubeconfig-admin"),
-            kubeconfig(name, &url, &at("ca.pem"), "admin", ADMIN_TOKEN),
-        )?;
+        let spawn = |program: &Program, args: Vec<String>, log| {
+            let program = program.clone().current_dir(home).env("HOME", home);
+            program.args(args).spawn(home.join(log))
+        };
+        let kubectl = programs.kubectl.clone().env("HOME", home);
         Ok(Self {
             name: name.to_owned(),
-            issuer,
             api: Api::new(url, authority.certificate_pem())?,
             ca_pem: authority.certificate_pem().to_owned(),
             token_public_key_pem,
-            kubectl: programs.kubectl.clone().env("HOME", folder.path()),
+            kubectl: kubectl.env("KUBECONFIG", home.join("kubeconfig")),
             // All at once: each waits for the one before it by itself.
-            etcd: etcd.spawn(at("etcd.log"))?,
-            api_server: api_server.spawn(at("kube-apiserver.log"))?,
-            controller_manager: controller_manager.spawn(at("kube-controller-manager.log"))?,
+            etcd: spawn(&programs.etcd, etcd_args(etcd_port, etcd_peer_port), "etcd.log")?,
+            api_server: spawn(&programs.api_server, api_server_args(port, etcd_port, &issuer), "kube-apiserver.log")?,
+            controller_manager: spawn(
+                &programs.controller_manager,
+                controller_manager_args(),
+                "kube-controller-manager.log",
+            )?,
+            issuer,
             folder,
             _ports: ports,
         })
     }
 
     async fn ready(&self) -> Result<()> {
-        self.api_server_ready().await?;
+        tokio::select! {
+            ready = self.api_server_ready() => ready?,
+            // Only its end ends this wait: the API server alone would say nothing of the cause.
+            ended = self.etcd.until("the API server", START, || async { None }) => ended?,
+        }
         let account = "/api/v1/namespaces/default/serviceaccounts/default";
-        self.controller_manager
-            .until("the default service account", START, || {
-                self.exists(account)
-            })
-            .await
+        self.controller_manager.until("the default service account", START, || self.exists(account)).await
     }
 
     async fn api_server_ready(&self) -> Result<()> {
-        self.api_server
-            .until("/readyz", START, || self.exists("/readyz"))
-            .await
+        self.api_server.until("/readyz", START, || self.exists("/readyz")).await
     }
 
     async fn exists(&self, path: &str) -> Result<()> {
@@ -199,51 +144,31 @@ impl Cluster {
 
     /// A kubeconfig with all rights. Its context is named like the cluster.
     pub fn kubeconfig(&self) -> PathBuf {
-        self.folder.path().join("kubeconfig-admin")
+        self.folder.path().join("kubeconfig")
     }
 
     /// Writes a kubeconfig for the owner of a bearer token. Its context is named like the cluster.
     pub fn kubeconfig_for(&self, user: &str, token: &str) -> Result<PathBuf> {
-        let path = self
-            .folder
-            .path()
-            .join(format!("kubeconfig-{}", user.replace(['/', ':'], "-")));
-        fs::write(
-            &path,
-            kubeconfig(&self.name, self.url(), &self.ca_file(), user, token),
-        )?;
+        let file = format!("kubeconfig-{}", user.replace(['/', ':'], "-"));
+        let path = self.folder.path().join(file);
+        let kubeconfig = kubeconfig(&self.name, self.url(), &self.ca_file(), user, token);
+        fs::write(&path, kubeconfig)?;
         Ok(path)
     }
 
     /// Runs kubectl with all rights, and returns what it prints.
     pub async fn kubectl(&self, args: &[&str]) -> Result<String> {
-        self.kubectl
-            .clone()
-            .env("KUBECONFIG", self.kubeconfig())
-            .args(args)
-            .output(None)
-            .await
+        self.kubectl.clone().args(args).output(None).await
     }
 
     /// Runs kubectl with all rights and a manifest on its standard input.
     pub async fn kubectl_stdin(&self, args: &[&str], manifest: &str) -> Result<String> {
-        self.kubectl
-            .clone()
-            .env("KUBECONFIG", self.kubeconfig())
-            .args(args)
-            .output(Some(manifest))
-            .await
+        self.kubectl.clone().args(args).output(Some(manifest)).await
     }
 
     /// Sends one API request with all rights. The body of a `PATCH` is a JSON merge patch.
-    pub async fn request(
-        &self,
-        method: &str,
-        path: &str,
-        body: Option<Value>,
-    ) -> Result<(u16, Value)> {
-        self.request_with(Some(ADMIN_TOKEN), method, path, body)
-            .await
+    pub async fn request(&self, method: &str, path: &str, body: Option<Value>) -> Result<(u16, Value)> {
+        self.request_with(Some(ADMIN_TOKEN), method, path, body).await
     }
 
     /// Sends one API request with another bearer token, or none.
@@ -273,10 +198,7 @@ impl Cluster {
         });
         let (status, answer) = self.request("POST", &path, Some(body)).await?;
         ensure!(status == 201, "POST {path}: {status}: {answer}");
-        Ok(answer["status"]["token"]
-            .as_str()
-            .context("an answer without token")?
-            .to_owned())
+        Ok(answer["status"]["token"].as_str().context("an answer without token")?.to_owned())
     }
 
     /// The API server's process.
@@ -313,10 +235,64 @@ impl Cluster {
     /// Starts etcd again, with the same port and data, and waits until the API server is ready with it.
     pub async fn start_etcd(&self) -> Result<()> {
         self.etcd.start_again()?;
-        self.etcd
-            .until("a read from etcd", START, || self.exists("/api/v1/namespaces/default"))
-            .await
+        self.etcd.until("a read from etcd", START, || self.exists("/api/v1/namespaces/default")).await
     }
+}
+
+fn etcd_args(port: u16, peer_port: u16) -> Vec<String> {
+    let url = format!("http://127.0.0.1:{port}");
+    let peer_url = format!("http://127.0.0.1:{peer_port}");
+    vec![
+        "--data-dir=etcd-data".into(),
+        format!("--listen-client-urls={url}"),
+        format!("--advertise-client-urls={url}"),
+        format!("--listen-peer-urls={peer_url}"),
+        format!("--initial-advertise-peer-urls={peer_url}"),
+        format!("--initial-cluster=default={peer_url}"),
+        "--log-level=warn".into(),
+        // The data need not survive the machine.
+        "--unsafe-no-fsync".into(),
+        // One member waits for nobody: its first election may be quick.
+        "--heartbeat-interval=10".into(),
+        "--election-timeout=100".into(),
+    ]
+}
+
+fn api_server_args(port: u16, etcd_port: u16, issuer: &str) -> Vec<String> {
+    vec![
+        format!("--etcd-servers=http://127.0.0.1:{etcd_port}"),
+        format!("--secure-port={port}"),
+        "--bind-address=127.0.0.1".into(),
+        // Otherwise it looks for an address of the machine, which may have none.
+        "--advertise-address=127.0.0.1".into(),
+        // Endpoints cannot have a loopback address.
+        "--endpoint-reconciler-type=none".into(),
+        "--service-cluster-ip-range=10.0.0.0/24".into(),
+        "--tls-cert-file=serving.pem".into(),
+        "--tls-private-key-file=serving-key.pem".into(),
+        "--authorization-mode=RBAC".into(),
+        "--token-auth-file=tokens.csv".into(),
+        "--service-account-key-file=token-public-key.pem".into(),
+        "--service-account-signing-key-file=token-key.pem".into(),
+        format!("--service-account-issuer={issuer}"),
+        format!("--api-audiences={issuer},vault"),
+    ]
+}
+
+fn controller_manager_args() -> Vec<String> {
+    [
+        "--kubeconfig=kubeconfig",
+        "--root-ca-file=ca.pem",
+        "--service-account-private-key-file=token-key.pem",
+        "--use-service-account-credentials",
+        "--leader-elect=false",
+        "--secure-port=0",
+        // At the default of 20 requests a second, the controllers take 5 seconds to start.
+        "--kube-api-qps=1000",
+        "--kube-api-burst=1000",
+    ]
+    .map(Into::into)
+    .into()
 }
 
 /// A kubeconfig in JSON, which every reader of YAML reads.

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use tokio::time::{Instant, sleep, timeout_at};
 
 /// Short enough that no test notices, long enough that 2 cores do.
-const POLL: Duration = Duration::from_millis(25);
+pub(crate) const POLL: Duration = Duration::from_millis(25);
 
 /// What a probe may return: `Some` or `Ok` ends the waiting, `None` or `Err` goes on.
 pub trait Attempt {
@@ -35,25 +35,9 @@ impl<T, E: Display> Attempt for Result<T, E> {
 }
 
 /// Polls `probe` until it returns `Some` or `Ok`.
-pub async fn eventually<F, Fut>(
-    what: &str,
-    timeout: Duration,
-    probe: F,
-) -> Result<<Fut::Output as Attempt>::Value>
-where
-    F: FnMut() -> Fut,
-    Fut: Future<Output: Attempt>,
-{
-    eventually_unless(what, timeout, probe, || None).await
-}
-
-/// Like [`eventually`], but ends as soon as `hopeless` gives a reason.
-pub(crate) async fn eventually_unless<F, Fut>(
-    what: &str,
-    timeout: Duration,
-    mut probe: F,
-    hopeless: impl Fn() -> Option<String>,
-) -> Result<<Fut::Output as Attempt>::Value>
+///
+/// After `timeout` the error says what was awaited, for how long, and what was seen last.
+pub async fn eventually<F, Fut>(what: &str, timeout: Duration, mut probe: F) -> Result<<Fut::Output as Attempt>::Value>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output: Attempt>,
@@ -65,9 +49,6 @@ where
             Ok(Ok(value)) => return Ok(value),
             Ok(Err(instead)) => seen = instead,
             Err(_) => seen = format!("no answer to the last probe; before that: {seen}"),
-        }
-        if let Some(reason) = hopeless() {
-            bail!("waited for {what} in vain: {reason}");
         }
         if Instant::now() >= deadline {
             bail!("waited {timeout:?} for {what}; last seen: {seen}");

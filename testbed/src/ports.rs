@@ -11,7 +11,7 @@ use crate::binaries::cache_folder;
 
 /// Below the range from which Linux picks the local ports of outgoing connections: those could take a port whose
 /// server is just being restarted.
-const RANGE: Range<u16> = 15_000..32_000;
+const RANGE: Range<u16> = 20_000..22_000;
 
 /// How often a start is tried when another program takes the port first.
 const STARTS: usize = 3;
@@ -38,13 +38,8 @@ impl Port {
                 .write(true)
                 .open(&path)
                 .with_context(|| format!("open {}", path.display()))?;
-            if reservation.try_lock().is_ok()
-                && TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok()
-            {
-                return Ok(Self {
-                    number,
-                    _reservation: reservation,
-                });
+            if reservation.try_lock().is_ok() && TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok() {
+                return Ok(Self { number, _reservation: reservation });
             }
         }
         anyhow::bail!("no free port in {RANGE:?}")
@@ -57,9 +52,7 @@ impl Port {
 }
 
 /// Runs `start` again when it failed because another program took a port between its choice and its use.
-pub(crate) async fn retry_if_taken<T, Fut: Future<Output = Result<T>>>(
-    start: impl Fn() -> Fut,
-) -> Result<T> {
+pub(crate) async fn retry_if_taken<T, Fut: Future<Output = Result<T>>>(start: impl Fn() -> Fut) -> Result<T> {
     for _ in 1..STARTS {
         match start().await {
             Err(error) if format!("{error:#}").contains("address already in use") => {
@@ -69,4 +62,29 @@ pub(crate) async fn retry_if_taken<T, Fut: Future<Output = Result<T>>>(
         }
     }
     start().await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use anyhow::anyhow;
+
+    use super::*;
+
+    async fn starts(error: &str) -> usize {
+        let starts = Cell::new(0);
+        let start = || async {
+            starts.set(starts.get() + 1);
+            Err::<(), _>(anyhow!("bind: {error}").context("start"))
+        };
+        assert!(retry_if_taken(start).await.is_err());
+        starts.get()
+    }
+
+    #[tokio::test]
+    async fn only_a_taken_port_is_tried_again() {
+        assert_eq!(starts("address already in use").await, STARTS);
+        assert_eq!(starts("permission denied").await, 1);
+    }
 }

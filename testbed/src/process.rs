@@ -9,13 +9,14 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, kill_process, kill_process_group};
 use tokio::io::AsyncWriteExt;
+use tokio::time::{sleep, timeout};
 
 pub use rustix::process::Signal;
 
-use crate::eventually::{Attempt, eventually, eventually_unless};
+use crate::eventually::{Attempt, POLL, eventually};
 
 /// How many lines of a log an error shows.
 const TAIL: usize = 30;
@@ -35,16 +36,13 @@ pub struct Program {
     path: PathBuf,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
+    folder: Option<PathBuf>,
 }
 
 impl Program {
     /// The program at this path, or of this name in `PATH`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self {
-            path: path.into(),
-            args: Vec::new(),
-            env: Vec::new(),
-        }
+        Self { path: path.into(), args: Vec::new(), env: Vec::new(), folder: None }
     }
 
     /// Adds an argument.
@@ -68,25 +66,24 @@ impl Program {
         self
     }
 
+    /// Sets the working directory.
+    #[must_use]
+    pub fn current_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.folder = Some(folder.into());
+        self
+    }
+
     /// Starts the program with its output appended to the file `log`.
     pub fn spawn(self, log: impl Into<PathBuf>) -> Result<Process> {
         let log = log.into();
         let child = self.start(&log)?;
-        Ok(Process {
-            program: self,
-            log,
-            child: Mutex::new(child),
-        })
+        Ok(Process { program: self, log, child: Mutex::new(child) })
     }
 
     /// Runs the program to its end, with `input` on its standard input, and returns its standard output.
     pub async fn output(self, input: Option<&str>) -> Result<String> {
         let mut child = tokio::process::Command::from(self.command())
-            .stdin(if input.is_some() {
-                Stdio::piped()
-            } else {
-                Stdio::null()
-            })
+            .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
@@ -100,9 +97,8 @@ impl Program {
             }
         };
         let both = async { tokio::join!(feed, child.wait_with_output()).1 };
-        let output = tokio::time::timeout(OUTPUT, both)
-            .await
-            .with_context(|| format!("{} ran longer than {OUTPUT:?}", self.shown()))??;
+        let output =
+            timeout(OUTPUT, both).await.with_context(|| format!("{} ran longer than {OUTPUT:?}", self.shown()))??;
         if !output.status.success() {
             let stderr = String::from_utf8_lossy(&output.stderr);
             let stdout = String::from_utf8_lossy(&output.stdout);
@@ -112,46 +108,32 @@ impl Program {
     }
 
     fn shown(&self) -> String {
-        let parts =
-            std::iter::once(self.path.as_os_str()).chain(self.args.iter().map(OsString::as_os_str));
-        parts
-            .map(|part| part.to_string_lossy())
-            .collect::<Vec<_>>()
-            .join(" ")
+        let parts = std::iter::once(self.path.as_os_str()).chain(self.args.iter().map(OsString::as_os_str));
+        parts.map(|part| part.to_string_lossy()).collect::<Vec<_>>().join(" ")
     }
 
     fn command(&self) -> Command {
-        let inherited = INHERITED
-            .iter()
-            .filter_map(|name| Some((name, std::env::var_os(name)?)));
+        let inherited = INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
         let mut command = Command::new(&self.path);
-        command
-            .args(&self.args)
-            .env_clear()
-            .envs(inherited)
-            .envs(self.env.iter().map(|(name, value)| (name, value)));
+        command.args(&self.args).env_clear().envs(inherited);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        if let Some(folder) = &self.folder {
+            command.current_dir(folder);
+        }
         command
     }
 
     fn start(&self, log: &Path) -> Result<Child> {
-        let out = File::options()
-            .create(true)
-            .append(true)
-            .open(log)
-            .with_context(|| log.display().to_string())?;
+        let out = File::options().create(true).append(true).open(log).with_context(|| log.display().to_string())?;
         let mut command = self.command();
-        command
-            .stdin(Stdio::null())
-            .stdout(out.try_clone()?)
-            .stderr(out)
-            .process_group(0);
+        command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out).process_group(0);
         die_with_parent(&mut command);
         spawn_from_lasting_thread(command).with_context(|| format!("start {}", self.path.display()))
     }
 }
 
-/// A running child in its own process group. The group is killed on drop, and the child also when the test process is
-/// killed.
+/// A child in its own process group. A running child is killed with its group on drop; without its group also when
+/// the test process is killed.
 #[derive(Debug)]
 pub struct Process {
     program: Program,
@@ -196,12 +178,9 @@ impl Process {
 
     /// Waits until it has ended by itself.
     pub async fn exited(&self, timeout: Duration) -> Result<ExitStatus> {
-        let what = format!("the end of {}", self.program.shown());
-        let status = eventually(&what, timeout, || async {
-            self.child().try_wait().transpose()
-        })
-        .await;
-        Ok(status.with_context(|| self.tail())??)
+        let what = format!("the end of {}", self.program.path.display());
+        let status = eventually(&what, timeout, || async { self.child().try_wait().transpose() }).await;
+        Ok(status.map_err(|error| anyhow!("{error:#}\n{}", self.tail()))??)
     }
 
     /// Starts it again, with the same arguments and the same log. It is killed first if it still runs.
@@ -222,27 +201,26 @@ impl Process {
         F: FnMut() -> Fut,
         Fut: Future<Output: Attempt>,
     {
-        let ended = || {
-            let status = self.child().try_wait().transpose()?;
-            Some(status.map_or_else(
-                |error| error.to_string(),
-                |status| format!("the process ended: {status}"),
-            ))
+        let end = async {
+            while self.is_running() {
+                sleep(POLL).await;
+            }
+            // Its last deed may be what is waited for: leave time for one more probe.
+            sleep(2 * POLL).await;
         };
-        eventually_unless(what, timeout, probe, ended)
-            .await
-            .with_context(|| self.tail())
+        let result = tokio::select! {
+            biased;
+            result = eventually(what, timeout, probe) => result,
+            () = end => Err(anyhow!("waited for {what} in vain: the process ended: {}", self.child().wait()?)),
+        };
+        result.map_err(|error| anyhow!("{error:#}\n{}", self.tail()))
     }
 
     fn tail(&self) -> String {
         let log = self.log();
         let lines: Vec<_> = log.lines().collect();
         let tail = &lines[lines.len().saturating_sub(TAIL)..];
-        format!(
-            "{} (last lines of its log:)\n{}\n",
-            self.program.shown(),
-            tail.join("\n")
-        )
+        format!("the last lines of {}:\n{}\n", self.log.display(), tail.join("\n"))
     }
 
     fn child(&self) -> MutexGuard<'_, Child> {
@@ -274,11 +252,7 @@ fn die_with_parent(command: &mut Command) {
     let prepare = move || {
         set_parent_process_death_signal(Some(Signal::KILL))?;
         // The parent may have died before the call: then no signal would come.
-        if getppid() == parent {
-            Ok(())
-        } else {
-            Err(io::ErrorKind::Interrupted.into())
-        }
+        if getppid() == parent { Ok(()) } else { Err(io::ErrorKind::Interrupted.into()) }
     };
     // SAFETY: between fork and exec only system calls are made: nothing allocates or takes a lock.
     unsafe { command.pre_exec(prepare) };

@@ -1,9 +1,12 @@
 //! Certificates for the servers of the tests.
 
+use std::fs;
+use std::path::Path;
+
 use anyhow::Result;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_RSA_SHA256,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_RSA_SHA256,
 };
 
 /// A CA made for one server, or one test.
@@ -26,17 +29,12 @@ impl Authority {
     /// Makes a CA with this common name.
     pub fn new(common_name: &str) -> Result<Self> {
         let mut params = CertificateParams::default();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, common_name);
+        params.distinguished_name.push(DnType::CommonName, common_name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate()?;
         let certificate_pem = params.self_signed(&key)?.pem();
-        Ok(Self {
-            issuer: Issuer::new(params, key),
-            certificate_pem,
-        })
+        Ok(Self { issuer: Issuer::new(params, key), certificate_pem })
     }
 
     /// The CA's own certificate.
@@ -46,18 +44,24 @@ impl Authority {
 
     /// Issues a serving certificate for DNS names and IP addresses.
     pub fn issue(&self, names: &[&str]) -> Result<Identity> {
-        let mut params =
-            CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let mut params = CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate()?;
         let certificate_pem = params.signed_by(&key, &self.issuer)?.pem();
-        Ok(Identity {
-            certificate_pem,
-            key_pem: key.serialize_pem(),
-        })
+        Ok(Identity { certificate_pem, key_pem: key.serialize_pem() })
     }
+}
+
+/// Writes `ca.pem`, `serving.pem` and `serving-key.pem` for a server on 127.0.0.1, and returns the CA.
+pub(crate) fn write_serving_files(folder: &Path, common_name: &str) -> Result<Authority> {
+    let authority = Authority::new(common_name)?;
+    let serving = authority.issue(&["127.0.0.1", "localhost"])?;
+    fs::write(folder.join("ca.pem"), authority.certificate_pem())?;
+    fs::write(folder.join("serving.pem"), serving.certificate_pem)?;
+    fs::write(folder.join("serving-key.pem"), serving.key_pem)?;
+    Ok(authority)
 }
 
 /// The key pair with which a cluster signs its service-account tokens: private and public PEM. RSA, as kubeadm's.

@@ -14,7 +14,7 @@ use crate::cluster::Cluster;
 use crate::ports::{Port, retry_if_taken};
 use crate::process::{Process, Program};
 use crate::temporary_folder;
-use crate::tls::Authority;
+use crate::tls::write_serving_files;
 
 /// A start takes a few seconds at most on idle cores; others may be busy on them.
 const START: Duration = Duration::from_secs(90);
@@ -34,8 +34,6 @@ pub enum Storage {
 pub struct VaultOptions {
     /// Where it keeps its data.
     pub storage: Storage,
-    /// DNS names of its certificate, beside 127.0.0.1 and `localhost`.
-    pub names: Vec<String>,
 }
 
 /// A running Vault of its own. Its process ends, and its data goes, on drop.
@@ -66,55 +64,25 @@ impl Vault {
 
     fn launch(options: &VaultOptions, program: &Program) -> Result<Self> {
         let folder = temporary_folder("vault")?;
-        let at = |file: &str| folder.path().join(file);
+        let home = folder.path();
         let ports = [Port::reserve()?, Port::reserve()?];
-        let [client, peer] = [&ports[0], &ports[1]].map(Port::number);
+        let [port, peer_port] = ports.each_ref().map(Port::number);
+        let url = format!("https://127.0.0.1:{port}");
 
-        let authority = Authority::new("CA of test Vault")?;
-        let mut names = vec!["127.0.0.1", "localhost"];
-        names.extend(options.names.iter().map(String::as_str));
-        let serving = authority.issue(&names)?;
-        fs::write(at("ca.pem"), authority.certificate_pem())?;
-        fs::write(at("serving.pem"), serving.certificate_pem)?;
-        fs::write(at("serving-key.pem"), serving.key_pem)?;
+        let authority = write_serving_files(home, "CA of test Vault")?;
+        fs::create_dir(home.join("data"))?;
+        let config = config(options.storage, port, peer_port);
+        fs::write(home.join("config.json"), config.to_string())?;
 
-        let data = at("data");
-        fs::create_dir(&data)?;
-        let storage = match options.storage {
-            Storage::File => json!({ "file": { "path": data } }),
-            Storage::Raft => json!({ "raft": { "path": data, "node_id": "only", "performance_multiplier": "1" } }),
-        };
-        let url = format!("https://127.0.0.1:{client}");
-        let config = json!({
-            "storage": storage,
-            "listener": { "tcp": {
-                "address": format!("127.0.0.1:{client}"),
-                "cluster_address": format!("127.0.0.1:{peer}"),
-                "tls_cert_file": at("serving.pem"),
-                "tls_key_file": at("serving-key.pem"),
-            } },
-            "api_addr": url,
-            "cluster_addr": format!("https://127.0.0.1:{peer}"),
-            "disable_mlock": true,
-        });
-        fs::write(at("config.json"), config.to_string())?;
-
-        let program = program.clone().env("HOME", folder.path());
-        let server = program
-            .clone()
-            .arg("server")
-            .arg(format!("-config={}", at("config.json").display()));
-        let cli = program
-            .env("VAULT_ADDR", &url)
-            .env("VAULT_CACERT", at("ca.pem"))
-            .env("VAULT_CLI_NO_COLOR", "1");
+        let program = program.clone().env("HOME", home);
+        let server = program.clone().current_dir(home).args(["server", "-config=config.json"]);
         Ok(Self {
-            api: Api::new(url, authority.certificate_pem())?,
+            api: Api::new(url.clone(), authority.certificate_pem())?,
             ca_pem: authority.certificate_pem().to_owned(),
             unseal_key: String::new(),
             root_token: String::new(),
-            cli,
-            process: server.spawn(at("vault.log"))?,
+            cli: program.env("VAULT_ADDR", url).env("VAULT_CACERT", home.join("ca.pem")),
+            process: server.spawn(home.join("vault.log"))?,
             folder,
             _ports: ports,
         })
@@ -124,21 +92,13 @@ impl Vault {
         self.health(501).await?;
         let init = json!({ "secret_shares": 1, "secret_threshold": 1 });
         let answer = self.ok("PUT", "sys/init", Some(init)).await?;
-        self.unseal_key = answer["keys"][0]
-            .as_str()
-            .context("no unseal key")?
-            .to_owned();
-        self.root_token = answer["root_token"]
-            .as_str()
-            .context("no root token")?
-            .to_owned();
+        self.unseal_key = answer["keys"][0].as_str().context("no unseal key")?.to_owned();
+        self.root_token = answer["root_token"].as_str().context("no root token")?.to_owned();
         self.unseal().await?;
         let mount = json!({ "type": "kv", "options": { "version": "2" } });
         self.ok("POST", "sys/mounts/secret", Some(mount)).await?;
         // The mount refuses all until it has been upgraded from version 1, in the background.
-        self.process
-            .until("secret/", START, || self.ok("GET", "secret/config", None))
-            .await?;
+        self.process.until("secret/", START, || self.ok("GET", "secret/config", None)).await?;
         Ok(())
     }
 
@@ -148,17 +108,12 @@ impl Vault {
             ensure!(status == wanted, "{status}: {body}");
             Ok(())
         };
-        self.process
-            .until(&format!("status {wanted} of sys/health"), START, probe)
-            .await
+        self.process.until(&format!("status {wanted} of sys/health"), START, probe).await
     }
 
     async fn ok(&self, method: &str, path: &str, body: Option<Value>) -> Result<Value> {
         let (status, answer) = self.api(method, path, body).await?;
-        ensure!(
-            (200..300).contains(&status),
-            "{method} {path}: {status}: {answer}"
-        );
+        ensure!((200..300).contains(&status), "{method} {path}: {status}: {answer}");
         Ok(answer)
     }
 
@@ -201,19 +156,12 @@ impl Vault {
         path: &str,
         body: Option<Value>,
     ) -> Result<(u16, Value)> {
-        self.api
-            .send(method, &format!("v1/{path}"), token, body)
-            .await
+        self.api.send(method, &format!("v1/{path}"), token, body).await
     }
 
     /// Runs Vault's command line with all rights, and returns what it prints.
     pub async fn cli(&self, args: &[&str]) -> Result<String> {
-        self.cli
-            .clone()
-            .env("VAULT_TOKEN", &self.root_token)
-            .args(args)
-            .output(None)
-            .await
+        self.cli.clone().env("VAULT_TOKEN", &self.root_token).args(args).output(None).await
     }
 
     /// Seals it.
@@ -224,8 +172,7 @@ impl Vault {
 
     /// Unseals it, and waits until it is active.
     pub async fn unseal(&self) -> Result<()> {
-        self.ok("PUT", "sys/unseal", Some(json!({ "key": self.unseal_key })))
-            .await?;
+        self.ok("PUT", "sys/unseal", Some(json!({ "key": self.unseal_key }))).await?;
         self.health(200).await
     }
 
@@ -248,23 +195,13 @@ impl Vault {
 
     /// Writes a policy.
     pub async fn policy(&self, name: &str, hcl: &str) -> Result<()> {
-        self.ok(
-            "PUT",
-            &format!("sys/policies/acl/{name}"),
-            Some(json!({ "policy": hcl })),
-        )
-        .await?;
+        self.ok("PUT", &format!("sys/policies/acl/{name}"), Some(json!({ "policy": hcl }))).await?;
         Ok(())
     }
 
     /// Enables an auth method of kind `kubernetes` for the service accounts of a cluster, whose API server is asked to
     /// review each token with `reviewer_jwt`.
-    pub async fn kubernetes_auth(
-        &self,
-        mount_path: &str,
-        cluster: &Cluster,
-        reviewer_jwt: &str,
-    ) -> Result<()> {
+    pub async fn kubernetes_auth(&self, mount_path: &str, cluster: &Cluster, reviewer_jwt: &str) -> Result<()> {
         let config = json!({
             "kubernetes_host": cluster.url(),
             "kubernetes_ca_cert": cluster.ca_pem(),
@@ -284,48 +221,46 @@ impl Vault {
     }
 
     async fn auth(&self, kind: &str, mount_path: &str, config: Value) -> Result<()> {
-        self.ok(
-            "POST",
-            &format!("sys/auth/{mount_path}"),
-            Some(json!({ "type": kind })),
-        )
-        .await?;
-        self.ok("POST", &format!("auth/{mount_path}/config"), Some(config))
-            .await?;
+        self.ok("POST", &format!("sys/auth/{mount_path}"), Some(json!({ "type": kind }))).await?;
+        self.ok("POST", &format!("auth/{mount_path}/config"), Some(config)).await?;
         Ok(())
     }
 
     /// Writes a role of an auth method.
     pub async fn role(&self, mount_path: &str, role: &str, body: Value) -> Result<()> {
-        self.ok(
-            "POST",
-            &format!("auth/{mount_path}/role/{role}"),
-            Some(body),
-        )
-        .await?;
+        self.ok("POST", &format!("auth/{mount_path}/role/{role}"), Some(body)).await?;
         Ok(())
     }
 
     /// The versions that a path of a KV v2 mount has or had, deleted ones included; none if it was never written.
     pub async fn versions(&self, mount: &str, path: &str) -> Result<Vec<u64>> {
-        let (status, answer) = self
-            .api("GET", &format!("{mount}/metadata/{path}"), None)
-            .await?;
+        let (status, answer) = self.api("GET", &format!("{mount}/metadata/{path}"), None).await?;
         if status == 404 && answer["errors"].as_array().is_some_and(Vec::is_empty) {
             return Ok(Vec::new());
         }
-        ensure!(
-            status == 200,
-            "versions of {mount}/{path}: {status}: {answer}"
-        );
-        let versions = answer["data"]["versions"]
-            .as_object()
-            .context("no versions")?;
-        let mut versions = versions
-            .keys()
-            .map(|version| version.parse())
-            .collect::<Result<Vec<u64>, _>>()?;
+        ensure!(status == 200, "versions of {mount}/{path}: {status}: {answer}");
+        let versions = answer["data"]["versions"].as_object().context("no versions")?;
+        let mut versions = versions.keys().map(|version| version.parse()).collect::<Result<Vec<u64>, _>>()?;
         versions.sort_unstable();
         Ok(versions)
     }
+}
+
+fn config(storage: Storage, port: u16, peer_port: u16) -> Value {
+    json!({
+        "storage": match storage {
+            Storage::File => json!({ "file": { "path": "data" } }),
+            // The least patience: one node waits for nobody in an election.
+            Storage::Raft => json!({ "raft": { "path": "data", "node_id": "only", "performance_multiplier": "1" } }),
+        },
+        "listener": { "tcp": {
+            "address": format!("127.0.0.1:{port}"),
+            "cluster_address": format!("127.0.0.1:{peer_port}"),
+            "tls_cert_file": "serving.pem",
+            "tls_key_file": "serving-key.pem",
+        } },
+        "api_addr": format!("https://127.0.0.1:{port}"),
+        "cluster_addr": format!("https://127.0.0.1:{peer_port}"),
+        "disable_mlock": true,
+    })
 }

@@ -25,20 +25,13 @@ spec:
 #[tokio::test]
 async fn a_deployment_gets_a_pending_pod() -> Result<()> {
     let cluster = Cluster::start("homelab").await?;
-    cluster
-        .kubectl_stdin(&["apply", "-f", "-"], DEPLOYMENT)
-        .await?;
+    cluster.kubectl_stdin(&["apply", "-f", "-"], DEPLOYMENT).await?;
 
     let phase = eventually("the pod", SOON, || async {
-        let pods = cluster
-            .kubectl(&["get", "pods", "-l", "app=web", "-o", "json"])
-            .await?;
+        let pods = cluster.kubectl(&["get", "pods", "-l", "app=web", "-o", "json"]).await?;
         let pods: serde_json::Value = serde_json::from_str(&pods)?;
         let pod = pods["items"].get(0).context("no pod")?;
-        ensure!(
-            pod["metadata"]["ownerReferences"][0]["kind"] == "ReplicaSet",
-            "{pod}"
-        );
+        ensure!(pod["metadata"]["ownerReferences"][0]["kind"] == "ReplicaSet", "{pod}");
         Ok(pod["status"]["phase"].clone())
     });
     assert_eq!(phase.await?, "Pending");
@@ -52,9 +45,7 @@ async fn a_deployment_gets_a_pending_pod() -> Result<()> {
 async fn the_api_server_and_etcd_keep_their_data_over_a_restart() -> Result<()> {
     let cluster = Cluster::start("homelab").await?;
     let namespace = json!({ "metadata": { "name": "kept" } });
-    let (created, _) = cluster
-        .request("POST", "/api/v1/namespaces", Some(namespace))
-        .await?;
+    let (created, _) = cluster.request("POST", "/api/v1/namespaces", Some(namespace)).await?;
     assert_eq!(created, 201);
 
     cluster.stop_api_server()?;
@@ -63,45 +54,27 @@ async fn the_api_server_and_etcd_keep_their_data_over_a_restart() -> Result<()> 
     cluster.stop_etcd()?;
     cluster.start_etcd().await?;
 
-    let (status, _) = cluster
-        .request("GET", "/api/v1/namespaces/kept", None)
-        .await?;
+    let (status, _) = cluster.request("GET", "/api/v1/namespaces/kept", None).await?;
     assert_eq!(status, 200);
-    let (anonymous, _) = cluster
-        .request_with(None, "GET", "/api/v1/namespaces/kept", None)
-        .await?;
+    let (anonymous, _) = cluster.request_with(None, "GET", "/api/v1/namespaces/kept", None).await?;
     assert_eq!(anonymous, 403);
     Ok(())
 }
 
 #[tokio::test]
 async fn service_accounts_log_in_to_vault_through_both_kinds_of_mount() -> Result<()> {
-    let (cluster, vault) =
-        tokio::try_join!(Cluster::start("nas"), Vault::start(VaultOptions::default()))?;
+    let (cluster, vault) = tokio::try_join!(Cluster::start("nas"), Vault::start(VaultOptions::default()))?;
     for (kind, name) in [("serviceaccount", "client"), ("serviceaccount", "reviewer")] {
         cluster.kubectl(&["create", kind, name]).await?;
     }
     let binding = "create clusterrolebinding reviewer --clusterrole=system:auth-delegator \
         --serviceaccount=default:reviewer";
-    cluster
-        .kubectl(&binding.split_whitespace().collect::<Vec<_>>())
-        .await?;
-    let reviewer = cluster
-        .service_account_token("default", "reviewer", &[cluster.issuer()], 3600)
-        .await?;
-    let client = cluster
-        .service_account_token("default", "client", &["vault"], 600)
-        .await?;
+    cluster.kubectl(&binding.split_whitespace().collect::<Vec<_>>()).await?;
+    let reviewer = cluster.service_account_token("default", "reviewer", &[cluster.issuer()], 3600).await?;
+    let client = cluster.service_account_token("default", "client", &["vault"], 600).await?;
 
-    vault
-        .policy(
-            "reads",
-            r#"path "secret/data/*" { capabilities = ["read"] }"#,
-        )
-        .await?;
-    vault
-        .kubernetes_auth("kubernetes", &cluster, &reviewer)
-        .await?;
+    vault.policy("reads", r#"path "secret/data/*" { capabilities = ["read"] }"#).await?;
+    vault.kubernetes_auth("kubernetes", &cluster, &reviewer).await?;
     let role = json!({
         "bound_service_account_names": "client",
         "bound_service_account_namespaces": "default",
@@ -122,37 +95,22 @@ async fn service_accounts_log_in_to_vault_through_both_kinds_of_mount() -> Resul
     for mount in ["kubernetes", "kubernetes-nas"] {
         let path = format!("auth/{mount}/login");
         let login = |jwt: String| json!({ "role": "client", "jwt": jwt });
-        let (status, answer) = vault
-            .api_with(None, "POST", &path, Some(login(client.clone())))
-            .await?;
+        let (status, answer) = vault.api_with(None, "POST", &path, Some(login(client.clone()))).await?;
         assert_eq!(status, 200, "{mount}: {answer}");
         let token = answer["auth"]["client_token"].as_str();
-        let (read, _) = vault
-            .api_with(token, "GET", "secret/data/never-written", None)
-            .await?;
+        let (read, _) = vault.api_with(token, "GET", "secret/data/never-written", None).await?;
         assert_eq!(read, 404);
-        let (refused, _) = vault
-            .api_with(None, "POST", &path, Some(login(reviewer.clone())))
-            .await?;
+        let (refused, _) = vault.api_with(None, "POST", &path, Some(login(reviewer.clone()))).await?;
         assert!((400..404).contains(&refused), "{mount}: {refused}");
     }
     Ok(())
 }
 
 async fn vault_keeps_its_data(storage: Storage) -> Result<()> {
-    let vault = Vault::start(VaultOptions {
-        storage,
-        ..VaultOptions::default()
-    })
-    .await?;
+    let vault = Vault::start(VaultOptions { storage }).await?;
     assert!(vault.versions("secret", "istio/ca").await?.is_empty());
-    vault
-        .cli(&["kv", "put", "-cas=0", "secret/istio/ca", "root=1"])
-        .await?;
-    let refused = vault
-        .cli(&["kv", "put", "-cas=0", "secret/istio/ca", "root=2"])
-        .await
-        .unwrap_err();
+    vault.cli(&["kv", "put", "-cas=0", "secret/istio/ca", "root=1"]).await?;
+    let refused = vault.cli(&["kv", "put", "-cas=0", "secret/istio/ca", "root=2"]).await.unwrap_err();
     assert!(refused.to_string().contains("check-and-set"), "{refused}");
 
     vault.seal().await?;
@@ -181,17 +139,8 @@ async fn vault_on_raft_keeps_its_data() -> Result<()> {
 
 #[tokio::test]
 async fn nothing_is_left_after_drop() -> Result<()> {
-    let (cluster, vault) = tokio::try_join!(
-        Cluster::start("gone"),
-        Vault::start(VaultOptions::default())
-    )?;
-    let pids = [
-        cluster.api_server(),
-        cluster.controller_manager(),
-        cluster.etcd(),
-        vault.process(),
-    ]
-    .map(Process::pid);
+    let (cluster, vault) = tokio::try_join!(Cluster::start("gone"), Vault::start(VaultOptions::default()))?;
+    let pids = [cluster.api_server(), cluster.controller_manager(), cluster.etcd(), vault.process()].map(Process::pid);
     let (ca, vault_ca) = (cluster.ca_file(), vault.ca_file());
     assert!(pids.iter().all(|pid| lives(*pid)) && ca.exists() && vault_ca.exists());
     drop((cluster, vault));
@@ -200,46 +149,26 @@ async fn nothing_is_left_after_drop() -> Result<()> {
 }
 
 #[tokio::test]
-async fn children_die_with_a_killed_owner_but_not_with_the_thread_that_started_them() -> Result<()>
-{
+async fn children_die_with_a_killed_owner_but_not_with_the_thread_that_started_them() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let log = folder.path().join("child.log");
-    let owner = Program::new(env!("CARGO_BIN_EXE_testbed"))
-        .arg("hold")
-        .arg(&log)
-        .args(["sleep", "1000"]);
+    let owner = Program::new(env!("CARGO_BIN_EXE_testbed")).arg("hold").arg(&log).args(["sleep", "1000"]);
     let owner = owner.spawn(folder.path().join("owner.log"))?;
-    let child: u32 = owner
-        .until("the child's pid", SOON, || async {
-            owner.log().trim().parse()
-        })
-        .await?;
+    let child: u32 = owner.until("the child's pid", SOON, || async { owner.log().trim().parse() }).await?;
     assert!(lives(child));
     // The child is in a group of its own: only the kernel ends it.
     owner.stop()?;
-    eventually("the end of the child", SOON, || async {
-        (!lives(child)).then_some(())
-    })
-    .await
+    eventually("the end of the child", SOON, || async { (!lives(child)).then_some(()) }).await
 }
 
 #[tokio::test]
 async fn a_process_is_stopped_continued_and_terminated() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let script = "trap 'echo bye; exit 7' TERM; echo hello; while :; do sleep 0.01; done";
-    let process = Program::new("sh")
-        .args(["-c", script])
-        .spawn(folder.path().join("log"))?;
-    process
-        .until("hello", SOON, || async {
-            process.log().contains("hello").then_some(())
-        })
-        .await?;
+    let process = Program::new("sh").args(["-c", script]).spawn(folder.path().join("log"))?;
+    process.until("hello", SOON, || async { process.log().contains("hello").then_some(()) }).await?;
     process.signal(Signal::STOP)?;
-    eventually("a stopped process", SOON, || async {
-        (state(process.pid()) == Some('T')).then_some(())
-    })
-    .await?;
+    eventually("a stopped process", SOON, || async { (state(process.pid()) == Some('T')).then_some(()) }).await?;
     assert!(process.is_running());
     process.signal(Signal::CONT)?;
     assert_eq!(process.terminate().await?.code(), Some(7));
@@ -254,20 +183,10 @@ async fn a_process_is_stopped_continued_and_terminated() -> Result<()> {
 async fn a_failed_start_shows_the_end_of_the_log() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let script = "seq 100; echo no such thing >&2; exit 3";
-    let process = Program::new("sh")
-        .args(["-c", script])
-        .spawn(folder.path().join("log"))?;
-    let error = process
-        .until("a miracle", SOON, || async { None::<()> })
-        .await
-        .unwrap_err();
+    let process = Program::new("sh").args(["-c", script]).spawn(folder.path().join("log"))?;
+    let error = process.until("a miracle", SOON, || async { None::<()> }).await.unwrap_err();
     let error = format!("{error:#}");
-    assert!(
-        error.contains("no such thing")
-            && error.contains("a miracle")
-            && error.contains("status: 3"),
-        "{error}"
-    );
+    assert!(error.contains("no such thing") && error.contains("a miracle") && error.contains("status: 3"), "{error}");
     assert!(error.contains("72") && !error.contains("71"), "{error}");
     Ok(())
 }
@@ -275,13 +194,8 @@ async fn a_failed_start_shows_the_end_of_the_log() -> Result<()> {
 #[tokio::test]
 async fn a_wait_in_vain_says_what_it_saw() {
     let probe = || async { Err::<(), _>(anyhow::anyhow!("cause").context("effect")) };
-    let error = eventually("a miracle", Duration::from_millis(80), probe)
-        .await
-        .unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "waited 80ms for a miracle; last seen: effect: cause"
-    );
+    let error = eventually("a miracle", Duration::from_millis(80), probe).await.unwrap_err();
+    assert_eq!(error.to_string(), "waited 80ms for a miracle; last seen: effect: cause");
 }
 
 #[test]
@@ -289,13 +203,7 @@ fn reserved_ports_differ_and_are_free() -> Result<()> {
     let ports = [Port::reserve()?, Port::reserve()?, Port::reserve()?];
     for port in &ports {
         std::net::TcpListener::bind(("127.0.0.1", port.number()))?;
-        assert_eq!(
-            ports
-                .iter()
-                .filter(|other| other.number() == port.number())
-                .count(),
-            1
-        );
+        assert_eq!(ports.iter().filter(|other| other.number() == port.number()).count(), 1);
     }
     Ok(())
 }
@@ -306,7 +214,6 @@ fn lives(pid: u32) -> bool {
 }
 
 fn state(pid: u32) -> Option<char> {
-    let stat =
-        std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?;
+    let stat = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()
 }

@@ -1,0 +1,12 @@
+//! The gate against real Kubernetes control planes and a real Vault.
+//!
+//! Each test owns its world: one or two clusters, one or two Vaults, and the gates as processes of the
+//! product's own binary with the rights of deploy/ and nothing more.
+
+mod adversity;
+mod cacerts;
+mod gate;
+mod race;
+mod restart;
+mod story;
+mod world;
