@@ -114,6 +114,12 @@ impl<'a> Certificate<'a> {
             && self.verifies(subject)
     }
 
+    /// Whether the two stand for the same CA, which a path may not pass twice (RFC 4158, 5.2).
+    pub(super) fn is_same_ca(&self, other: &Certificate<'_>) -> bool {
+        self.x509.subject().as_raw() == other.x509.subject().as_raw()
+            && self.x509.public_key().raw == other.x509.public_key().raw
+    }
+
     fn verifies(&self, subject: &Certificate<'_>) -> bool {
         let x509 = &subject.x509;
         let by_itself = self.sha256 == subject.sha256;
@@ -135,6 +141,7 @@ fn is_well_formed(x509: &X509Certificate<'_>) -> bool {
         && x509.signature_value.unused_bits == 0
         // Fails on duplicates.
         && x509.extensions_map().is_ok()
+        && x509.iter_extensions().all(|extension| extension.parsed_extension().error().is_none())
 }
 
 fn unknown_critical_extension(x509: &X509Certificate<'_>) -> Option<String> {

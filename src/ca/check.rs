@@ -12,7 +12,7 @@
 //!   have RSA with SHA-1: nobody relies on that signature.
 //! - Nothing here depends on anything but the bytes and `now`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
@@ -230,28 +230,24 @@ fn find_root(ca: &Certificate<'_>, chain: &[Certificate<'_>], roots: &[Certifica
         return Err(Flaw::ChainLacksCa);
     }
     let mut seen = BTreeSet::from([ca.sha256]);
-    let mut level = vec![ca];
+    let mut paths = VecDeque::from([vec![ca]]);
     let mut too_long = None;
-    let mut beneath = 0;
-    while !level.is_empty() {
-        let mut next = Vec::new();
-        for subject in level {
-            if subject.path_length.is_some_and(|most| beneath > most) {
-                too_long.get_or_insert(Flaw::PathLength(subject.at));
-                continue;
-            }
-            if is_in(roots, subject) {
-                return Ok(subject.sha256);
-            }
-            for issuer in roots.iter().chain(chain) {
-                if !seen.contains(&issuer.sha256) && issuer.issued(subject) {
-                    seen.insert(issuer.sha256);
-                    next.push(issuer);
-                }
+    while let Some((path, last)) = paths.pop_front().and_then(|path| path.last().copied().map(|last| (path, last))) {
+        let beneath = path.len() - 1;
+        if last.path_length.is_some_and(|most| beneath > most as usize) {
+            too_long.get_or_insert(Flaw::PathLength(last.at));
+            continue;
+        }
+        if is_in(roots, last) {
+            return Ok(last.sha256);
+        }
+        for issuer in roots.iter().chain(chain) {
+            let goes_on = !seen.contains(&issuer.sha256) && !path.iter().any(|passed| issuer.is_same_ca(passed));
+            if goes_on && issuer.issued(last) {
+                seen.insert(issuer.sha256);
+                paths.push_back(path.iter().copied().chain([issuer]).collect());
             }
         }
-        level = next;
-        beneath += 1;
     }
     Err(too_long.unwrap_or(Flaw::NoPath))
 }
@@ -538,6 +534,15 @@ mod tests {
         assert_eq!(verdict(bundle(&[&root], &[&ca, &middle], &ca)), Err(Flaw::PathLength(root_at(1))));
         let direct = Ca::root_with(KeyPair::try_from(middle.key.serialized_der()).unwrap(), "Middle", |_| ());
         assert_eq!(verdict(bundle(&[&root, &direct], &[&ca, &middle], &ca)), Ok(print(&direct)));
+    }
+
+    #[test]
+    fn a_self_signed_ca_is_not_saved_by_its_cross_signed_twin() {
+        // istiod takes the two for one CA, and finds no way on from the first.
+        let (old, new) = (Ca::root("Old"), Ca::root("New"));
+        let new_by_old = old.cross_sign(&new);
+        assert_eq!(verdict(bundle(&[&old], &[&new, &new_by_old], &new)), Err(Flaw::NoPath));
+        assert_eq!(verdict(bundle(&[&old], &[&new, &new_by_old], &new_by_old)), Ok(print(&old)));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Each test owns its world: one or two clusters, one or two Vaults, and the gates as processes of the
 //! product's own binary with the rights of deploy/ and nothing more.
 
+#![allow(unreachable_pub, clippy::print_stdout, reason = "a test binary has no API, and prints its figures")]
+
 mod adversity;
 mod cacerts;
 mod gate;

@@ -1,1 +1,75 @@
-//! Later.
+//! What outlives a process.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use testbed::eventually;
+
+use crate::gate::Gate;
+use crate::world::World;
+
+/// After so many refusals the ReplicaSet controller waits for more than 20 s until the next try.
+const DEEP: u64 = 9;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gate_started_again_opens_pods_deep_in_back_off_with_nobody_asking() -> Result<()> {
+    let world = World::start().await?;
+    let World { homelab, nas, vault, .. } = &world;
+    let nas_gate = Gate::start(nas, vault).await?;
+    let _homelab_gate = Gate::start(homelab, vault).await?;
+    nas.deploy_istiod().await?;
+    nas.refusal("istiod", "RootMissing").await?;
+    eventually("the ReplicaSet to be deep in back-off", Duration::from_secs(60), || async {
+        let refused = nas.refused("istiod").await?;
+        ensure!(refused >= DEEP, "{refused} refusals");
+        Ok(())
+    })
+    .await?;
+    let refused = nas.refused("istiod").await?;
+
+    nas_gate.process.stop()?;
+    homelab.deploy_istiod().await?;
+    homelab.pod("istiod").await?;
+    ensure!(nas.cacerts().await?.is_none() && nas.pods("istiod").await?.is_empty());
+
+    let began = Instant::now();
+    nas_gate.process.start_again()?;
+    nas.pod("istiod").await?;
+    println!("gate started again to the blocked pod: {:.3} s", began.elapsed().as_secs_f64());
+    // Nobody asked: the controller was not heard of in between.
+    let asked = nas_gate.process.log().matches("\"denied\"").count();
+    println!("refusals before: {refused}; after: {}; denials logged: {asked}", nas.refused("istiod").await?);
+    ensure!(nas.refused("istiod").await? <= refused + 1);
+    ensure!(nas_gate.process.log().contains("touched a blocked owner"));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verified_cluster_outlives_a_vault_that_is_away() -> Result<()> {
+    let world = crate::world::SmallWorld::homelab().await?;
+    let (side, vault) = (&world.side, &world.vault);
+    let gate = Gate::start(side, vault).await?;
+    side.deploy_istiod().await?;
+    side.pod("istiod").await?;
+
+    // A new process that has never reached Vault goes by the pin.
+    vault.stop()?;
+    gate.process.stop()?;
+    gate.process.start_again()?;
+    let report = gate.stands("open", Some("VaultUnreachable")).await?;
+    ensure!(report["vault"].is_null() && report["match"] == false, "{report}");
+    side.restart("istiod").await?;
+    side.pod("istiod").await?;
+    ensure!(gate.process.log().contains("allowed unverified"));
+
+    // But not where the user wants none of it, and not for another root.
+    side.delete_cacerts().await?;
+    gate.stands("held", Some("VaultUnreachable")).await?;
+    side.restart("istiod").await?;
+    side.refusal("istiod", "VaultUnreachable").await?;
+    vault.start_again().await?;
+    side.pod("istiod").await?;
+    gate.stands("open", None).await?;
+    ensure!(vault.versions("secret", "istio/ca").await? == [1]);
+    Ok(())
+}
