@@ -206,9 +206,8 @@ impl VaultArgs {
     pub fn settings(&self, role: Role) -> Result<vault::Settings, String> {
         let mut addresses = self.vault_addr.clone();
         if addresses.is_empty() {
-            let variable = variable("VAULT_ADDR").ok_or(
-                "no address of Vault: set --vault-addr (GATE_VAULT_ADDRS, or VAULT_ADDR)",
-            )?;
+            let variable = variable("VAULT_ADDR")
+                .ok_or("no address of Vault: set --vault-addr (GATE_VAULT_ADDRS, or VAULT_ADDR)")?;
             addresses.push(address(&variable).map_err(|error| format!("VAULT_ADDR: {error}"))?);
         }
         let token = variable("VAULT_TOKEN")
@@ -278,9 +277,8 @@ fn cluster_name(text: &str) -> Result<String, String> {
 fn vault_path(text: &str) -> Result<String, String> {
     let path = text.trim_matches('/');
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
-    let sound = !path.is_empty()
-        && path.chars().all(allowed)
-        && !path.split('/').any(|part| matches!(part, "" | "." | ".."));
+    let sound =
+        !path.is_empty() && path.chars().all(allowed) && !path.split('/').any(|part| matches!(part, "" | "." | ".."));
     sound.then(|| path.to_owned()).ok_or_else(|| "it is not a path in Vault".to_owned())
 }
 

@@ -84,8 +84,7 @@ pub fn report(cluster: &str, role: Role, known: Snapshot<'_>, policy: &Policy, n
             checked_at: stamp(stored.checked_at),
             address: stored.address.clone(),
         }),
-        cacerts: published
-            .map(|(glance, version)| Cacerts { root: root(glance), resource_version: version.clone() }),
+        cacerts: published.map(|(glance, version)| Cacerts { root: root(glance), resource_version: version.clone() }),
     }
 }
 

@@ -69,7 +69,10 @@ pub fn failed(doing: &str, error: &kube::Error) -> Failed {
             (404, _) if !status.message.starts_with("namespaces ") => return Failed::NotFound,
             (401 | 403 | 404 | 422, _) => Held::new(
                 Reason::KubernetesForbidden,
-                format!("the API server refuses to {doing} ({}): apply the RBAC of deploy/, or mend what it names", foreign_text(&status.message)),
+                format!(
+                    "the API server refuses to {doing} ({}): apply the RBAC of deploy/, or mend what it names",
+                    foreign_text(&status.message)
+                ),
             ),
             (code, _) => unreachable_api(doing, &format!("status {code} {}", foreign_text(&status.message))),
         },
@@ -85,7 +88,10 @@ pub fn failed(doing: &str, error: &kube::Error) -> Failed {
 fn unreachable_api(doing: &str, what: &str) -> Held {
     Held::new(
         Reason::KubernetesUnreachable,
-        format!("cannot {doing} ({}): check the API server and the network to it; it is tried again by itself", what.trim_end()),
+        format!(
+            "cannot {doing} ({}): check the API server and the network to it; it is tried again by itself",
+            what.trim_end()
+        ),
     )
 }
 

@@ -121,11 +121,7 @@ pub fn foreign_text(text: &str) -> String {
     if text.contains("-----BEGIN") || text.contains("LS0tLS") {
         return "(withheld: it may hold key material)".to_owned();
     }
-    let mut line: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(FOREIGN_TEXT_MAX)
-        .collect();
+    let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(FOREIGN_TEXT_MAX).collect();
     line.truncate(line.trim_end().len());
     line
 }

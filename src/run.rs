@@ -59,7 +59,8 @@ pub async fn serve(args: Serve) -> Result<(), Failure> {
         pin: format!("{}/{}", args.namespace, pin::NAME),
         record: settings.record(),
     };
-    let vault = Vault::new(settings).map_err(|error| Failure::Usage(format!("--vault-ca-cert (variable VAULT_CACERT): {error}")))?;
+    let vault = Vault::new(settings)
+        .map_err(|error| Failure::Usage(format!("--vault-ca-cert (variable VAULT_CACERT): {error}")))?;
     let client = client(&args.kubernetes).await?;
     let https = bind(args.listen, "--listen (variable GATE_LISTEN)").await?;
     let http = match args.admin_listen.0 {
@@ -137,7 +138,8 @@ pub async fn serve(args: Serve) -> Result<(), Failure> {
         }
     });
 
-    let mut certified = Box::pin(certify(client.clone(), args.namespace.clone(), args.tls_secret.clone(), args.dns_names()));
+    let mut certified =
+        Box::pin(certify(client.clone(), args.namespace.clone(), args.tls_secret.clone(), args.dns_names()));
     let mut https = Some(https);
     let ended = loop {
         tokio::select! {
@@ -186,7 +188,9 @@ async fn bind(address: std::net::SocketAddr, flag: &str) -> Result<Bound, Failur
 
 async fn client(args: &KubernetesArgs) -> Result<Client, Failure> {
     let wrong = |error: &dyn std::fmt::Display| {
-        Failure::Usage(format!("--kubeconfig (variable KUBECONFIG), --context (variable GATE_CONTEXT): no access to Kubernetes: {error}"))
+        Failure::Usage(format!(
+            "--kubeconfig (variable KUBECONFIG), --context (variable GATE_CONTEXT): no access to Kubernetes: {error}"
+        ))
     };
     let options = KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
     let mut config = match (&args.kubeconfig, &args.context) {
@@ -232,7 +236,12 @@ async fn consulted_before(pins: &Pins, cacerts: &Cacerts, owners: &Owners) -> Re
 }
 
 /// Tries until there is a serving certificate.
-async fn certify(client: Client, namespace: String, secret: String, names: Vec<String>) -> (Arc<ServingCa>, Arc<Serving>) {
+async fn certify(
+    client: Client,
+    namespace: String,
+    secret: String,
+    names: Vec<String>,
+) -> (Arc<ServingCa>, Arc<Serving>) {
     loop {
         match serving::adopt_or_create(client.clone(), &namespace, &secret).await {
             Ok(ca) => match Serving::issue(&ca, &names) {

@@ -50,12 +50,11 @@ fn requirement(part: &str) -> Result<Expression, String> {
             _ => Err(wrong()),
         };
     }
-    let equality: [(&str, fn(String, String) -> Expression); 3] =
-        [("!=", Expression::NotEqual), ("==", Expression::Equal), ("=", Expression::Equal)];
-    for (operator, expression) in equality {
+    for (operator, equal) in [("!=", false), ("==", true), ("=", true)] {
         if let Some((key, value)) = part.split_once(operator) {
-            let value = Some(value.trim()).filter(|value| is_value(value)).ok_or_else(wrong)?;
-            return Ok(expression(key_of(key).ok_or_else(wrong)?, value.to_owned()));
+            let key = key_of(key).ok_or_else(wrong)?;
+            let value = Some(value.trim()).filter(|value| is_value(value)).ok_or_else(wrong)?.to_owned();
+            return Ok(if equal { Expression::Equal(key, value) } else { Expression::NotEqual(key, value) });
         }
     }
     Ok(Expression::Exists(key_of(part).ok_or_else(wrong)?))
@@ -104,7 +103,9 @@ mod tests {
 
     #[test]
     fn what_is_not_a_selector_is_refused() {
-        for text in ["", " , ", "app in a,b", "app in (a", "app near (a)", "=x", "a b", "app=a b", "in (a)", "app in (a b)"] {
+        for text in
+            ["", " , ", "app in a,b", "app in (a", "app near (a)", "=x", "a b", "app=a b", "in (a)", "app in (a b)"]
+        {
             assert!(parse(text).is_err(), "{text:?}");
         }
     }

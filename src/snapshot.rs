@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+use crate::ca::Sha256;
 use crate::ca::bundle::Glance;
 use crate::ca::check::Sound;
-use crate::ca::Sha256;
 use crate::plan::Published;
 use crate::reason::Held;
 

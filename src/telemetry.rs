@@ -20,8 +20,8 @@ const HEARD: [&str; 3] = ["hyper", "rustls", "tokio"];
 /// # Errors
 /// One line, if the filter cannot be read.
 pub fn init(args: &LogArgs) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&args.log_filter)
-        .map_err(|error| format!("--log-filter (variable RUST_LOG): {error}"))?;
+    let filter =
+        EnvFilter::try_new(&args.log_filter).map_err(|error| format!("--log-filter (variable RUST_LOG): {error}"))?;
     let text = match args.log_format {
         Some(LogFormat::Text) => true,
         Some(LogFormat::Json) => false,

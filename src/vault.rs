@@ -134,9 +134,7 @@ impl Vault {
 
     fn load_ca(&mut self) -> Result<(), String> {
         let ca = match &self.settings.ca_file {
-            Some(file) => {
-                Some(std::fs::read(file).map_err(|e| format!("cannot read {}: {e}", file.display()))?)
-            }
+            Some(file) => Some(std::fs::read(file).map_err(|e| format!("cannot read {}: {e}", file.display()))?),
             None => None,
         };
         if !self.transports.is_empty() && ca == self.ca {

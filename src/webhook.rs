@@ -80,9 +80,8 @@ impl Webhook {
     }
 
     fn look(&self, request: &Request<'_>) -> Decision {
-        self.converger.look(|known| {
-            gate(&request.ask(), &self.gated, known, &self.policy, Timestamp::now(), Instant::now())
-        })
+        self.converger
+            .look(|known| gate(&request.ask(), &self.gated, known, &self.policy, Timestamp::now(), Instant::now()))
     }
 
     async fn read_live(&self, deadline: tokio::time::Instant) -> Result<(), Held> {

@@ -435,7 +435,7 @@ mod tests {
 
     #[test]
     fn an_extension_that_cannot_be_read_is_refused() {
-        for id in [15, 37] {
+        for id in [15, 17, 35, 37] {
             let verdict = verdict(|params| {
                 params.key_usages.clear();
                 params.custom_extensions.push(CustomExtension::from_oid_content(&[2, 5, 29, id], vec![4, 1, 0]));

@@ -2,15 +2,15 @@
 //! accepts more, and its peers then fail.
 //!
 //! - Every certificate of the three files has to be good, whether or not the chain needs it: an
-//!   expired extra root is a flaw too, which names it.
-//! - Every certificate of `root-cert.pem` is self-signed: Envoy trusts no other.
+//!   expired extra root is a flaw too, which names it. Clocks may be five minutes apart.
+//! - Every certificate of `root-cert.pem` is a self-signed CA: each becomes a trust anchor, and a
+//!   verifier of OpenSSL's kind ends at no other.
 //! - `cert-chain.pem` has all of the path but the root, in any order: workloads present it after
 //!   their own certificate. So it has `ca-cert.pem`'s certificate, unless that is a root; the root
 //!   may be there too, as Istio's own Makefile does it.
 //! - Path lengths count every CA beneath, also self-issued ones, as Go does (RFC 5280 would not).
 //! - Signatures are RSA PKCS#1 or ECDSA with SHA-256, SHA-384 or SHA-512. A self-signed root may
 //!   have RSA with SHA-1: nobody relies on that signature.
-//! - Nothing here depends on anything but the bytes and `now`.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
@@ -83,7 +83,8 @@ impl fmt::Display for At {
 }
 
 /// Why a bundle is not sound. The text is constant for a cause, and has nothing of a key in it.
-/// Files are given by their names.
+/// Files are given by their names; the signing CA is `ca-cert.pem`'s first certificate, or
+/// `cert-chain.pem`'s where Vault's record has no other.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Flaw {
     /// A file is not there.
@@ -150,13 +151,13 @@ pub enum Flaw {
     #[error("{0} is not self-signed")]
     NotSelfSigned(At),
     /// Workloads would not present their signing CA.
-    #[error("cert-chain.pem lacks the certificate of ca-cert.pem")]
+    #[error("cert-chain.pem lacks the certificate of the signing CA")]
     ChainLacksCa,
     /// On the way to a root, more CAs are beneath a certificate than it allows.
     #[error("the path length of {0} does not allow the CA certificates beneath it")]
     PathLength(At),
     /// No way from the signing CA to a root.
-    #[error("ca-cert.pem does not chain through cert-chain.pem to a root of root-cert.pem")]
+    #[error("the signing CA does not chain through cert-chain.pem to a root of root-cert.pem")]
     NoPath,
     /// The key is encrypted.
     #[error("the private key is encrypted")]
@@ -165,7 +166,7 @@ pub enum Flaw {
     #[error("the private key's first PEM block is not a PKCS#8, PKCS#1 or SEC1 key that can be read")]
     KeyMalformed,
     /// Another certificate's key.
-    #[error("the private key is not that of ca-cert.pem")]
+    #[error("the private key is not that of the signing CA")]
     KeyMismatch,
 }
 
@@ -223,29 +224,29 @@ fn parse<'a>(file: &'static str, ders: &'a [Der]) -> Result<Vec<Certificate<'a>>
 }
 
 /// Breadth first from the signing CA, so that each certificate is met with the fewest beneath it,
-/// which is when its path length is easiest to keep. Each is visited once.
+/// which is when its path length is easiest to keep. Each is met once.
 fn find_root(ca: &Certificate<'_>, chain: &[Certificate<'_>], roots: &[Certificate<'_>]) -> Result<Sha256, Flaw> {
     let is_in = |file: &[Certificate<'_>], one: &Certificate<'_>| file.iter().any(|other| other.sha256 == one.sha256);
     if !is_in(roots, ca) && !is_in(chain, ca) {
         return Err(Flaw::ChainLacksCa);
     }
-    let mut seen = BTreeSet::from([ca.sha256]);
-    let mut paths = VecDeque::from([vec![ca]]);
+    let mut met = BTreeSet::from([ca.sha256]);
+    let mut paths = VecDeque::from([(ca, Vec::new())]);
     let mut too_long = None;
-    while let Some((path, last)) = paths.pop_front().and_then(|path| path.last().copied().map(|last| (path, last))) {
-        let beneath = path.len() - 1;
-        if last.path_length.is_some_and(|most| beneath > most as usize) {
+    while let Some((last, mut beneath)) = paths.pop_front() {
+        if last.path_length.is_some_and(|most| beneath.len() > most as usize) {
             too_long.get_or_insert(Flaw::PathLength(last.at));
             continue;
         }
         if is_in(roots, last) {
             return Ok(last.sha256);
         }
+        beneath.push(last);
         for issuer in roots.iter().chain(chain) {
-            let goes_on = !seen.contains(&issuer.sha256) && !path.iter().any(|passed| issuer.is_same_ca(passed));
-            if goes_on && issuer.issued(last) {
-                seen.insert(issuer.sha256);
-                paths.push_back(path.iter().copied().chain([issuer]).collect());
+            let is_new = !met.contains(&issuer.sha256) && !beneath.iter().any(|one| issuer.is_same_ca(one));
+            if is_new && issuer.issued(last) {
+                met.insert(issuer.sha256);
+                paths.push_back((issuer, beneath.clone()));
             }
         }
     }

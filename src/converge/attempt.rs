@@ -179,7 +179,10 @@ impl Attempts {
         let began = std::time::Instant::now();
         let made = tokio::task::spawn_blocking(move || issue::root(&common_name, now)).await;
         let failed = |error: &dyn std::fmt::Display| {
-            Held::new(Reason::Converging, format!("a root key could not be made ({error}): it is tried again by itself"))
+            Held::new(
+                Reason::Converging,
+                format!("a root key could not be made ({error}): it is tried again by itself"),
+            )
         };
         let bundle = made.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
         tracing::info!(seconds = began.elapsed().as_secs_f64(), "made a root key");
@@ -187,7 +190,13 @@ impl Attempts {
     }
 
     /// The gate opens only over a pin that is written: it is what keeps a lost root from being replaced.
-    async fn keep_pin(&self, read: &pin::Read, root: crate::ca::Sha256, version: u64, now: Timestamp) -> Result<(), Held> {
+    async fn keep_pin(
+        &self,
+        read: &pin::Read,
+        root: crate::ca::Sha256,
+        version: u64,
+        now: Timestamp,
+    ) -> Result<(), Held> {
         let pin = Pin { root, vault_version: Some(version), verified_at: Some(now) };
         let changed = read.pin.as_ref().is_none_or(|old| (old.root, old.vault_version) != (root, Some(version)));
         let aged = read.pin.as_ref().and_then(|old| old.verified_at).is_none_or(|at| {

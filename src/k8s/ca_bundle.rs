@@ -101,10 +101,8 @@ fn wanted<K: Configuration>(configuration: &K, ca: &[u8]) -> Option<serde_json::
         return None;
     }
     let ca = ByteString(ca.to_vec());
-    let entries: Vec<_> = webhooks
-        .iter()
-        .map(|(name, _)| json!({ "name": name, "clientConfig": { "caBundle": ca } }))
-        .collect();
+    let entries: Vec<_> =
+        webhooks.iter().map(|(name, _)| json!({ "name": name, "clientConfig": { "caBundle": ca } })).collect();
     Some(json!({
         "apiVersion": K::api_version(&()),
         "kind": K::kind(&()),

@@ -77,8 +77,7 @@ impl Owners {
         let everywhere: Api<DynamicObject> = Api::all_with(self.client.clone(), resource);
         let list = match call(&doing, everywhere.list(&params)).await {
             Err(Failed::Held(held)) if held.reason == Reason::KubernetesForbidden => {
-                let here: Api<DynamicObject> =
-                    Api::namespaced_with(self.client.clone(), &self.namespace, resource);
+                let here: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, resource);
                 call(&doing, here.list(&params)).await
             }
             answered => answered,
@@ -156,7 +155,8 @@ mod tests {
 
     #[test]
     fn a_replica_set_tells_by_its_condition() {
-        let failing = json!({"status": {"conditions": [{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate"}]}});
+        let failing =
+            json!({"status": {"conditions": [{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate"}]}});
         assert!(lacks("ReplicaSet", "istiod", failing.clone()));
         assert!(!lacks("ReplicaSet", "other", failing));
         assert!(!lacks("ReplicaSet", "istiod", json!({"spec": {"replicas": 2}, "status": {"replicas": 1}})));

@@ -65,6 +65,8 @@ fn secret_of(ca: &ServingCa, name: &str) -> Secret {
 fn unusable(namespace: &str, name: &str, what: &str) -> Held {
     Held::new(
         Reason::KubernetesForbidden,
-        format!("Secret {namespace}/{name} cannot be used for this service's own certificate ({what}): delete it to have a new one made"),
+        format!(
+            "Secret {namespace}/{name} cannot be used for this service's own certificate ({what}): delete it to have a new one made"
+        ),
     )
 }

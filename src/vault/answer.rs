@@ -48,7 +48,9 @@ pub(super) fn errors(reply: &Reply) -> Option<Vec<String>> {
 pub(super) fn unreachable(address: &str, what: &str) -> Held {
     Held::new(
         Reason::VaultUnreachable,
-        format!("{address} does not answer as Vault should ({what}): check the address, the network and TLS trust; it is tried again by itself"),
+        format!(
+            "{address} does not answer as Vault should ({what}): check the address, the network and TLS trust; it is tried again by itself"
+        ),
     )
 }
 
@@ -59,16 +61,18 @@ pub(super) fn told(address: &str, reply: Reply) -> Result<Reply, Refused> {
     let held = match reply.status {
         429 => Held::new(
             Reason::VaultRateLimited,
-            format!("{address} asks for fewer requests (429): raise its rate limit quota; it is tried again when Vault allows"),
+            format!(
+                "{address} asks for fewer requests (429): raise its rate limit quota; it is tried again when Vault allows"
+            ),
         ),
-        500..=599 if says("sealed") || says("not initialized") => Held::new(
-            Reason::VaultSealed,
-            format!("Vault at {address} is sealed or not initialised: unseal it"),
-        ),
-        status @ 500..=599 => unreachable(address, &format!("status {status}")),
-        status @ (100..=199 | 300..=399) => {
-            unreachable(address, &format!("status {status}: a redirect is not followed, configure the active node's address"))
+        500..=599 if says("sealed") || says("not initialized") => {
+            Held::new(Reason::VaultSealed, format!("Vault at {address} is sealed or not initialised: unseal it"))
         }
+        status @ 500..=599 => unreachable(address, &format!("status {status}")),
+        status @ (100..=199 | 300..=399) => unreachable(
+            address,
+            &format!("status {status}: a redirect is not followed, configure the active node's address"),
+        ),
         _ => return Ok(reply),
     };
     Err(Refused { held, retry_after: reply.retry_after })
@@ -206,7 +210,9 @@ pub(super) fn one_vault(answered: &[(&str, String)]) -> Result<(), Held> {
         None => Ok(()),
         Some((second, _)) => Err(Held::new(
             Reason::VaultAmbiguous,
-            format!("{first} and {second} are two different Vaults, and a root may be made in one only: configure the addresses of one"),
+            format!(
+                "{first} and {second} are two different Vaults, and a root may be made in one only: configure the addresses of one"
+            ),
         )),
     }
 }

@@ -123,9 +123,8 @@ pub(super) fn session(reply: &Reply, settings: &Settings) -> Result<Session, Ref
     if reply.status != 200 {
         return Err(denied(reply, settings).into());
     }
-    let odd = || {
-        Held::new(Reason::VaultLoginDenied, "Vault's answer to the login has no token that can be used".to_owned())
-    };
+    let odd =
+        || Held::new(Reason::VaultLoginDenied, "Vault's answer to the login has no token that can be used".to_owned());
     let answer: Answer = serde_json::from_slice(&reply.body).map_err(|_| odd())?;
     let token = Token::new(Zeroizing::new(answer.auth.client_token)).map_err(|_| odd())?;
     Ok(Session { token, lease: Duration::from_secs(answer.auth.lease_duration), began: Instant::now() })
@@ -144,10 +143,15 @@ fn denied(reply: &Reply, settings: &Settings) -> Held {
         (403, "permission denied") => format!(
             "a token of this cluster is only good at a mount that is configured for this cluster: check that auth/{auth_mount} is (each cluster needs its own, see --vault-auth-mount), and that its token reviewer still works"
         ),
-        _ => format!("compare role {role} at auth/{auth_mount} with this pod's service account, namespace and audience"),
+        _ => {
+            format!("compare role {role} at auth/{auth_mount} with this pod's service account, namespace and audience")
+        }
     };
     let said = if said.is_empty() { format!("status {}", reply.status) } else { foreign_text(&said) };
-    Held::new(Reason::VaultLoginDenied, format!("Vault denies the login at auth/{auth_mount} as {role} ({said}): {next}"))
+    Held::new(
+        Reason::VaultLoginDenied,
+        format!("Vault denies the login at auth/{auth_mount} as {role} ({said}): {next}"),
+    )
 }
 
 fn no_mount(auth_mount: &str) -> String {

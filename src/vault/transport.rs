@@ -86,7 +86,8 @@ impl Transport {
 #[async_trait]
 impl rustify::client::Client for Transport {
     async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, ClientError> {
-        let request = reqwest::Request::try_from(request).map_err(|source| ClientError::ReqwestBuildError { source })?;
+        let request =
+            reqwest::Request::try_from(request).map_err(|source| ClientError::ReqwestBuildError { source })?;
         let failed = |e: &reqwest::Error| ClientError::ResponseError { source: Failed(without_url(e)).into() };
         let mut answer = self.http.execute(request).await.map_err(|e| failed(&e))?;
         let mut body = Vec::new();

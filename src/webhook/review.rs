@@ -104,9 +104,7 @@ impl<'a> Request<'a> {
     pub fn ask(&self) -> Ask<'_> {
         let object = self.object.as_ref();
         Ask {
-            is_pod: self.resource.group.is_empty()
-                && self.resource.resource == "pods"
-                && self.sub_resource.is_empty(),
+            is_pod: self.resource.group.is_empty() && self.resource.resource == "pods" && self.sub_resource.is_empty(),
             is_create: self.operation == "CREATE",
             dry_run: self.dry_run.unwrap_or(false),
             labels: object.and_then(|object| object.metadata.labels.as_ref()).unwrap_or(&NO_LABELS),

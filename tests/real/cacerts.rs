@@ -126,7 +126,8 @@ async fn somebody_elses_sound_root_is_never_overwritten() -> Result<()> {
     eventually("the foreign Secret to be in place", SOON, || async {
         side.cluster.request("DELETE", SECRET, None).await?;
         let secret = json!({ "metadata": { "name": "cacerts" }, "stringData": other });
-        let (status, answer) = side.cluster.request("POST", "/api/v1/namespaces/istio-system/secrets", Some(secret)).await?;
+        let (status, answer) =
+            side.cluster.request("POST", "/api/v1/namespaces/istio-system/secrets", Some(secret)).await?;
         ensure!(status == 201, "{answer}");
         Ok(())
     })
@@ -193,7 +194,10 @@ async fn a_server_side_dry_run_changes_nothing() -> Result<()> {
     });
     let path = "/api/v1/namespaces/istio-system/pods?dryRun=All";
     let (status, answer) = side.cluster.request("POST", path, Some(pod.clone())).await?;
-    ensure!(status == 403 && answer["message"].as_str().is_some_and(|m| m.contains("DryRun: cluster homelab")), "{answer}");
+    ensure!(
+        status == 403 && answer["message"].as_str().is_some_and(|m| m.contains("DryRun: cluster homelab")),
+        "{answer}"
+    );
     ensure!(gate.fingerprint().await?["state"] == "dormant");
     ensure!(vault.versions("secret", "istio/ca").await?.is_empty());
     ensure!(side.cacerts().await?.is_none() && side.pin().await?.is_none());

@@ -30,7 +30,10 @@ async fn five_replicas_consulted_at_once_make_one_root() -> Result<()> {
     ensure!(roots.windows(2).all(|pair| pair[0] == pair[1]), "{roots:?}");
     let (_, record) = vault.api("GET", "secret/data/istio/ca", None).await?;
     let cacerts = side.cacerts().await?.ok_or_else(|| anyhow::anyhow!("no cacerts"))?;
-    ensure!(decode(&cacerts["data"]["root-cert.pem"])? == record["data"]["data"]["root-cert.pem"].as_str().unwrap_or_default());
+    ensure!(
+        decode(&cacerts["data"]["root-cert.pem"])?
+            == record["data"]["data"]["root-cert.pem"].as_str().unwrap_or_default()
+    );
     // The fault hit: more than one of them made a key.
     let made = gates.iter().filter(|gate| gate.process.log().contains("made a root key")).count();
     let written = gates.iter().filter(|gate| gate.process.log().contains("wrote it to")).count();
@@ -45,8 +48,7 @@ async fn two_addresses_that_are_two_vaults_make_no_root() -> Result<()> {
     let world = SmallWorld::homelab().await?;
     let SmallWorld { side, vault, .. } = &world;
     let other = Vault::start(VaultOptions::default()).await?;
-    let gate =
-        Gate::launch(side, vault, Options { vaults: &[vault, &other], ..Options::default() }).await?;
+    let gate = Gate::launch(side, vault, Options { vaults: &[vault, &other], ..Options::default() }).await?;
     side.point_webhooks_at(&[gate.port()]).await?;
     gate.injected(side).await?;
     side.deploy_istiod().await?;

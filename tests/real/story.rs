@@ -44,10 +44,10 @@ async fn nas_waits_homelab_bootstraps_nas_follows_by_itself() -> Result<()> {
     })
     .await?;
     // And the NAS, without anyone's help.
-    let (homelab_pod, nas_pod) = tokio::join!(
-        async { homelab.pod("istiod").await.map(|_| consulted.elapsed()) },
-        async { nas.pod("istiod").await.map(|_| vault_has_it.elapsed()) }
-    );
+    let (homelab_pod, nas_pod) =
+        tokio::join!(async { homelab.pod("istiod").await.map(|_| consulted.elapsed()) }, async {
+            nas.pod("istiod").await.map(|_| vault_has_it.elapsed())
+        });
     let (homelab_took, nas_took) = (homelab_pod?, nas_pod?);
     nas.pod("istio-eastwestgateway").await?;
     ensure!(homelab.refusals("istiod").await?.iter().all(|message| message.contains("Converging")));
@@ -56,8 +56,15 @@ async fn nas_waits_homelab_bootstraps_nas_follows_by_itself() -> Result<()> {
     openssl_agrees(homelab).await?;
 
     let generation = seconds_in(&homelab_gate.process.log(), "made a root key")?;
-    println!("cold start to ready: {:.3} s (nas), {:.3} s (homelab)", nas_gate.ready_after.as_secs_f64(), homelab_gate.ready_after.as_secs_f64());
-    println!("first consultation to istiod's pod: {:.3} s, of which RSA generation {generation:.3} s", homelab_took.as_secs_f64());
+    println!(
+        "cold start to ready: {:.3} s (nas), {:.3} s (homelab)",
+        nas_gate.ready_after.as_secs_f64(),
+        homelab_gate.ready_after.as_secs_f64()
+    );
+    println!(
+        "first consultation to istiod's pod: {:.3} s, of which RSA generation {generation:.3} s",
+        homelab_took.as_secs_f64()
+    );
     println!("root in Vault to the NAS's pod: {:.3} s", nas_took.as_secs_f64());
 
     // SIGTERM ends them orderly.
@@ -91,7 +98,10 @@ async fn same_everywhere(world: &World, homelab_gate: &Gate, nas_gate: &Gate) ->
     // The seed's own commands print the same.
     for (side, report) in [(homelab, &ours), (nas, &theirs)] {
         let sha1 = seed_fingerprint(side).await?;
-        ensure!(sha1 == format!("SHA1 Fingerprint={}", report["cacerts"]["sha1"].as_str().context("no sha1")?), "{sha1}");
+        ensure!(
+            sha1 == format!("SHA1 Fingerprint={}", report["cacerts"]["sha1"].as_str().context("no sha1")?),
+            "{sha1}"
+        );
     }
     let pins = (homelab.pin().await?.context("no pin")?, nas.pin().await?.context("no pin")?);
     ensure!(pins.0["data"]["root-sha256"] == pins.1["data"]["root-sha256"] && pins.0["data"]["vault-version"] == "1");

@@ -140,7 +140,8 @@ impl Side {
     pub async fn refused(&self, deployment: &str) -> Result<u64> {
         let events = self.list(&format!("/api/v1/namespaces/{NAMESPACE}/events")).await?;
         let prefix = format!("{deployment}-");
-        let of = |event: &&Value| event["involvedObject"]["name"].as_str().is_some_and(|name| name.starts_with(&prefix));
+        let of =
+            |event: &&Value| event["involvedObject"]["name"].as_str().is_some_and(|name| name.starts_with(&prefix));
         let counts = events.iter().filter(|event| event["reason"] == "FailedCreate").filter(of);
         Ok(counts.filter_map(|event| event["count"].as_u64().or(event["series"]["count"].as_u64())).sum())
     }
@@ -244,7 +245,8 @@ pub async fn introduce(side: &Side, vault: &Vault) -> Result<()> {
                     "--serviceaccount=default:vault-reviewer",
                 ])
                 .await?;
-            let reviewer = cluster.service_account_token("default", "vault-reviewer", &[cluster.issuer()], 3600).await?;
+            let reviewer =
+                cluster.service_account_token("default", "vault-reviewer", &[cluster.issuer()], 3600).await?;
             vault.kubernetes_auth(side.auth_mount, cluster, &reviewer).await?;
         }
         _ => vault.jwt_auth(side.auth_mount, &side.cluster).await?,
