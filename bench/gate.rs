@@ -50,7 +50,8 @@ async fn compare() -> Result<()> {
     let world = SmallWorld::homelab().await?;
     opening(&world).await?;
     let (side, vault) = (&world.side, &world.vault);
-    let gate = Gate::start_with(side, vault, Options { flags: &["--log-filter", "warn"], ..Options::default() }).await?;
+    let gate =
+        Gate::start_with(side, vault, Options { flags: &["--log-filter", "warn"], ..Options::default() }).await?;
     let idle = rss(&gate)?;
     post(&client(side).await?, gate.port(), &review("istiod"), true).await?;
 
@@ -76,11 +77,22 @@ async fn compare() -> Result<()> {
         }
         println!(
             "{name} ({} B): latency {:.0} µs, {:.2} of bare hyper; throughput {:.0}/s, {:.2} of bare hyper (medians of {ROUNDS} pairs; ratios from {:.2} to {:.2}, {:.2} to {:.2})",
-            body.len(), median(&mut gates.0) * 1e6, median(&mut ratios.0), median(&mut gates.1), median(&mut ratios.1),
-            ratios.0[0], ratios.0[ROUNDS - 1], ratios.1[0], ratios.1[ROUNDS - 1],
+            body.len(),
+            median(&mut gates.0) * 1e6,
+            median(&mut ratios.0),
+            median(&mut gates.1),
+            median(&mut ratios.1),
+            ratios.0[0],
+            ratios.0[ROUNDS - 1],
+            ratios.1[0],
+            ratios.1[ROUNDS - 1],
         );
     }
-    println!("RSS of the gate: {idle} kB before the first review, {} kB after {} of them", rss(&gate)?, 2 * ROUNDS * (REVIEWS * 2));
+    println!(
+        "RSS of the gate: {idle} kB before the first review, {} kB after {} of them",
+        rss(&gate)?,
+        2 * ROUNDS * (REVIEWS * 2)
+    );
     bare.stop()?;
     Ok(())
 }
@@ -129,7 +141,10 @@ async fn opening(world: &SmallWorld) -> Result<()> {
     }
     println!(
         "opening a closed gate: {:.3} s, of which RSA {:.3} s; all else {:.3} s, at most {:.3} s (medians of {OPENINGS})",
-        median(&mut total), median(&mut keys), median(&mut added), added[OPENINGS - 1]
+        median(&mut total),
+        median(&mut keys),
+        median(&mut added),
+        added[OPENINGS - 1]
     );
     println!("cold start to ready: {:.3} s, at most {:.3} s", median(&mut ready), ready[OPENINGS - 1]);
     Ok(())
@@ -187,9 +202,12 @@ async fn bare(port: u16, ca_file: &str) -> Result<()> {
     let acceptor = TlsAcceptor::from(tls::server_config(serving));
     let bound = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
     std::fs::write(ca_file, ca.certificate_pem())?;
-    let answer = Arc::new(json!({ "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": {
+    let answer = Arc::new(
+        json!({ "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": {
         "uid": "705ab4f5-6393-11e8-b7cc-42010a800002", "allowed": true,
-        "auditAnnotations": { "root-sha256": "0".repeat(64) } } }).to_string());
+        "auditAnnotations": { "root-sha256": "0".repeat(64) } } })
+        .to_string(),
+    );
     loop {
         let (stream, _) = bound.accept().await?;
         stream.set_nodelay(true)?;

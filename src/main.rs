@@ -32,6 +32,8 @@ fn main() -> ExitCode {
     let ended = match cli.command {
         Command::Serve(args) => runtime.block_on(run::serve(*args)),
     };
+    // The making of a key cannot be stopped, and need not be waited for.
+    runtime.shutdown_background();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Usage(line)) => {

@@ -34,8 +34,9 @@ const API_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pin's date is written anew at least so often.
 const PIN_AGE_MAX: SignedDuration = SignedDuration::from_hours(1);
 
-/// Pause between tries of what has to be done once at start.
+/// Pause between tries of what has to be done once at start; where it may be for long, it doubles up to the cap.
 const START_PAUSE: Duration = Duration::from_secs(1);
+const START_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// How a command ends that does not end well.
 #[derive(Debug)]
@@ -217,6 +218,7 @@ async fn resume(
     readiness: &Readiness,
 ) {
     let pins = Pins::new(client, namespace);
+    let mut pause = START_PAUSE;
     loop {
         let found = consulted_before(&pins, cacerts, owners).await;
         // A refusal is an answer, too: being held back by RBAC is not unready.
@@ -226,7 +228,8 @@ async fn resume(
             Ok(false) => return,
             Err(held) => tracing::warn!(reason = %held.reason, "{}", held.sentence),
         }
-        tokio::time::sleep(START_PAUSE).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(START_PAUSE_MAX);
     }
 }
 

@@ -27,8 +27,10 @@ async fn nas_waits_homelab_bootstraps_nas_follows_by_itself() -> Result<()> {
     nas.deploy_istiod().await?;
     nas.deploy_gateway().await?;
     nas.deploy("bystander", json!({ "app": "bystander" })).await?;
-    nas.refusal("istiod", "RootMissing").await?;
+    let refusal = nas.refusal("istiod", "RootMissing").await?;
     nas.refusal("istio-eastwestgateway", "RootMissing").await?;
+    println!("NAS first: kubectl describe replicaset says");
+    println!("    {refusal}");
     nas.pod("bystander").await?;
     ensure!(vault.versions("secret", "istio/ca").await?.is_empty());
     ensure!(nas.cacerts().await?.is_none() && nas.pin().await?.is_none());
@@ -54,6 +56,12 @@ async fn nas_waits_homelab_bootstraps_nas_follows_by_itself() -> Result<()> {
 
     same_everywhere(&world, &homelab_gate, &nas_gate).await?;
     openssl_agrees(homelab).await?;
+    println!("homelab: istiod's first pod made the root; Vault holds version 1; openssl agrees with its profile");
+    println!("NAS: the blocked pods came by themselves; cacerts is Vault's to the byte in both clusters:");
+    for (side, gate) in [(homelab, &homelab_gate), (nas, &nas_gate)] {
+        let report = gate.fingerprint().await?;
+        println!("    {:8} {} {}", side.name, report["state"], report["cacerts"]["sha256"]);
+    }
 
     let generation = seconds_in(&homelab_gate.process.log(), "made a root key")?;
     println!(
@@ -65,7 +73,7 @@ async fn nas_waits_homelab_bootstraps_nas_follows_by_itself() -> Result<()> {
         "first consultation to istiod's pod: {:.3} s, of which RSA generation {generation:.3} s",
         homelab_took.as_secs_f64()
     );
-    println!("root in Vault to the NAS's pod: {:.3} s", nas_took.as_secs_f64());
+    println!("    root in Vault to the NAS's pod: {:.3} s", nas_took.as_secs_f64());
 
     // SIGTERM ends them orderly.
     ensure!(nas_gate.process.terminate().await?.success());
