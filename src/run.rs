@@ -20,7 +20,7 @@ use crate::k8s::pin::{self, Pins};
 use crate::k8s::{ca_bundle, serving};
 use crate::plan::Names;
 use crate::readiness::{Part, Readiness};
-use crate::reason::Held;
+use crate::reason::{Held, Reason};
 use crate::server::{self, Bound};
 use crate::snapshot::Policy;
 use crate::tls::{self, Serving, ServingCa};
@@ -222,7 +222,9 @@ async fn resume(
     loop {
         let found = consulted_before(&pins, cacerts, owners).await;
         // A refusal is an answer, too: being held back by RBAC is not unready.
-        readiness.done(Part::Consulted);
+        if !matches!(&found, Err(held) if held.reason != Reason::KubernetesForbidden) {
+            readiness.done(Part::Consulted);
+        }
         match found {
             Ok(true) => return converger.wake(),
             Ok(false) => return,

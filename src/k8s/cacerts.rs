@@ -17,7 +17,7 @@ use super::{FIELD_MANAGER, Failed, MANAGED_BY, ROOT_SHA256, VAULT_VERSION, call,
 use crate::ca::bundle::{self, Bundle};
 use crate::ca::check::{self, Sound};
 use crate::plan::{Copy, Owner, Published};
-use crate::reason::Held;
+use crate::reason::{Held, Reason};
 use crate::snapshot::Watched;
 
 /// Set by External Secrets on what it manages.
@@ -61,13 +61,14 @@ impl Cacerts {
     pub async fn watch(&self, first: impl FnOnce()) {
         let mut first = Some(first);
         follow(self.api.clone(), &self.name, |seen| {
+            let answered = !matches!(&seen, Seen::Failed(held) if held.reason != Reason::KubernetesForbidden);
             match seen {
                 Seen::Present(secret) => self.observe(published(&secret, Timestamp::now())),
                 Seen::Absent => self.observe(Published::Absent),
                 Seen::Alive => self.watched.send_modify(|watched| watched.heard = Some(Instant::now())),
                 Seen::Failed(held) => tracing::warn!(reason = %held.reason, "{}", held.sentence),
             }
-            if let Some(first) = first.take() {
+            if let Some(first) = first.take_if(|_| answered) {
                 first();
             }
         })

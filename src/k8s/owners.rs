@@ -3,6 +3,7 @@
 //! `status` subresource, which needs no right to change a spec.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject, ListParams, Patch};
@@ -26,12 +27,14 @@ pub struct Owners {
     client: Client,
     namespace: String,
     gated: Gated,
+    /// Until RBAC refused it.
+    everywhere: AtomicBool,
 }
 
 impl Owners {
     /// Owners of pods that `gated` matches: in all namespaces where RBAC lets it, else in this one.
     pub fn new(client: Client, namespace: &str, gated: Gated) -> Self {
-        Self { client, namespace: namespace.to_owned(), gated }
+        Self { client, namespace: namespace.to_owned(), gated, everywhere: AtomicBool::new(true) }
     }
 
     /// Whether any owner of gated pods lacks pods.
@@ -74,13 +77,21 @@ impl Owners {
         let doing = format!("list {kind}s");
         // The API server's cache will do: what it misses now, the next pass sees.
         let params = ListParams::default().match_any();
-        let everywhere: Api<DynamicObject> = Api::all_with(self.client.clone(), resource);
-        let list = match call(&doing, everywhere.list(&params)).await {
-            Err(Failed::Held(held)) if held.reason == Reason::KubernetesForbidden => {
-                let here: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, resource);
-                call(&doing, here.list(&params)).await
+        let list = |api: Api<DynamicObject>| {
+            let (doing, params) = (&doing, &params);
+            async move { call(doing, api.list(params)).await }
+        };
+        let here = || list(Api::namespaced_with(self.client.clone(), &self.namespace, resource));
+        let list = if self.everywhere.load(Ordering::Relaxed) {
+            match list(Api::all_with(self.client.clone(), resource)).await {
+                Err(Failed::Held(held)) if held.reason == Reason::KubernetesForbidden => {
+                    self.everywhere.store(false, Ordering::Relaxed);
+                    here().await
+                }
+                answered => answered,
             }
-            answered => answered,
+        } else {
+            here().await
         };
         let list = list.map_err(|error| error.into_held(&doing))?;
         Ok(list.items.into_iter().filter(|owner| lacks_gated_pods(kind, &owner.data, &self.gated)).collect())

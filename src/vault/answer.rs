@@ -140,6 +140,7 @@ struct Mount {
 
 #[derive(Deserialize)]
 struct MountData {
+    path: Option<String>,
     #[serde(rename = "type")]
     kind: String,
     options: Option<Map<String, Value>>,
@@ -162,6 +163,10 @@ pub(super) fn preflight(reply: &Reply, settings: &Settings) -> Result<(), Refuse
     let Ok(Mount { data }) = serde_json::from_slice(&reply.body) else {
         return Err(mount_invalid(settings, "Vault does not tell its type").into());
     };
+    // Asked for a path inside of a mount, Vault tells of that mount.
+    if data.path.is_some_and(|path| path.trim_matches('/') != mount) {
+        return Err(mount_invalid(settings, "nothing is mounted there").into());
+    }
     let version = data.options.as_ref().and_then(|options| options.get("version")).and_then(Value::as_str);
     match (data.kind.as_str(), version) {
         ("kv", Some("2")) => Ok(()),
