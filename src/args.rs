@@ -65,10 +65,10 @@ pub struct Serve {
           ])]
     pub gate_selectors: Vec<Selector>,
     /// How often Vault's root is compared again
-    #[arg(long, env = "GATE_REFRESH", default_value = "60s", value_parser = duration)]
+    #[arg(long, env = "GATE_REFRESH", default_value = "60s", value_parser = interval)]
     pub refresh: Duration,
     /// Cap of the convergence's back-off
-    #[arg(long, env = "GATE_RETRY_MAX", default_value = "2s", value_parser = duration)]
+    #[arg(long, env = "GATE_RETRY_MAX", default_value = "2s", value_parser = interval)]
     pub retry_max: Duration,
     /// While Vault cannot be asked: allow with a root verified before, or deny
     #[arg(long, env = "GATE_VAULT_UNAVAILABLE", value_enum, default_value = "allow-verified")]
@@ -83,7 +83,7 @@ pub struct Serve {
     #[arg(long, env = "GATE_TLS_SECRET", default_value = "istio-ca-gate-tls", value_parser = dns_label)]
     pub tls_secret: String,
     /// Name or IP address in the serving certificate, repeated [default: istio-ca-gate.<namespace>.svc]
-    #[arg(long = "dns-name", env = "GATE_DNS_NAMES", value_delimiter = ',')]
+    #[arg(long = "dns-name", env = "GATE_DNS_NAMES", value_delimiter = ',', value_parser = certificate_name)]
     pub dns_names: Vec<String>,
     /// Validating- and, where it exists, MutatingWebhookConfiguration whose caBundle is kept injected
     #[arg(long, env = "GATE_WEBHOOK_CONFIG", default_value = "istio-ca-gate")]
@@ -131,7 +131,7 @@ pub struct VaultArgs {
     #[arg(long, env = "GATE_VAULT_PATH", default_value = "istio/ca", value_parser = vault_path)]
     vault_path: String,
     /// Longest wait for one answer
-    #[arg(long, env = "GATE_VAULT_TIMEOUT", default_value = "3s", value_parser = duration)]
+    #[arg(long, env = "GATE_VAULT_TIMEOUT", default_value = "3s", value_parser = interval)]
     vault_timeout: Duration,
 }
 
@@ -139,7 +139,7 @@ pub struct VaultArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Kubernetes")]
 pub struct KubernetesArgs {
-    /// Kubeconfig file [default: KUBECONFIG, else in-cluster]
+    /// Kubeconfig file [default: KUBECONFIG, else ~/.kube/config, else in-cluster]
     #[arg(long)]
     pub kubeconfig: Option<PathBuf>,
     /// Context in it
@@ -261,17 +261,31 @@ fn duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// A duration that something is repeated or given up after: none at all would spin, or never succeed.
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    if interval < Duration::from_millis(100) { Err("it is shorter than 100ms".to_owned()) } else { Ok(interval) }
+}
+
+/// A name or address that can stand in a certificate.
+fn certificate_name(text: &str) -> Result<String, String> {
+    match rcgen::CertificateParams::new(vec![text.to_owned()]) {
+        Ok(_) if !text.is_empty() => Ok(text.to_owned()),
+        _ => Err("it cannot stand in a certificate".to_owned()),
+    }
+}
+
 fn dns_label(text: &str) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
     let sound = !text.is_empty() && text.len() <= 253 && text.chars().all(allowed);
     sound.then(|| text.to_owned()).ok_or_else(|| "it is not a Kubernetes name".to_owned())
 }
 
-/// It stands in every message, and in the subject of a root made here.
+/// It stands in every message, and in the common name of a root made here, which ends at 64.
 fn cluster_name(text: &str) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    let sound = !text.is_empty() && text.len() <= 63 && text.chars().all(allowed);
-    sound.then(|| text.to_owned()).ok_or_else(|| "1 to 63 letters, digits, dashes, dots".to_owned())
+    let sound = !text.is_empty() && text.len() <= 50 && text.chars().all(allowed);
+    sound.then(|| text.to_owned()).ok_or_else(|| "1 to 50 letters, digits, dashes, dots, underscores".to_owned())
 }
 
 fn vault_path(text: &str) -> Result<String, String> {

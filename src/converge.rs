@@ -7,13 +7,14 @@ mod attempt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 pub use attempt::{Attempts, Parts};
 
 use crate::reason::Held;
-use crate::snapshot::{Convergence, Snapshot, Watched};
+use crate::snapshot::{Convergence, Policy, Snapshot, Watched};
 
 /// First back-off; doubles up to `--retry-max`.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
@@ -73,12 +74,14 @@ impl Converger {
     }
 
     /// Runs attempts for ever: when asked, after a back-off, at each `--refresh`, and when `cacerts` changes.
-    pub async fn run(&self, mut attempts: Attempts, schedule: Schedule) {
+    pub async fn run(&self, mut attempts: Attempts, schedule: Schedule, policy: Policy) {
         let mut watched = self.watched.clone();
         let mut backoff = Backoff::new(schedule.retry_max);
         // Nothing is due before the first consultation.
         let mut due: Option<Instant> = None;
         let mut not_before = Instant::now();
+        // The last pass over blocked owners since the gate opened.
+        let mut unblocked: Option<Instant> = None;
         loop {
             tokio::select! {
                 () = self.wake.notified() => due = Some(due.map_or(not_before, |due| due.min(not_before))),
@@ -107,8 +110,17 @@ impl Converger {
             let asked_to_wait = matches!(ended, Err(Some(_)));
             not_before = if asked_to_wait { now + wait } else { now.max(began + CONSULTED_PAUSE) };
             due = Some(now + wait);
-            if ended.is_ok() && !attempts.unblock().await {
-                due = Some(now + CONSULTED_PAUSE);
+            // Also where only an earlier verification opens it; then attempts are many, and passes need not be.
+            let open = self.look(|known| known.is_open(&policy, Timestamp::now(), now.into_std()));
+            let pass_due = unblocked.is_none_or(|pass: Instant| pass.elapsed() >= schedule.refresh);
+            if !open {
+                unblocked = None;
+            } else if ended.is_ok() || pass_due {
+                unblocked = Some(now);
+                if !attempts.unblock().await {
+                    unblocked = None;
+                    due = due.map(|due| due.min(now + CONSULTED_PAUSE));
+                }
             }
         }
     }
@@ -120,9 +132,9 @@ impl Converger {
             state.running = true;
         });
         let ended = attempts.run(&self.state).await;
-        let (held, wait) = match ended {
-            Ok(()) => (None, Ok(())),
-            Err(refused) => (Some(refused.held), Err(refused.retry_after)),
+        let (held, answered, wait) = match ended {
+            Ok(()) => (None, true, Ok(())),
+            Err(refused) => (Some(refused.held), refused.is_answer, Err(refused.retry_after)),
         };
         let before = self.state.borrow().held.clone();
         if held != before {
@@ -136,6 +148,7 @@ impl Converger {
                 state.verified = None;
             }
             state.held = held;
+            state.answered = answered;
         });
         wait
     }

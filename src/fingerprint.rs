@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::ca::bundle::Glance;
 use crate::plan::{Published, Role};
 use crate::reason::Reason;
-use crate::snapshot::{Policy, Snapshot, Standing};
+use crate::snapshot::{Policy, Snapshot};
 
 /// The JSON of `GET /fingerprint`.
 #[derive(Debug, Serialize)]
@@ -54,7 +54,7 @@ struct Cacerts {
 /// Tells what is known.
 pub fn report(cluster: &str, role: Role, known: Snapshot<'_>, policy: &Policy, now: Timestamp) -> Report {
     let Snapshot { watched, convergence } = known;
-    let open = matches!(known.standing(policy, now, Instant::now()), Standing::Open(_) | Standing::OpenUnverified(..));
+    let open = known.is_open(policy, now, Instant::now());
     let state = if open {
         "open"
     } else if convergence.running {

@@ -48,6 +48,26 @@ impl Failed {
     }
 }
 
+/// How a write of an object ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Write {
+    /// Written.
+    Done,
+    /// Not written: the object is no longer what the decision was made on. Read again, plan again.
+    Changed,
+}
+
+impl Write {
+    /// Sorts the outcome of a write that carried the version token of a read.
+    fn of<T>(written: Result<T, Failed>) -> Result<Self, Held> {
+        match written {
+            Ok(_) => Ok(Self::Done),
+            Err(Failed::Conflict | Failed::NotFound) => Ok(Self::Changed),
+            Err(Failed::Held(held)) => Err(held),
+        }
+    }
+}
+
 /// One call with a deadline. `doing` is what the user is told was tried, as "read Secret a/b".
 ///
 /// # Errors
@@ -67,7 +87,8 @@ pub fn failed(doing: &str, error: &kube::Error) -> Failed {
             (409, _) => return Failed::Conflict,
             // A missing namespace is a 404 too, and says something else than a missing object.
             (404, _) if !status.message.starts_with("namespaces ") => return Failed::NotFound,
-            (401 | 403 | 404 | 422, _) => Held::new(
+            // Whatever else is not to be: RBAC, quota, another webhook, an immutable Secret.
+            (400..=499, _) if !matches!(status.code, 408 | 429) => Held::new(
                 Reason::KubernetesForbidden,
                 format!(
                     "the API server refuses to {doing} ({}): apply the RBAC of deploy/, or mend what it names",

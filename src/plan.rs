@@ -220,8 +220,8 @@ impl Situation<'_> {
         Held::new(
             Reason::RootDeleted,
             format!(
-                "Vault has nothing at {}, yet this cluster has used its root: restore Vault's data; only to give that root up for good, delete ConfigMap {}",
-                self.names.record, self.names.pin
+                "Vault has nothing at {}, yet this cluster has used its root: restore Vault's data; only to give that root up for good, delete ConfigMap {} and Secret {}",
+                self.names.record, self.names.pin, self.names.cacerts
             ),
         )
     }

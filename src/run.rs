@@ -125,7 +125,7 @@ pub async fn serve(args: Serve) -> Result<(), Failure> {
     let schedule = Schedule { retry_max: args.retry_max, refresh: args.refresh };
     tasks.spawn({
         let converger = converger.clone();
-        async move { converger.run(attempts, schedule).await }
+        async move { converger.run(attempts, schedule, policy).await }
     });
     tasks.spawn({
         let (cacerts, readiness) = (Arc::clone(&cacerts), Arc::clone(&readiness));

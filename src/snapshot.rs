@@ -118,6 +118,8 @@ pub struct Convergence {
     pub finished: u64,
     /// Why the last attempt did not end with an open gate.
     pub held: Option<Held>,
+    /// Vault did answer then: no outage to be bridged, whatever the code.
+    pub answered: bool,
     /// Vault's root, as last read.
     pub root: Option<KnownRoot>,
     /// Set by an attempt that ended open; unset by any answer that contradicts it.
@@ -149,6 +151,11 @@ pub struct Snapshot<'a> {
 }
 
 impl<'a> Snapshot<'a> {
+    /// Whether gated pods are let in.
+    pub fn is_open(&self, policy: &Policy, now: Timestamp, instant: Instant) -> bool {
+        matches!(self.standing(policy, now, instant), Standing::Open(_) | Standing::OpenUnverified(..))
+    }
+
     /// How the gate stands.
     pub fn standing(&self, policy: &Policy, now: Timestamp, instant: Instant) -> Standing<'a> {
         let Snapshot { watched, convergence } = self;
@@ -167,6 +174,7 @@ impl<'a> Snapshot<'a> {
         match (&convergence.held, convergence.last_verified) {
             (Some(held), Some(last))
                 if held.reason.is_outage()
+                    && !convergence.answered
                     && policy.vault_unavailable == VaultUnavailable::AllowVerified
                     && last.root == sound.root
                     && age(last.at, now).is_some_and(|age| age <= policy.max_staleness) =>

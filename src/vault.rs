@@ -67,11 +67,13 @@ pub struct Refused {
     pub held: Held,
     /// Vault's own wish for when to ask again.
     pub retry_after: Option<Duration>,
+    /// Vault was asked and did answer: no outage to be bridged, whatever the code.
+    pub is_answer: bool,
 }
 
 impl From<Held> for Refused {
     fn from(held: Held) -> Self {
-        Self { held, retry_after: None }
+        Self { held, retry_after: None, is_answer: false }
     }
 }
 
@@ -168,7 +170,8 @@ impl Vault {
         let stored = match answer::read(&reply, &self.settings, now)? {
             Read::Stored(stored) => stored,
             Read::NeverWritten => {
-                self.preflight(at).await?;
+                // That nothing is there has been said, whether or not the mount is told of.
+                self.preflight(at).await.map_err(|refused| Refused { is_answer: true, ..refused })?;
                 Stored::Absent
             }
         };
@@ -180,7 +183,9 @@ impl Vault {
         let token = self.session(at).await?;
         let path = format!("sys/internal/ui/mounts/{}", self.settings.mount);
         let reply = self.transports[at].call(Get(path), &self.middleware(Some(&token))).await;
-        answer::preflight(&self.told(at, reply)?, &self.settings)
+        let reply = self.told(at, reply)?;
+        self.renew_if_forbidden(&reply);
+        answer::preflight(&reply, &self.settings)
     }
 
     /// Holds if the configured addresses that answer are more than one Vault.
@@ -215,8 +220,18 @@ impl Vault {
             Err(error) => Err(NoAnswer(error.to_string())),
         };
         match self.told(found.at, reply) {
-            Ok(reply) => answer::written(&reply, &self.settings),
+            Ok(reply) => {
+                self.renew_if_forbidden(&reply);
+                answer::written(&reply, &self.settings)
+            }
             Err(refused) => Write::Unclear(refused),
+        }
+    }
+
+    /// A token keeps the policies of its login: mended ones come with the next.
+    fn renew_if_forbidden(&mut self, reply: &Reply) {
+        if reply.status == 403 {
+            self.session = None;
         }
     }
 

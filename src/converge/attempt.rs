@@ -8,7 +8,8 @@ use tokio::sync::watch;
 use crate::ca::bundle::Bundle;
 use crate::ca::check::Sound;
 use crate::ca::issue;
-use crate::k8s::cacerts::{Cacerts, Publish};
+use crate::k8s::Write as Written;
+use crate::k8s::cacerts::Cacerts;
 use crate::k8s::external_secrets::ExternalSecrets;
 use crate::k8s::owners::Owners;
 use crate::k8s::pin::{self, Pins};
@@ -121,7 +122,9 @@ impl Attempts {
                         self.parts.names.cacerts
                     );
                 }
-                self.keep_pin(&pins, sound.root, version, now).await?;
+                if self.keep_pin(&pins, sound.root, version, now).await? == Written::Changed {
+                    return Ok(false);
+                }
                 let resource_version = match &published {
                     Published::Present(copy) => copy.resource_version.clone(),
                     Published::Absent => String::new(),
@@ -134,7 +137,7 @@ impl Attempts {
             }
             Step::Publish { version, sound } => {
                 let written = self.parts.cacerts.publish(&published, &sound, version).await?;
-                if written == Publish::Done {
+                if written == Written::Done {
                     tracing::info!(root = %sound.root, version, "published Secret {}", self.parts.names.cacerts);
                 }
                 Ok(false)
@@ -196,7 +199,7 @@ impl Attempts {
         root: crate::ca::Sha256,
         version: u64,
         now: Timestamp,
-    ) -> Result<(), Held> {
+    ) -> Result<Written, Held> {
         let pin = Pin { root, vault_version: Some(version), verified_at: Some(now) };
         let changed = read.pin.as_ref().is_none_or(|old| (old.root, old.vault_version) != (root, Some(version)));
         let aged = read.pin.as_ref().and_then(|old| old.verified_at).is_none_or(|at| {
@@ -204,14 +207,14 @@ impl Attempts {
             age >= self.parts.pin_age_max || age.is_negative()
         });
         match (changed, aged) {
-            (false, false) => Ok(()),
+            (false, false) => Ok(Written::Done),
             (true, _) => self.parts.pins.write(read, &pin).await,
             (false, true) => {
                 // Only the date is old; the next attempt writes it.
                 if let Err(held) = self.parts.pins.write(read, &pin).await {
                     tracing::warn!(reason = %held.reason, "{}", held.sentence);
                 }
-                Ok(())
+                Ok(Written::Done)
             }
         }
     }

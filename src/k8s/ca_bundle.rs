@@ -22,6 +22,9 @@ const CERT_MANAGER: &str = "cert-manager.io/inject-ca-from";
 /// At most one write a second: somebody who keeps stripping the field causes no storm.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// A missing right does not come by itself.
+const PAUSE_FORBIDDEN: Duration = Duration::from_secs(30);
+
 /// A webhook configuration of either kind.
 pub trait Configuration: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static {
     /// Name and `caBundle` of each webhook.
@@ -87,6 +90,11 @@ async fn inject_each<K: Configuration>(
             Err(Failed::Held(held)) => {
                 tracing::warn!(reason = %held.reason, "{}", held.sentence);
                 configurations.mark_changed();
+                // Somebody else's to inject, or soon ours: being held back by RBAC is not unready.
+                if held.reason == Reason::KubernetesForbidden {
+                    settled();
+                    tokio::time::sleep(PAUSE_FORBIDDEN).await;
+                }
             }
         }
         tokio::time::sleep(PAUSE).await;

@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::follow::{Seen, follow};
-use super::{FIELD_MANAGER, Failed, MANAGED_BY, ROOT_SHA256, VAULT_VERSION, call, patch, post};
+use super::{FIELD_MANAGER, Failed, MANAGED_BY, ROOT_SHA256, VAULT_VERSION, Write, call, patch, post};
 use crate::ca::bundle::{self, Bundle};
 use crate::ca::check::{self, Sound};
 use crate::plan::{Copy, Owner, Published};
@@ -30,15 +30,6 @@ pub struct Cacerts {
     /// `namespace/name`, for sentences.
     full_name: String,
     watched: watch::Sender<Watched>,
-}
-
-/// How a write ended.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Publish {
-    /// Written.
-    Done,
-    /// Not written: it is no longer what the decision was made on.
-    Changed,
 }
 
 impl Cacerts {
@@ -120,7 +111,7 @@ impl Cacerts {
     ///
     /// # Errors
     /// The reason why it cannot be written, or not be told whether it was.
-    pub async fn publish(&self, over: &Published, sound: &Sound, version: u64) -> Result<Publish, Held> {
+    pub async fn publish(&self, over: &Published, sound: &Sound, version: u64) -> Result<Write, Held> {
         let doing = format!("write Secret {}", self.full_name);
         let Ok(mut secret) = serde_json::from_value::<Secret>(json!({
             "metadata": {
@@ -142,11 +133,7 @@ impl Cacerts {
                 call(&doing, self.api.patch(&self.name, &patch(), &Patch::Merge(&secret))).await
             }
         };
-        match written {
-            Ok(_) => Ok(Publish::Done),
-            Err(Failed::Conflict | Failed::NotFound) => Ok(Publish::Changed),
-            Err(Failed::Held(held)) => Err(held),
-        }
+        Write::of(written)
     }
 }
 

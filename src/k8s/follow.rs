@@ -2,7 +2,7 @@
 //! sign of life, bookmarks and renewed watches included, since a silent watch must not be trusted.
 
 use std::fmt::Debug;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use kube::api::{ListParams, WatchEvent, WatchParams};
@@ -19,7 +19,10 @@ const WATCH_SECONDS: u32 = (WATCH_TRUST.as_secs() / 2) as u32;
 /// A watch without even its end after so long is dead.
 const WATCH_DEAD: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 15);
 
-/// Cap of the pause after a failure.
+/// Pause before the next list.
+const PAUSE_FIRST: Duration = Duration::from_millis(50);
+
+/// Its cap.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What is seen of the object.
@@ -40,16 +43,15 @@ where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
     let doing = format!("watch {} {name}", K::kind(&()));
-    let mut pause = Duration::from_millis(100);
+    let mut pause = PAUSE_FIRST;
     loop {
-        match list_and_watch(&api, name, &doing, &mut on).await {
-            Ended::Gone => pause = Duration::from_millis(100),
-            Ended::Failed(held) => {
-                on(Seen::Failed(held));
-                tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-                pause = (pause * 2).min(PAUSE_MAX);
-            }
+        let began = Instant::now();
+        if let Ended::Failed(held) = list_and_watch(&api, name, &doing, &mut on).await {
+            on(Seen::Failed(held));
         }
+        // What ends at once again and again must not become a storm of lists.
+        pause = if began.elapsed() > PAUSE_MAX { PAUSE_FIRST } else { (pause * 2).min(PAUSE_MAX) };
+        tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
     }
 }
 
@@ -79,12 +81,14 @@ where
             Err(_) => return Ended::Gone,
         };
         on(Seen::Alive);
+        let began = Instant::now();
         let mut stream = std::pin::pin!(stream);
         loop {
             let event = match tokio::time::timeout(WATCH_DEAD, stream.next()).await {
                 Ok(Some(event)) => event,
                 // The regular end: go on from where it was.
-                Ok(None) => break,
+                Ok(None) if began.elapsed() > PAUSE_MAX => break,
+                Ok(None) => return Ended::Gone,
                 Err(_) => return Ended::Gone,
             };
             match event {

@@ -9,7 +9,7 @@ use kube::api::Patch;
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
-use super::{FIELD_MANAGER, Failed, MANAGED_BY, call, patch, post};
+use super::{FIELD_MANAGER, Failed, MANAGED_BY, Write, call, patch, post};
 use crate::plan::{Owner, Pin, Published};
 use crate::reason::{Held, Reason};
 
@@ -75,8 +75,8 @@ impl Pins {
     /// Writes it over exactly what was read.
     ///
     /// # Errors
-    /// The reason; a conflict is `KubernetesUnreachable`, and the next attempt reads again.
-    pub async fn write(&self, read: &Read, pin: &Pin) -> Result<(), Held> {
+    /// The reason why it cannot be written, or not be told whether it was.
+    pub async fn write(&self, read: &Read, pin: &Pin) -> Result<Write, Held> {
         let doing = format!("write ConfigMap {}", self.full_name);
         let stamp = |at: Timestamp| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let mut data = BTreeMap::from([(ROOT, pin.root.to_string())]);
@@ -95,7 +95,7 @@ impl Pins {
                 call(&doing, self.api.patch(NAME, &patch(), &Patch::Merge(&map))).await
             }
         };
-        written.map(|_| ()).map_err(|error| error.into_held(&doing))
+        Write::of(written)
     }
 }
 

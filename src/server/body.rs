@@ -1,5 +1,7 @@
 //! Reads a request's body up to a cap, and drops some more, so that the refusal can arrive.
 
+use std::time::Duration;
+
 use axum::body::{Body, Bytes};
 use http_body_util::BodyExt;
 
@@ -12,11 +14,19 @@ const DROP_MAX: usize = 16 << 20;
 /// Why there is no body.
 pub(super) enum Unread {
     TooLarge,
+    TooSlow,
     Broken,
 }
 
+/// The API server sends a body at once; the longest call takes 30 s in all.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// The whole body.
-pub(super) async fn read(mut body: Body) -> Result<Bytes, Unread> {
+pub(super) async fn read(body: Body) -> Result<Bytes, Unread> {
+    tokio::time::timeout(BODY_TIMEOUT, collect(body)).await.unwrap_or(Err(Unread::TooSlow))
+}
+
+async fn collect(mut body: Body) -> Result<Bytes, Unread> {
     let mut parts: Vec<Bytes> = Vec::new();
     let mut size = 0_usize;
     while let Some(frame) = body.frame().await {

@@ -20,6 +20,9 @@ use crate::readiness::Readiness;
 use crate::webhook::Webhook;
 use crate::webhook::review::{self, Request};
 
+/// A DNS subdomain's longest.
+const NAME_MAX: usize = 253;
+
 /// What the endpoints answer by.
 #[derive(Clone)]
 pub struct State {
@@ -74,6 +77,7 @@ async fn validate(extract::State(state): extract::State<State>, uri: Uri, reques
     let began = Instant::now();
     let body = match body::read(request.into_body()).await {
         Ok(body) => body,
+        Err(Unread::TooSlow) => return refuse(StatusCode::REQUEST_TIMEOUT, "the body took too long"),
         Err(Unread::TooLarge) => {
             return refuse(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body is larger than {BODY_MAX} bytes"));
         }
@@ -98,7 +102,8 @@ fn timeout(uri: &Uri) -> Option<Duration> {
 fn log(request: &Request<'_>, decision: &Decision, took: Duration) {
     let (owner, name) = request.described();
     let owner = owner.as_deref().unwrap_or("-");
-    let (uid, namespace) = (request.uid.as_ref(), request.namespace.as_ref());
+    let (owner, name) = (short(owner), short(name));
+    let (uid, namespace) = (short(&request.uid), short(&request.namespace));
     let seconds = took.as_secs_f64();
     match decision {
         Decision::NotGated => tracing::debug!(uid, namespace, name, owner, seconds, "not gated"),
@@ -113,6 +118,11 @@ fn log(request: &Request<'_>, decision: &Decision, took: Duration) {
         }
         Decision::ReadLive | Decision::Consult => tracing::error!(uid, "answered without a decision"),
     }
+}
+
+/// Names as long as Kubernetes' own. What is longer is none, and must not fill the log.
+fn short(text: &str) -> &str {
+    &text[..text.floor_char_boundary(NAME_MAX)]
 }
 
 fn refuse(status: StatusCode, what: &str) -> Response {

@@ -75,7 +75,8 @@ pub(super) fn told(address: &str, reply: Reply) -> Result<Reply, Refused> {
         ),
         _ => return Ok(reply),
     };
-    Err(Refused { held, retry_after: reply.retry_after })
+    let retry_after = reply.retry_after.filter(|_| reply.status == 429);
+    Err(Refused { held, retry_after, is_answer: false })
 }
 
 /// Of several addresses without an answer, the most telling, with the others named.
@@ -85,7 +86,7 @@ pub(super) fn none_answered(mut silent: Vec<Refused>) -> Refused {
     let retry_after = silent.iter().filter_map(|refused| refused.retry_after).max();
     let reason = silent.first().map_or(Reason::VaultUnreachable, |refused| refused.held.reason);
     let sentences: Vec<_> = silent.into_iter().map(|refused| refused.held.sentence).collect();
-    Refused { held: Held::new(reason, sentences.join("; and ")), retry_after }
+    Refused { held: Held::new(reason, sentences.join("; and ")), retry_after, is_answer: false }
 }
 
 /// The meaning of an answer to the read of the record.

@@ -18,6 +18,9 @@ use crate::reason::foreign_text;
 /// Connecting may take so long, then the next address is tried.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Longest that Vault's `Retry-After` is heeded: whatever it says, a healed Vault is noticed within this.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+
 /// Largest answer that is read. A record holds at most 330 kB of PEM.
 const ANSWER_MAX: usize = 2 << 20;
 
@@ -45,6 +48,8 @@ impl Transport {
             .tls_backend_rustls()
             .http1_only()
             .redirect(reqwest::redirect::Policy::none())
+            // A proxy of the environment would see what goes to an http:// address.
+            .no_proxy()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(timeout);
         if let Some(pem) = ca {
@@ -77,7 +82,7 @@ impl Transport {
         let retry_after = parts.headers.get(RETRY_AFTER).and_then(|v| v.to_str().ok()?.trim().parse().ok());
         Ok(Reply {
             status: parts.status.as_u16(),
-            retry_after: retry_after.map(Duration::from_secs),
+            retry_after: retry_after.map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_MAX)),
             body: Zeroizing::new(body),
         })
     }
