@@ -161,10 +161,11 @@ fn may_sign_certificates(x509: &X509Certificate<'_>) -> Result<bool, X509Error> 
     Ok(x509.key_usage()?.is_none_or(|usage| usage.value.key_cert_sign()))
 }
 
-/// Workloads are both clients and servers.
+/// Workloads are both clients and servers. `anyExtendedKeyUsage` alone does not do: Go would take it,
+/// but webpki (ztunnel) and OpenSSL want a CA's usages by name.
 fn is_for_both_sides(x509: &X509Certificate<'_>) -> Result<bool, X509Error> {
     let usage = x509.extended_key_usage()?.map(|usage| usage.value);
-    Ok(usage.is_none_or(|usage| usage.any || usage.server_auth && usage.client_auth))
+    Ok(usage.is_none_or(|usage| usage.server_auth && usage.client_auth))
 }
 
 /// Nobody relies on a root's own signature, so that old roots may keep theirs with SHA-1.
@@ -265,6 +266,7 @@ mod tests {
     use super::super::check::check;
     use super::super::fixtures::{self, Ca, HOUR, NOW, YEARS, at, now, pem};
     use super::super::issue::set_validity;
+    use super::super::pem::certificates;
     use super::*;
 
     /// The verdict on a root that signs directly.
@@ -347,6 +349,16 @@ mod tests {
     }
 
     #[test]
+    fn rsa_without_its_null_is_refused() {
+        let mut der = certificates(ROOT_CERT, fixtures::SHA1.as_bytes()).unwrap().remove(0);
+        // rsaEncryption and NULL.
+        let algorithm = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
+        let null = find(&der, &algorithm) + algorithm.len() - 2;
+        der[null] = 0x30;
+        assert_eq!(Certificate::parse(FIRST, &der).map(|_| ()), Err(Flaw::UnsupportedKey(FIRST)));
+    }
+
+    #[test]
     fn a_self_signed_root_may_have_sha1() {
         assert_eq!(verdict_on_second(fixtures::SHA1), Ok(()));
     }
@@ -357,6 +369,17 @@ mod tests {
         bundle.cert_chain.extend_from_slice(fixtures::UNDER_SHA1.as_bytes());
         let second = At { file: "cert-chain.pem", position: 2 };
         assert_eq!(check(bundle, now()).err(), Some(Flaw::UnsupportedSignature(second)));
+    }
+
+    #[test]
+    fn nor_may_one_with_the_roots_own_name() {
+        let bundle = Bundle {
+            root_cert: fixtures::SHA1.into(),
+            cert_chain: fixtures::SELF_ISSUED_SHA1.into(),
+            ca_cert: fixtures::SELF_ISSUED_SHA1.into(),
+            ..Ca::root("Root").bundle()
+        };
+        assert_eq!(check(bundle, now()).err(), Some(Flaw::NoPath));
     }
 
     #[test]
@@ -392,17 +415,18 @@ mod tests {
     }
 
     #[test]
-    fn an_extended_key_usage_for_both_sides_or_any_is_accepted() {
-        use ExtendedKeyUsagePurpose::{Any, ClientAuth, CodeSigning, ServerAuth};
-        for usages in [vec![ServerAuth, ClientAuth], vec![CodeSigning, ClientAuth, ServerAuth], vec![Any]] {
+    fn an_extended_key_usage_for_both_sides_is_accepted() {
+        use ExtendedKeyUsagePurpose::{ClientAuth, CodeSigning, ServerAuth};
+        for usages in [vec![ServerAuth, ClientAuth], vec![CodeSigning, ClientAuth, ServerAuth]] {
             assert_eq!(verdict(|params| params.extended_key_usages = usages.clone()), Ok(()), "{usages:?}");
         }
     }
 
     #[test]
-    fn an_extended_key_usage_for_one_side_or_neither_is_refused() {
-        use ExtendedKeyUsagePurpose::{ClientAuth, CodeSigning, ServerAuth};
-        for usages in [vec![ServerAuth], vec![ClientAuth], vec![CodeSigning], vec![ServerAuth, CodeSigning]] {
+    fn an_extended_key_usage_for_one_side_or_neither_or_any_is_refused() {
+        use ExtendedKeyUsagePurpose::{Any, ClientAuth, CodeSigning, ServerAuth};
+        for usages in [vec![Any], vec![ServerAuth], vec![ClientAuth], vec![CodeSigning], vec![ServerAuth, CodeSigning]]
+        {
             let verdict = verdict(|params| params.extended_key_usages = usages.clone());
             assert_eq!(verdict, Err(Flaw::ExtendedKeyUsage(FIRST)), "{usages:?}");
         }
@@ -429,8 +453,10 @@ mod tests {
     #[test]
     fn an_extension_that_is_there_twice_is_refused() {
         let key_usage = CustomExtension::from_oid_content(&[2, 5, 29, 15], vec![3, 2, 1, 6]);
-        let verdict = verdict(|params| params.custom_extensions.push(key_usage));
-        assert_eq!(verdict, Err(Flaw::Malformed(FIRST)));
+        assert_eq!(verdict(|params| params.custom_extensions.push(key_usage)), Err(Flaw::Malformed(FIRST)));
+        let unknown = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![5, 0]);
+        let twice = verdict(|params| params.custom_extensions = vec![unknown.clone(), unknown]);
+        assert_eq!(twice, Err(Flaw::Malformed(FIRST)));
     }
 
     #[test]
@@ -463,6 +489,16 @@ mod tests {
             let first = find(der, &oid) + oid.len();
             let second = first + find(&der[first..], &oid) + oid.len() - 1;
             der[second] = 0x03;
+        });
+        assert_eq!(verdict, Err(Flaw::Malformed(FIRST)));
+    }
+
+    #[test]
+    fn a_signature_that_does_not_end_with_a_byte_is_refused() {
+        let verdict = verdict_on_changed(|der| {
+            let (_, x509) = X509Certificate::from_der(der).unwrap();
+            let unused_bits = der.len() - x509.signature_value.data.len() - 1;
+            der[unused_bits] = 1;
         });
         assert_eq!(verdict, Err(Flaw::Malformed(FIRST)));
     }

@@ -283,7 +283,10 @@ fn is_encrypted(block: &Block<'_>) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
 
-    use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, PKCS_RSA_SHA256, RsaKeySize};
+    use rcgen::{
+        BasicConstraints, CustomExtension, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, PKCS_RSA_SHA256,
+        RsaKeySize,
+    };
     use rustls::RootCertStore;
     use rustls::client::WebPkiServerVerifier;
     use rustls::client::danger::ServerCertVerifier;
@@ -423,6 +426,20 @@ mod tests {
         assert_eq!(verdict(ca.bundle_under(&twin)), Err(Flaw::NoPath));
         let unnamed = root.issue_but("CA", |params| params.use_authority_key_identifier_extension = false);
         assert_eq!(verdict(unnamed.bundle_under(&twin)), Ok(print(&twin)));
+    }
+
+    #[test]
+    fn an_issuers_serial_that_differs_is_refused() {
+        let root = Ca::root_but("Root", |params| params.serial_number = Some(vec![7, 7].into()));
+        for (serial, expected) in [(7, Ok(print(&root))), (8, Err(Flaw::NoPath))] {
+            let ca = root.issue_but("CA", |params| {
+                params.use_authority_key_identifier_extension = false;
+                // AuthorityKeyIdentifier with authorityCertSerialNumber alone.
+                let authority = CustomExtension::from_oid_content(&[2, 5, 29, 35], vec![0x30, 4, 0x82, 2, 7, serial]);
+                params.custom_extensions.push(authority);
+            });
+            assert_eq!(verdict(ca.bundle_under(&root)), expected);
+        }
     }
 
     #[test]

@@ -239,6 +239,13 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_read_after_a_broken_block() {
+        let text = format!("-----BEGIN CERTIFICATE-----\n{}{}", block(), block());
+        let pieces: Vec<Piece<'_>> = Pieces::of(&text).collect();
+        assert!(pieces == [Piece::Broken]);
+    }
+
+    #[test]
     fn bodies_that_are_not_plain_base64_are_refused() {
         let block = block();
         let bodies = [
