@@ -76,51 +76,30 @@ impl Converger {
     /// Runs attempts for ever: when asked, after a back-off, at each `--refresh`, and when `cacerts` changes.
     pub async fn run(&self, mut attempts: Attempts, schedule: Schedule, policy: Policy) {
         let mut watched = self.watched.clone();
-        let mut backoff = Backoff::new(schedule.retry_max);
-        // Nothing is due before the first consultation.
-        let mut due: Option<Instant> = None;
-        let mut not_before = Instant::now();
-        // The last pass over blocked owners since the gate opened.
-        let mut unblocked: Option<Instant> = None;
+        let mut pace = Pace::new(schedule);
+        let mut passes = Passes::default();
         loop {
             tokio::select! {
-                () = self.wake.notified() => due = Some(due.map_or(not_before, |due| due.min(not_before))),
-                () = at(due) => {}
-                Ok(()) = watched.changed(), if due.is_some() => {
+                () = self.wake.notified() => pace.bring_forward(),
+                () = at(pace.due) => {}
+                Ok(()) = watched.changed(), if pace.due.is_some() => {
                     if self.contradicted() {
-                        due = due.map(|due| due.min(not_before));
+                        pace.bring_forward();
                     }
                 }
             }
-            if due.is_none_or(|due| due > Instant::now()) {
+            if pace.due.is_none_or(|due| due > Instant::now()) {
                 continue;
             }
             watched.mark_unchanged();
             let began = Instant::now();
             let ended = self.attempt(&mut attempts).await;
-            let now = Instant::now();
-            let wait = match &ended {
-                Ok(()) => {
-                    backoff.reset();
-                    schedule.refresh
-                }
-                Err(wait) => wait.unwrap_or_else(|| backoff.next()),
-            };
-            // Vault's own wish to be left alone is not brought forward by anybody.
-            let asked_to_wait = matches!(ended, Err(Some(_)));
-            not_before = if asked_to_wait { now + wait } else { now.max(began + CONSULTED_PAUSE) };
-            due = Some(now + wait);
-            // Also where only an earlier verification opens it; then attempts are many, and passes need not be.
-            let open = self.look(|known| known.is_open(&policy, Timestamp::now(), now.into_std()));
-            let pass_due = unblocked.is_none_or(|pass: Instant| pass.elapsed() >= schedule.refresh);
-            if !open {
-                unblocked = None;
-            } else if ended.is_ok() || pass_due {
-                unblocked = Some(now);
-                if !attempts.unblock().await {
-                    unblocked = None;
-                    due = due.map(|due| due.min(now + CONSULTED_PAUSE));
-                }
+            pace.ended(began, ended);
+            // Also where only an earlier verification opens it.
+            let open = self.look(|known| known.is_open(&policy, Timestamp::now(), std::time::Instant::now()));
+            if passes.is_due(open, schedule.refresh) && !attempts.unblock().await {
+                passes = Passes::default();
+                pace.bring_forward();
             }
         }
     }
@@ -175,25 +154,65 @@ async fn at(due: Option<Instant>) {
     }
 }
 
-/// Exponential, with full jitter: many gates that wait for one Vault must not ask in step.
-struct Backoff {
-    max: Duration,
+/// When the next attempt is due.
+struct Pace {
+    schedule: Schedule,
+    /// Nothing is due before the first consultation.
+    due: Option<Instant>,
+    /// Nobody brings the next attempt forward to before this.
+    not_before: Instant,
+    /// Cap of the next back-off.
     step: Duration,
 }
 
-impl Backoff {
-    fn new(max: Duration) -> Self {
-        Self { max, step: RETRY_FIRST.min(max) }
+impl Pace {
+    fn new(schedule: Schedule) -> Self {
+        Self { schedule, due: None, not_before: Instant::now(), step: RETRY_FIRST.min(schedule.retry_max) }
     }
 
-    fn reset(&mut self) {
-        *self = Self::new(self.max);
+    fn bring_forward(&mut self) {
+        self.due = Some(self.due.map_or(self.not_before, |due| due.min(self.not_before)));
     }
 
-    fn next(&mut self) -> Duration {
+    fn ended(&mut self, began: Instant, ended: Result<(), Option<Duration>>) {
+        let now = Instant::now();
+        self.not_before = began + CONSULTED_PAUSE;
+        let wait = match ended {
+            Ok(()) => {
+                self.step = RETRY_FIRST.min(self.schedule.retry_max);
+                self.schedule.refresh
+            }
+            // Vault's own wish to be left alone is not brought forward by anybody.
+            Err(Some(wish)) => {
+                self.not_before = now + wish;
+                wish
+            }
+            Err(None) => self.back_off(),
+        };
+        self.due = Some(now + wait);
+    }
+
+    /// Exponential, with full jitter: many gates that wait for one Vault must not ask in step.
+    fn back_off(&mut self) -> Duration {
         let wait = self.step.mul_f64(fastrand::f64());
-        self.step = (self.step * 2).min(self.max);
+        self.step = (self.step * 2).min(self.schedule.retry_max);
         wait
+    }
+}
+
+/// Passes over blocked owners: one when the gate opens, then one each `--refresh`.
+#[derive(Default)]
+struct Passes {
+    last: Option<Instant>,
+}
+
+impl Passes {
+    fn is_due(&mut self, open: bool, every: Duration) -> bool {
+        let due = open && self.last.is_none_or(|last| last.elapsed() >= every);
+        if due || !open {
+            self.last = open.then(Instant::now);
+        }
+        due
     }
 }
 
@@ -201,15 +220,48 @@ impl Backoff {
 mod tests {
     use super::*;
 
+    fn pace() -> Pace {
+        Pace::new(Schedule { retry_max: Duration::from_secs(2), refresh: Duration::from_secs(60) })
+    }
+
     #[test]
-    fn back_off_grows_to_its_cap_with_full_jitter() {
-        let mut backoff = Backoff::new(Duration::from_secs(2));
-        let caps = [200, 400, 800, 1600, 2000, 2000].map(Duration::from_millis);
-        for cap in caps {
-            assert_eq!(backoff.step, cap);
-            assert!(backoff.next() <= cap);
+    fn back_off_grows_to_its_cap_with_full_jitter_and_starts_over_after_success() {
+        let mut pace = pace();
+        for cap in [200, 400, 800, 1600, 2000, 2000].map(Duration::from_millis) {
+            assert_eq!(pace.step, cap);
+            assert!(pace.back_off() <= cap);
         }
-        backoff.reset();
-        assert_eq!(backoff.step, RETRY_FIRST);
+        pace.ended(Instant::now(), Ok(()));
+        assert_eq!(pace.step, RETRY_FIRST);
+    }
+
+    #[test]
+    fn nothing_is_due_before_anybody_asks() {
+        let mut pace = pace();
+        assert_eq!(pace.due, None);
+        pace.bring_forward();
+        assert!(pace.due.is_some_and(|due| due <= Instant::now()));
+    }
+
+    #[test]
+    fn consultations_bring_an_attempt_forward_to_one_a_second_but_not_against_vaults_wish() {
+        let (mut pace, began) = (pace(), Instant::now());
+        pace.ended(began, Ok(()));
+        pace.bring_forward();
+        assert_eq!(pace.due, Some(began + CONSULTED_PAUSE));
+        pace.ended(began, Err(Some(Duration::from_secs(30))));
+        pace.bring_forward();
+        assert!(pace.due.is_some_and(|due| due >= began + Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn blocked_owners_are_passed_over_when_it_opens_and_then_now_and_then() {
+        let (hour, mut passes) = (Duration::from_secs(3600), Passes::default());
+        assert!(!passes.is_due(false, hour));
+        assert!(passes.is_due(true, hour));
+        assert!(!passes.is_due(true, hour));
+        assert!(!passes.is_due(false, hour));
+        assert!(passes.is_due(true, hour), "it closed in between");
+        assert!(passes.is_due(true, Duration::ZERO));
     }
 }
