@@ -113,7 +113,7 @@ pub struct VaultArgs {
     #[arg(long, env = "VAULT_CACERT")]
     vault_ca_cert: Option<PathBuf>,
     /// Vault namespace
-    #[arg(long, env = "VAULT_NAMESPACE")]
+    #[arg(long, env = "VAULT_NAMESPACE", value_parser = vault_namespace)]
     vault_namespace: Option<String>,
     /// Mount of the kubernetes or jwt auth method for this cluster
     #[arg(long, env = "GATE_VAULT_AUTH_MOUNT", default_value = "kubernetes", value_parser = vault_path)]
@@ -242,13 +242,13 @@ fn variable(name: &str) -> Option<String> {
 
 /// A base address: vaultrs puts `/v1` behind the host, so a path would end up in the wrong place.
 fn address(text: &str) -> Result<Url, String> {
-    let url: Url = text.parse().map_err(|error| format!("{text:?} is not a URL ({error})"))?;
+    let url: Url = text.parse().map_err(|error| format!("it is not a URL ({error})"))?;
     if !matches!(url.scheme(), "https" | "http") || url.host().is_none() {
-        return Err(format!("{text:?} is not an https:// or http:// address"));
+        return Err("it is not an https:// or http:// address".to_owned());
     }
     let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
     if !bare || !url.username().is_empty() || url.password().is_some() {
-        return Err(format!("{:?} must be scheme, host and port only", url.host_str().unwrap_or_default()));
+        return Err("it must be scheme, host and port only".to_owned());
     }
     Ok(url)
 }
@@ -296,6 +296,12 @@ fn vault_path(text: &str) -> Result<String, String> {
     sound.then(|| path.to_owned()).ok_or_else(|| "it is not a path in Vault".to_owned())
 }
 
+/// It is sent in a header.
+fn vault_namespace(text: &str) -> Result<String, String> {
+    let sound = text.bytes().all(|b| b.is_ascii_graphic());
+    sound.then(|| text.to_owned()).ok_or_else(|| "it is not a namespace of Vault's".to_owned())
+}
+
 /// An error of clap's as one line that names flag and variable. `None`: help or version, to be printed as it is.
 pub fn one_line(error: &clap::Error) -> Option<String> {
     if matches!(
@@ -306,7 +312,11 @@ pub fn one_line(error: &clap::Error) -> Option<String> {
     }
     let rendered = error.render().to_string();
     let text = rendered.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    // An address may have a password in it.
+    if let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue).filter(|_| line.contains('@')) {
+        line = line.replace(value.as_str(), "(withheld)");
+    }
     let named = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(arg)) => vec![arg.clone()],
         Some(ContextValue::Strings(args)) => args.clone(),

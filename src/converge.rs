@@ -22,6 +22,9 @@ const RETRY_FIRST: Duration = Duration::from_millis(200);
 /// Consultations bring the next attempt forward to at most one a second.
 const CONSULTED_PAUSE: Duration = Duration::from_secs(1);
 
+/// Pause before blocked owners are passed over again, where that failed.
+const PASS_PAUSE: Duration = Duration::from_secs(5);
+
 /// When to try again.
 #[derive(Clone, Copy, Debug)]
 pub struct Schedule {
@@ -99,7 +102,7 @@ impl Converger {
             let open = self.look(|known| known.is_open(&policy, Timestamp::now(), std::time::Instant::now()));
             if passes.is_due(open, schedule.refresh) && !attempts.unblock().await {
                 passes = Passes::default();
-                pace.bring_forward();
+                pace.within(PASS_PAUSE);
             }
         }
     }
@@ -111,8 +114,8 @@ impl Converger {
             state.running = true;
         });
         let ended = attempts.run(&self.state).await;
-        let (held, answered, wait) = match ended {
-            Ok(()) => (None, true, Ok(())),
+        let (held, is_answer, wait) = match ended {
+            Ok(()) => (None, false, Ok(())),
             Err(refused) => (Some(refused.held), refused.is_answer, Err(refused.retry_after)),
         };
         let before = self.state.borrow().held.clone();
@@ -123,11 +126,13 @@ impl Converger {
             state.running = false;
             state.finished += 1;
             // Trouble with the API server says nothing about the CA: what was verified stays so for its time.
-            if held.as_ref().is_some_and(|held| !held.reason.is_kubernetes()) {
+            if let Some(reason) = held.as_ref().map(|held| held.reason).filter(|reason| !reason.is_kubernetes()) {
                 state.verified = None;
+                state.contradicted |= is_answer || !reason.is_outage();
+            } else if held.is_none() {
+                state.contradicted = false;
             }
             state.held = held;
-            state.answered = answered;
         });
         wait
     }
@@ -174,6 +179,11 @@ impl Pace {
         self.due = Some(self.due.map_or(self.not_before, |due| due.min(self.not_before)));
     }
 
+    fn within(&mut self, wait: Duration) {
+        let latest = Instant::now() + wait;
+        self.due = Some(self.due.map_or(latest, |due| due.min(latest)));
+    }
+
     fn ended(&mut self, began: Instant, ended: Result<(), Option<Duration>>) {
         let now = Instant::now();
         self.not_before = began + CONSULTED_PAUSE;
@@ -184,6 +194,7 @@ impl Pace {
             }
             // Vault's own wish to be left alone is not brought forward by anybody.
             Err(Some(wish)) => {
+                let wish = wish.max(CONSULTED_PAUSE);
                 self.not_before = now + wish;
                 wish
             }

@@ -110,3 +110,6 @@ fn root(glance: &Glance) -> Root {
 fn stamp(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
+
+#[cfg(test)]
+mod tests;

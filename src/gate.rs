@@ -86,3 +86,6 @@ fn dry_run(known: Snapshot<'_>) -> Held {
         )
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use kube::api::PatchParams;
 
-use crate::reason::{Held, Reason, foreign_text};
+use crate::reason::{Held, Reason, foreign_text, innermost};
 
 /// Our name in `managedFields`, and the value of the managed-by label.
 pub const FIELD_MANAGER: &str = "istio-ca-gate";
@@ -88,7 +88,7 @@ pub fn failed(doing: &str, error: &kube::Error) -> Failed {
             // A missing namespace is a 404 too, and says something else than a missing object.
             (404, _) if !status.message.starts_with("namespaces ") => return Failed::NotFound,
             // Whatever else is not to be: RBAC, quota, another webhook, an immutable Secret.
-            (400..=499, _) if !matches!(status.code, 408 | 429) => Held::new(
+            (400..=499, _) if !matches!(status.code, 401 | 408 | 410 | 429) => Held::new(
                 Reason::KubernetesForbidden,
                 format!(
                     "the API server refuses to {doing} ({}): apply the RBAC of deploy/, or mend what it names",
@@ -116,14 +116,6 @@ fn unreachable_api(doing: &str, what: &str) -> Held {
     )
 }
 
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut bottom = error;
-    while let Some(source) = bottom.source() {
-        bottom = source;
-    }
-    foreign_text(&bottom.to_string())
-}
-
 /// Patch parameters with our field manager.
 pub(crate) fn patch() -> PatchParams {
     PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
@@ -133,3 +125,6 @@ pub(crate) fn patch() -> PatchParams {
 pub(crate) fn post() -> kube::api::PostParams {
     kube::api::PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..kube::api::PostParams::default() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,8 @@ pub mod plan;
 pub mod readiness;
 pub mod reason;
 pub mod run;
+#[cfg(test)]
+mod samples;
 pub mod selector;
 pub mod server;
 pub mod shutdown;

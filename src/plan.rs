@@ -230,7 +230,7 @@ impl Situation<'_> {
         Held::new(
             Reason::CacertsUnknown,
             format!(
-                "Secret {} exists, but Vault has never had a root at {}: put its root into Vault with `istio-ca-gate adopt`, or delete the Secret to have a new root made",
+                "Secret {} exists, but Vault has never had a root at {}: put its CA into Vault with `vault kv put -cas=0` (see CacertsUnknown in docs/troubleshoot.md), or delete the Secret to have a new root made",
                 self.names.cacerts, self.names.record
             ),
         )
@@ -315,3 +315,6 @@ pub fn stored(version: u64, bundle: Result<Bundle, Flaw>, now: Timestamp) -> Sto
         Err(flaw) => Stored::Unsound { version, flaw },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,6 +46,11 @@ impl Readiness {
         self.0.fetch_or(ENDING, Ordering::AcqRel);
     }
 
+    /// Whether this process is about to end.
+    pub fn is_ending(&self) -> bool {
+        self.0.load(Ordering::Acquire) & ENDING != 0
+    }
+
     /// What keeps it from being ready.
     pub fn missing(&self) -> Vec<&'static str> {
         let done = self.0.load(Ordering::Acquire);

@@ -1,5 +1,6 @@
 //! Why a gated pod is kept out: the reason codes, and the sentence that goes with one.
 
+use std::error::Error;
 use std::fmt;
 
 macro_rules! reasons {
@@ -117,23 +118,92 @@ const FOREIGN_TEXT_MAX: usize = 240;
 
 /// Makes a text of another system's fit to be repeated: one line, bounded, and never a key.
 pub fn foreign_text(text: &str) -> String {
-    // A PEM block and its base64 start with these.
-    if text.contains("-----BEGIN") || text.contains("LS0tLS") {
-        return "(withheld: it may hold key material)".to_owned();
+    // A PEM block, its base64, a JWT and a Vault token start with these.
+    if ["-----BEGIN", "LS0tLS", "eyJ", "hvs."].iter().any(|start| text.contains(start)) {
+        return "(withheld: it may hold a secret)".to_owned();
     }
     let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(FOREIGN_TEXT_MAX).collect();
     line.truncate(line.trim_end().len());
     line
 }
 
+/// What a transport error says at the bottom of its chain, which says most. Constant for a cause:
+/// rustls' own text about a certificate's time has the time of day in it.
+pub fn innermost(error: &(dyn Error + 'static)) -> String {
+    let mut bottom = error;
+    loop {
+        if let Some(certificate) = certificate_error(bottom) {
+            return certificate;
+        }
+        match bottom.source() {
+            Some(source) => bottom = source,
+            None => return foreign_text(&bottom.to_string()),
+        }
+    }
+}
+
+fn certificate_error(error: &(dyn Error + 'static)) -> Option<String> {
+    use rustls::{CertificateError as E, Error as Tls};
+    // An I/O error does not name the error inside of it as its source.
+    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    let tls = inner.and_then(|inner| inner.downcast_ref::<Tls>()).or_else(|| error.downcast_ref::<Tls>())?;
+    let Tls::InvalidCertificate(what) = tls else { return None };
+    Some(match what {
+        E::Expired | E::ExpiredContext { .. } => "its certificate has expired".to_owned(),
+        E::NotValidYet | E::NotValidYetContext { .. } => "its certificate is not valid yet".to_owned(),
+        E::NotValidForName | E::NotValidForNameContext { .. } => "its certificate is for another name".to_owned(),
+        E::UnknownIssuer => "its certificate is from an unknown CA: UnknownIssuer".to_owned(),
+        other => foreign_text(&format!("its certificate is invalid: {other:?}")),
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
     fn codes_are_their_names() {
         assert_eq!(Reason::ALL.len(), 19);
         assert_eq!(Reason::RootMissing.to_string(), "RootMissing");
+    }
+
+    /// The files in which each code arises. What the pure ones say is tested there; the others are shell.
+    const ARISES: [(Reason, &[&str]); 19] = [
+        (Reason::Converging, &["webhook.rs", "converge/attempt.rs"]),
+        (Reason::RootMissing, &["plan.rs"]),
+        (Reason::RootDeleted, &["plan.rs"]),
+        (Reason::RootInvalid, &["plan.rs"]),
+        (Reason::RootExpired, &["plan.rs"]),
+        (Reason::RootChanged, &["plan.rs", "k8s/pin.rs"]),
+        (Reason::CacertsUnknown, &["plan.rs"]),
+        (Reason::CacertsManagedElsewhere, &["plan.rs"]),
+        (Reason::CacertsInvalid, &["plan.rs"]),
+        (Reason::VaultUnreachable, &["vault/answer.rs"]),
+        (Reason::VaultSealed, &["vault/answer.rs"]),
+        (Reason::VaultLoginDenied, &["vault/login.rs"]),
+        (Reason::VaultPermissionDenied, &["vault/answer.rs"]),
+        (Reason::VaultMountInvalid, &["vault/answer.rs"]),
+        (Reason::VaultRateLimited, &["vault/answer.rs"]),
+        (Reason::VaultAmbiguous, &["vault/answer.rs"]),
+        (Reason::KubernetesUnreachable, &["k8s.rs", "webhook.rs"]),
+        (Reason::KubernetesForbidden, &["k8s.rs"]),
+        (Reason::DryRun, &["gate.rs"]),
+    ];
+
+    #[test]
+    fn every_code_arises_where_it_is_said_to() {
+        assert_eq!(ARISES.map(|(reason, _)| reason), Reason::ALL);
+        let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        for (reason, files) in ARISES {
+            for file in files {
+                let text = std::fs::read_to_string(source.join(file)).unwrap();
+                let (code, _tests) = text.split_once("#[cfg(test)]").unwrap_or((&text, ""));
+                // Made, and not only looked at.
+                let made = |line: &str| line.contains(&format!("Reason::{reason}")) && !line.contains("==");
+                assert!(code.lines().any(made), "{reason} does not arise in {file}");
+            }
+        }
     }
 
     #[test]

@@ -13,14 +13,15 @@ use tokio::task::JoinSet;
 use crate::args::{KubernetesArgs, Serve};
 use crate::converge::{Attempts, Converger, Parts, Schedule};
 use crate::gate::Gated;
+use crate::k8s::ca_bundle::{self, Injection};
 use crate::k8s::cacerts::Cacerts;
 use crate::k8s::external_secrets::ExternalSecrets;
 use crate::k8s::owners::Owners;
 use crate::k8s::pin::{self, Pins};
-use crate::k8s::{ca_bundle, serving};
+use crate::k8s::serving;
 use crate::plan::Names;
 use crate::readiness::{Part, Readiness};
-use crate::reason::{Held, Reason};
+use crate::reason::{Held, Reason, foreign_text};
 use crate::server::{self, Bound};
 use crate::snapshot::Policy;
 use crate::tls::{self, Serving, ServingCa};
@@ -178,7 +179,7 @@ pub async fn serve(args: Serve) -> Result<(), Failure> {
 
 fn why(ended: Result<(), tokio::task::JoinError>) -> String {
     match ended {
-        Ok(()) => "a task ended although nothing asked it to; please report this".to_owned(),
+        Ok(()) => "a task ended; the log says why".to_owned(),
         Err(error) => format!("a task broke: {error}; please report this"),
     }
 }
@@ -188,7 +189,10 @@ async fn bind(address: std::net::SocketAddr, flag: &str) -> Result<Bound, Failur
 }
 
 async fn client(args: &KubernetesArgs) -> Result<Client, Failure> {
+    // Only the outermost text: the others repeat what is in the file.
     let wrong = |error: &dyn std::fmt::Display| {
+        let text = error.to_string();
+        let error = foreign_text(text.split([':', '\n']).next().unwrap_or_default());
         Failure::Usage(format!(
             "--kubeconfig (variable KUBECONFIG), --context (variable GATE_CONTEXT): no access to Kubernetes: {error}"
         ))
@@ -222,12 +226,14 @@ async fn resume(
     loop {
         let found = consulted_before(&pins, cacerts, owners).await;
         // A refusal is an answer, too: being held back by RBAC is not unready.
-        if !matches!(&found, Err(held) if held.reason != Reason::KubernetesForbidden) {
+        if !matches!(&found, Err(held) if held.reason == Reason::KubernetesUnreachable) {
             readiness.done(Part::Consulted);
         }
         match found {
             Ok(true) => return converger.wake(),
             Ok(false) => return,
+            // There is a pin, and it cannot be read: the convergence tells so.
+            Err(held) if !held.reason.is_kubernetes() => return converger.wake(),
             Err(held) => tracing::warn!(reason = %held.reason, "{}", held.sentence),
         }
         tokio::time::sleep(pause).await;
@@ -280,7 +286,11 @@ fn inject<K: ca_bundle::Configuration>(
     readiness: &Arc<Readiness>,
     part: Part,
 ) -> impl Future<Output = ()> + Send + use<K> {
-    let (client, name, readiness) = (client.clone(), args.webhook_config.clone(), Arc::clone(readiness));
-    let ca = ca.certificate_pem().as_bytes().to_vec();
-    async move { ca_bundle::keep::<K>(client, &name, &ca, || readiness.done(part)).await }
+    let (client, readiness) = (client.clone(), Arc::clone(readiness));
+    let injection = Injection {
+        configuration: args.webhook_config.clone(),
+        ca: ca.certificate_pem().as_bytes().to_vec(),
+        secret: (args.namespace.clone(), args.tls_secret.clone()),
+    };
+    async move { ca_bundle::keep::<K>(client, injection, || readiness.done(part)).await }
 }

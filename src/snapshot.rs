@@ -15,6 +15,9 @@ use crate::reason::Held;
 /// a working one is never silent for so long.
 pub const WATCH_TRUST: Duration = Duration::from_secs(90);
 
+/// How long a live read is trusted: for the call or the attempt that it was made for.
+const READ_TRUST: Duration = Duration::from_secs(1);
+
 /// How much later than `--refresh` a comparison with Vault may be and still count as current:
 /// the time that one attempt with slow answers takes.
 const REFRESH_GRACE: SignedDuration = SignedDuration::from_secs(30);
@@ -48,12 +51,15 @@ pub struct Watched {
     pub published: Option<Published>,
     /// The last sign of life of the watch.
     pub heard: Option<Instant>,
+    /// The last live read, which says nothing about the watch.
+    pub read: Option<Instant>,
 }
 
 impl Watched {
-    /// Whether the watch was heard of lately enough.
+    /// Whether the watch was heard of lately enough, or it was read just now.
     pub fn is_trusted(&self, now: Instant) -> bool {
-        self.heard.is_some_and(|heard| now.saturating_duration_since(heard) < WATCH_TRUST)
+        let within = |at: Option<Instant>, trust| at.is_some_and(|at| now.saturating_duration_since(at) < trust);
+        within(self.heard, WATCH_TRUST) || within(self.read, READ_TRUST)
     }
 
     /// Whether `cacerts` is another than the one that was verified.
@@ -77,6 +83,8 @@ impl Watched {
 pub struct KnownRoot {
     /// What people see of it.
     pub glance: Glance,
+    /// The root that its signing CA chains to.
+    pub root: Sha256,
     /// KV version.
     pub version: u64,
     /// When it was read.
@@ -118,8 +126,8 @@ pub struct Convergence {
     pub finished: u64,
     /// Why the last attempt did not end with an open gate.
     pub held: Option<Held>,
-    /// Vault did answer then: no outage to be bridged, whatever the code.
-    pub answered: bool,
+    /// Since the gate was last open, an answer about the CA contradicted it: from then on no outage is bridged.
+    pub contradicted: bool,
     /// Vault's root, as last read.
     pub root: Option<KnownRoot>,
     /// Set by an attempt that ended open; unset by any answer that contradicts it.
@@ -174,7 +182,7 @@ impl<'a> Snapshot<'a> {
         match (&convergence.held, convergence.last_verified) {
             (Some(held), Some(last))
                 if held.reason.is_outage()
-                    && !convergence.answered
+                    && !convergence.contradicted
                     && policy.vault_unavailable == VaultUnavailable::AllowVerified
                     && last.root == sound.root
                     && age(last.at, now).is_some_and(|age| age <= policy.max_staleness) =>
@@ -197,3 +205,6 @@ fn age(then: Timestamp, now: Timestamp) -> Option<SignedDuration> {
     let age = now.duration_since(then);
     (age >= -SignedDuration::from_mins(5)).then_some(age)
 }
+
+#[cfg(test)]
+mod tests;

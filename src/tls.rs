@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, PublicKeyData,
 };
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -58,6 +58,7 @@ impl ServingCa {
     /// In words, if it is not a certificate and its key.
     pub fn from_pem(certificate: &str, key: &str) -> Result<Self, String> {
         let key = KeyPair::from_pem(key).map_err(|error| error.to_string())?;
+        fits(certificate, &key)?;
         let issuer = Issuer::from_ca_cert_pem(certificate, key).map_err(|error| error.to_string())?;
         Ok(Self { certificate: certificate.to_owned(), issuer })
     }
@@ -88,6 +89,22 @@ impl ServingCa {
         let certified = CertifiedKey::new(vec![certificate.der().clone()], signing);
         Ok(Leaf { certified: Arc::new(certified), renew_at: now + LEAF_LIFE * 2 / 3 })
     }
+}
+
+/// rcgen takes any certificate for any key's.
+fn fits(certificate: &str, key: &KeyPair) -> Result<(), String> {
+    let (_, pem) =
+        x509_parser::pem::parse_x509_pem(certificate.as_bytes()).map_err(|_| "its certificate is not PEM")?;
+    let x509 = pem.parse_x509().map_err(|_| "its certificate is not X.509")?;
+    if x509.public_key().raw != key.subject_public_key_info() {
+        return Err("its key is not its certificate's".to_owned());
+    }
+    let now = Timestamp::now().as_second();
+    let validity = x509.validity();
+    if now < validity.not_before.timestamp() || now > validity.not_after.timestamp() {
+        return Err("its certificate is not valid now".to_owned());
+    }
+    Ok(())
 }
 
 fn name(common_name: &str) -> DistinguishedName {

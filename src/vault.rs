@@ -10,7 +10,7 @@ mod login;
 mod transport;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use k8s_openapi::jiff::Timestamp;
@@ -27,6 +27,9 @@ use answer::Read;
 pub use login::Token;
 use login::{Credentials, Session};
 use transport::{NoAnswer, Reply, Transport};
+
+/// A refused token is replaced at most once in so long.
+const REPLACE_PAUSE: Duration = Duration::from_secs(30);
 
 /// Where Vault is, and who this service is to it.
 #[derive(Clone, Debug)]
@@ -109,6 +112,8 @@ pub struct Vault {
     /// Tried first.
     last_good: usize,
     session: Option<Session>,
+    /// When a login last replaced a token that Vault refused.
+    replaced: Option<Instant>,
 }
 
 impl Vault {
@@ -117,7 +122,8 @@ impl Vault {
     /// # Errors
     /// In words, if the CA file cannot be read or used.
     pub fn new(settings: Settings) -> Result<Self, String> {
-        let mut vault = Self { settings, transports: Vec::new(), ca: None, last_good: 0, session: None };
+        let mut vault =
+            Self { settings, transports: Vec::new(), ca: None, last_good: 0, session: None, replaced: None };
         vault.load_ca()?;
         Ok(vault)
     }
@@ -184,7 +190,7 @@ impl Vault {
         let path = format!("sys/internal/ui/mounts/{}", self.settings.mount);
         let reply = self.transports[at].call(Get(path), &self.middleware(Some(&token))).await;
         let reply = self.told(at, reply)?;
-        self.renew_if_forbidden(&reply);
+        self.forget_refused(&reply);
         answer::preflight(&reply, &self.settings)
     }
 
@@ -193,11 +199,14 @@ impl Vault {
     /// # Errors
     /// `VaultAmbiguous`, or that none said which Vault it is.
     pub async fn is_one(&self) -> Result<(), Refused> {
+        if self.transports.len() == 1 {
+            return Ok(());
+        }
         // sys/health takes neither token nor namespace.
         let middleware = EndpointMiddleware { token: String::new(), version: "v1".into(), wrap: None, namespace: None };
         let asked = self.transports.iter().map(|transport| async {
             let reply = transport.call(Get("sys/health".to_owned()), &middleware).await.ok()?;
-            Some((transport.address(), answer::cluster_id(&reply)?))
+            Some((transport.address(), answer::identity(&reply)?))
         });
         let answered: Vec<_> = futures::future::join_all(asked).await.into_iter().flatten().collect();
         answer::one_vault(&answered).map_err(Refused::from)
@@ -221,18 +230,23 @@ impl Vault {
         };
         match self.told(found.at, reply) {
             Ok(reply) => {
-                self.renew_if_forbidden(&reply);
+                self.forget_refused(&reply);
                 answer::written(&reply, &self.settings)
             }
             Err(refused) => Write::Unclear(refused),
         }
     }
 
-    /// A token keeps the policies of its login: mended ones come with the next.
-    fn renew_if_forbidden(&mut self, reply: &Reply) {
-        if reply.status == 403 {
+    /// Gives up a token that Vault refuses: it may have ended, and it keeps the policies of its login.
+    /// Not all the time: each login is a lease in Vault.
+    fn forget_refused(&mut self, reply: &Reply) -> bool {
+        let lately = self.replaced.is_some_and(|replaced| replaced.elapsed() < REPLACE_PAUSE);
+        let forget = reply.status == 403 && self.session.is_some() && !lately;
+        if forget {
             self.session = None;
+            self.replaced = Some(Instant::now());
         }
+        forget
     }
 
     /// Asks the addresses in turn with a token. One that Vault no longer takes is replaced, once.
@@ -244,8 +258,10 @@ impl Vault {
         for at in self.order() {
             let kept = self.session.is_some();
             let mut told = self.ask(at, &endpoint).await;
-            if kept && self.settings.token.is_none() && matches!(&told, Ok(reply) if reply.status == 403) {
-                self.session = None;
+            if let Ok(reply) = &told
+                && kept
+                && self.forget_refused(reply)
+            {
                 told = self.ask(at, &endpoint).await;
             }
             match told {
@@ -253,11 +269,12 @@ impl Vault {
                     self.last_good = at;
                     return Ok((reply, at));
                 }
-                Err(refused) if is_elsewhere_worth_a_try(&refused) => silent.push(refused),
+                Err(refused) if is_elsewhere_worth_a_try(&refused) => silent.push((at, refused)),
                 Err(refused) => return Err(refused),
             }
         }
-        Err(answer::none_answered(silent))
+        silent.sort_by_key(|(at, _)| *at);
+        Err(answer::none_answered(silent.into_iter().map(|(_, refused)| refused).collect()))
     }
 
     async fn ask<E: Endpoint>(

@@ -21,8 +21,8 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 /// The API server's own limits of a webhook's timeout.
 const TIMEOUT_MAX: Duration = Duration::from_secs(30);
 
-/// Left for the answer's way back.
-const MARGIN: Duration = Duration::from_millis(500);
+/// Left for the answer's way back. The API server rounds what it has left up to whole seconds.
+const MARGIN: Duration = Duration::from_secs(1);
 
 /// Each pass through the gate either decides or learns something; more than a few is a cluster in turmoil.
 const PASSES_MAX: usize = 4;
@@ -43,7 +43,7 @@ pub struct Webhook {
 
 impl Webhook {
     /// Decides on a request within the timeout that the API server gave it.
-    pub async fn decide(&self, request: &Request<'_>, timeout: Option<Duration>) -> Decision {
+    pub async fn decide(&self, request: &Request, timeout: Option<Duration>) -> Decision {
         let began = tokio::time::Instant::now();
         let timeout = timeout.unwrap_or(TIMEOUT_DEFAULT).min(TIMEOUT_MAX);
         let deadline = began + timeout.saturating_sub(MARGIN).max(timeout / 2);
@@ -79,7 +79,7 @@ impl Webhook {
         ))
     }
 
-    fn look(&self, request: &Request<'_>) -> Decision {
+    fn look(&self, request: &Request) -> Decision {
         self.converger
             .look(|known| gate(&request.ask(), &self.gated, known, &self.policy, Timestamp::now(), Instant::now()))
     }

@@ -1,6 +1,7 @@
 //! One attempt: read both sides, plan, act, and read again, until the plan says open or hold.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
@@ -20,6 +21,9 @@ use crate::vault::{Found, Refused, Vault, Write};
 
 /// A convergence needs three rounds from nothing to open; more is somebody else writing all the time.
 const ROUNDS_MAX: usize = 12;
+
+/// Longest pass over blocked owners: consultations wait for it.
+const PASS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What an attempt works with.
 pub struct Parts {
@@ -164,6 +168,10 @@ impl Attempts {
             return Err(refused);
         }
         self.parts.vault.is_one().await?;
+        // The last look before the one write that cannot be taken back.
+        if self.parts.pins.read().await?.pin.is_some() {
+            return Ok(());
+        }
         let record = candidate.bundle.to_record();
         candidate.refused = match self.parts.vault.create(found, record).await {
             Write::Applied => {
@@ -221,9 +229,13 @@ impl Attempts {
 
     /// Touches blocked owners. `false`: it failed and is worth another try soon.
     pub(super) async fn unblock(&self) -> bool {
-        match self.parts.owners.touch_blocked(Timestamp::now()).await {
-            Ok(_) => true,
-            Err(held) => {
+        match tokio::time::timeout(PASS_TIMEOUT, self.parts.owners.touch_blocked(Timestamp::now())).await {
+            Ok(Ok(())) => true,
+            Err(_) => {
+                tracing::warn!("touching blocked owners takes too long; it is tried again");
+                false
+            }
+            Ok(Err(held)) => {
                 tracing::warn!(reason = %held.reason, "{}", held.sentence);
                 // A missing right does not come by itself.
                 held.reason == Reason::KubernetesForbidden
@@ -248,6 +260,7 @@ fn note_pin(state: &watch::Sender<Convergence>, pin: Option<&Pin>) {
 fn note_root(state: &watch::Sender<Convergence>, found: &Found, now: Timestamp) {
     let known = |version: u64, sound: &Sound| KnownRoot {
         glance: sound.glance.clone(),
+        root: sound.root,
         version,
         checked_at: now,
         address: found.address.clone(),

@@ -9,12 +9,12 @@ use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, 
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::follow::{Seen, follow};
-use super::{FIELD_MANAGER, Failed, call};
-use crate::reason::Reason;
+use super::{FIELD_MANAGER, Write, call, serving};
+use crate::reason::{Held, Reason};
 
 /// cert-manager's CA injector owns the field where this is set.
 const CERT_MANAGER: &str = "cert-manager.io/inject-ca-from";
@@ -45,12 +45,26 @@ impl Configuration for MutatingWebhookConfiguration {
     }
 }
 
-/// Keeps `ca` in every webhook of the configuration `name`, for ever. `settled` is called whenever it
-/// is in, or turns out not to be ours to inject.
-pub async fn keep<K: Configuration>(client: Client, name: &str, ca: &[u8], settled: impl Fn()) {
-    let api: Api<K> = Api::all(client);
+/// What is kept injected, and where.
+#[derive(Clone)]
+pub struct Injection {
+    /// Name of the webhook configuration.
+    pub configuration: String,
+    /// The CA of this replica's leaf, PEM.
+    pub ca: Vec<u8>,
+    /// Namespace and name of the Secret that the replicas share it by.
+    pub secret: (String, String),
+}
+
+/// Keeps the CA in every webhook of the configuration. `settled` is called whenever it is in, or turns out
+/// not to be ours to inject.
+///
+/// Ends only where the Secret has another CA by now: then this replica has to start anew with that one,
+/// instead of injecting against the others.
+pub async fn keep<K: Configuration>(client: Client, injection: Injection, settled: impl Fn()) {
+    let api: Api<K> = Api::all(client.clone());
     let (sender, receiver) = watch::channel(None);
-    let following = follow(api.clone(), name, |seen| match seen {
+    let following = follow(api, &injection.configuration, |seen| match seen {
         Seen::Present(configuration) => drop(sender.send(Some(configuration))),
         Seen::Absent => settled(),
         Seen::Alive => {}
@@ -62,32 +76,33 @@ pub async fn keep<K: Configuration>(client: Client, name: &str, ca: &[u8], settl
             }
         }
     });
-    futures::future::join(following, inject_each(api, name, ca, receiver, &settled)).await;
+    tokio::select! {
+        () = following => {}
+        () = inject_each(&client, &injection, receiver, &settled) => {}
+    }
 }
 
 async fn inject_each<K: Configuration>(
-    api: Api<K>,
-    name: &str,
-    ca: &[u8],
+    client: &Client,
+    injection: &Injection,
     mut configurations: watch::Receiver<Option<K>>,
     settled: &impl Fn(),
 ) {
     while configurations.changed().await.is_ok() {
         let Some(configuration) = configurations.borrow_and_update().clone() else { continue };
-        let Some(body) = wanted(&configuration, ca) else {
+        let Some(body) = wanted(&configuration, &injection.ca) else {
             settled();
             continue;
         };
-        let doing = format!("inject caBundle into {} {name}", K::kind(&()));
-        let params = PatchParams::apply(FIELD_MANAGER).force();
-        match call(&doing, api.patch(name, &params, &Patch::Apply(&body))).await {
-            Ok(_) => {
-                tracing::info!(kind = %K::kind(&()), name, "injected caBundle");
-                settled();
-            }
+        match inject::<K>(client, injection, &body).await {
+            Ok(Injected::Done) => settled(),
             // The watch tells what it is now.
-            Err(Failed::Conflict | Failed::NotFound) => {}
-            Err(Failed::Held(held)) => {
+            Ok(Injected::Changed) => {}
+            Ok(Injected::Outdated) => {
+                tracing::error!("Secret {} has another serving CA: starting anew with it", injection.secret.1);
+                return;
+            }
+            Err(held) => {
                 tracing::warn!(reason = %held.reason, "{}", held.sentence);
                 configurations.mark_changed();
                 // Somebody else's to inject, or soon ours: being held back by RBAC is not unready.
@@ -101,8 +116,31 @@ async fn inject_each<K: Configuration>(
     }
 }
 
+enum Injected {
+    Done,
+    Changed,
+    Outdated,
+}
+
+async fn inject<K: Configuration>(client: &Client, injection: &Injection, body: &Value) -> Result<Injected, Held> {
+    let Injection { configuration, ca, secret: (namespace, secret) } = injection;
+    if !serving::is_current(client, namespace, secret, ca).await? {
+        return Ok(Injected::Outdated);
+    }
+    let doing = format!("inject caBundle into {} {configuration}", K::kind(&()));
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    let api: Api<K> = Api::all(client.clone());
+    match Write::of(call(&doing, api.patch(configuration, &params, &Patch::Apply(body))).await)? {
+        Write::Changed => Ok(Injected::Changed),
+        Write::Done => {
+            tracing::info!(kind = %K::kind(&()), configuration, "injected caBundle");
+            Ok(Injected::Done)
+        }
+    }
+}
+
 /// The apply patch that is due, if any.
-fn wanted<K: Configuration>(configuration: &K, ca: &[u8]) -> Option<serde_json::Value> {
+fn wanted<K: Configuration>(configuration: &K, ca: &[u8]) -> Option<Value> {
     let webhooks = configuration.webhooks();
     let injected = webhooks.iter().all(|(_, bundle)| bundle.is_some_and(|bundle| bundle.0 == ca));
     if injected || configuration.annotations().contains_key(CERT_MANAGER) {
@@ -119,3 +157,6 @@ fn wanted<K: Configuration>(configuration: &K, ca: &[u8]) -> Option<serde_json::
         "webhooks": entries,
     }))
 }
+
+#[cfg(test)]
+mod tests;

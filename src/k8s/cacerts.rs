@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::follow::{Seen, follow};
 use super::{FIELD_MANAGER, Failed, MANAGED_BY, ROOT_SHA256, VAULT_VERSION, Write, call, patch, post};
-use crate::ca::bundle::{self, Bundle};
+use crate::ca::bundle::{self, Bundle, CA_CERT, CA_KEY, CERT_CHAIN, ROOT_CERT};
 use crate::ca::check::{self, Sound};
 use crate::plan::{Copy, Owner, Published};
 use crate::reason::{Held, Reason};
@@ -88,7 +88,7 @@ impl Cacerts {
                     watched.generation += 1;
                 }
                 watched.published = Some(published.clone());
-                watched.heard = Some(Instant::now());
+                watched.read = Some(Instant::now());
             }
         });
         taken
@@ -141,10 +141,10 @@ impl Cacerts {
 fn data(bundle: &Bundle) -> BTreeMap<String, ByteString> {
     let file = |name: &str, bytes: &[u8]| (name.to_owned(), ByteString(bytes.to_vec()));
     [
-        file("root-cert.pem", &bundle.root_cert),
-        file("cert-chain.pem", &bundle.cert_chain),
-        file("ca-cert.pem", &bundle.ca_cert),
-        file("ca-key.pem", bundle.ca_key.expose()),
+        file(ROOT_CERT, &bundle.root_cert),
+        file(CERT_CHAIN, &bundle.cert_chain),
+        file(CA_CERT, &bundle.ca_cert),
+        file(CA_KEY, bundle.ca_key.expose()),
     ]
     .into()
 }
@@ -160,7 +160,7 @@ fn same_version(known: Option<&Published>, other: &Published) -> bool {
 /// What a Secret is to the convergence.
 pub fn published(secret: &Secret, now: Timestamp) -> Published {
     let data = secret.data.iter().flatten().map(|(name, bytes)| (name.as_str(), bytes.0.as_slice()));
-    let glance = secret.data.as_ref().and_then(|data| bundle::glance(&data.get("root-cert.pem")?.0));
+    let glance = secret.data.as_ref().and_then(|data| bundle::glance(&data.get(ROOT_CERT)?.0));
     let verdict = Bundle::from_secret(data).and_then(|bundle| check::check(bundle, now)).map(Arc::new);
     Published::Present(Arc::new(Copy {
         owner: owner(secret),
@@ -183,3 +183,6 @@ fn owner(secret: &Secret) -> Owner {
     let managed = secret.managed_fields().iter().any(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER));
     if labelled && managed { Owner::Ours } else { Owner::Other }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,8 @@
 //! `status` subresource, which needs no right to change a spec.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject, ListParams, Patch};
@@ -22,19 +23,25 @@ const TOUCHED: &str = "istio-ca-gate.io/touched-at";
 const KINDS: [(&str, &str); 4] =
     [("apps", "ReplicaSet"), ("apps", "StatefulSet"), ("apps", "DaemonSet"), ("batch", "Job")];
 
+/// Owners in one answer.
+const PAGE: u32 = 250;
+
+/// How long a refusal to list them in all namespaces is taken for granted.
+const REFUSED_PAUSE: Duration = Duration::from_secs(600);
+
 /// The owners of one cluster's gated pods.
 pub struct Owners {
     client: Client,
     namespace: String,
     gated: Gated,
-    /// Until RBAC refused it.
-    everywhere: AtomicBool,
+    /// When RBAC last refused to list them in all namespaces.
+    refused: Mutex<Option<Instant>>,
 }
 
 impl Owners {
     /// Owners of pods that `gated` matches: in all namespaces where RBAC lets it, else in this one.
     pub fn new(client: Client, namespace: &str, gated: Gated) -> Self {
-        Self { client, namespace: namespace.to_owned(), gated, everywhere: AtomicBool::new(true) }
+        Self { client, namespace: namespace.to_owned(), gated, refused: Mutex::new(None) }
     }
 
     /// Whether any owner of gated pods lacks pods.
@@ -50,51 +57,61 @@ impl Owners {
         Ok(false)
     }
 
-    /// Touches every blocked owner, so that its controller tries again now. Returns how many.
+    /// Touches every blocked owner, so that its controller tries again now.
     ///
     /// # Errors
     /// The first failure, after the others were tried.
-    pub async fn touch_blocked(&self, now: Timestamp) -> Result<usize, Held> {
-        let mut touched = 0;
+    pub async fn touch_blocked(&self, now: Timestamp) -> Result<(), Held> {
         let mut failure = None;
         for (resource, kind) in kinds() {
             match self.blocked(&resource, kind).await {
                 Ok(owners) => {
                     for owner in owners {
-                        match self.touch(&resource, kind, &owner, now).await {
-                            Ok(()) => touched += 1,
-                            Err(held) => failure = failure.or(Some(held)),
-                        }
+                        failure = self.touch(&resource, kind, &owner, now).await.err().or(failure);
                     }
                 }
                 Err(held) => failure = failure.or(Some(held)),
             }
         }
-        failure.map_or(Ok(touched), Err)
+        failure.map_or(Ok(()), Err)
     }
 
     async fn blocked(&self, resource: &ApiResource, kind: &str) -> Result<Vec<DynamicObject>, Held> {
-        let doing = format!("list {kind}s");
-        // The API server's cache will do: what it misses now, the next pass sees.
-        let params = ListParams::default().match_any();
-        let list = |api: Api<DynamicObject>| {
-            let (doing, params) = (&doing, &params);
-            async move { call(doing, api.list(params)).await }
-        };
-        let here = || list(Api::namespaced_with(self.client.clone(), &self.namespace, resource));
-        let list = if self.everywhere.load(Ordering::Relaxed) {
-            match list(Api::all_with(self.client.clone(), resource)).await {
-                Err(Failed::Held(held)) if held.reason == Reason::KubernetesForbidden => {
-                    self.everywhere.store(false, Ordering::Relaxed);
-                    here().await
-                }
-                answered => answered,
+        let everywhere = Api::all_with(self.client.clone(), resource);
+        let here = Api::namespaced_with(self.client.clone(), &self.namespace, resource);
+        if !self.may_look_everywhere() {
+            return self.blocked_of(&here, kind).await;
+        }
+        match self.blocked_of(&everywhere, kind).await {
+            Err(held) if held.reason == Reason::KubernetesForbidden => {
+                *self.refused() = Some(Instant::now());
+                self.blocked_of(&here, kind).await
             }
-        } else {
-            here().await
-        };
-        let list = list.map_err(|error| error.into_held(&doing))?;
-        Ok(list.items.into_iter().filter(|owner| lacks_gated_pods(kind, &owner.data, &self.gated)).collect())
+            answered => answered,
+        }
+    }
+
+    /// Page by page, and of each page only what is blocked: a large cluster has thousands.
+    async fn blocked_of(&self, api: &Api<DynamicObject>, kind: &str) -> Result<Vec<DynamicObject>, Held> {
+        let doing = format!("list {kind}s");
+        let mut params = ListParams::default().limit(PAGE);
+        let mut blocked = Vec::new();
+        loop {
+            let page = call(&doing, api.list(&params)).await.map_err(|error| error.into_held(&doing))?;
+            blocked.extend(page.items.into_iter().filter(|owner| lacks_gated_pods(kind, &owner.data, &self.gated)));
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => return Ok(blocked),
+            }
+        }
+    }
+
+    fn may_look_everywhere(&self) -> bool {
+        self.refused().is_none_or(|refused| refused.elapsed() > REFUSED_PAUSE)
+    }
+
+    fn refused(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn touch(

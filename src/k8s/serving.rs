@@ -38,6 +38,20 @@ pub async fn adopt_or_create(client: Client, namespace: &str, name: &str) -> Res
     }
 }
 
+/// Whether the Secret still has this CA, or none. Where it has another, this replica's leaf is of no use any more.
+///
+/// # Errors
+/// The reason why it cannot be told.
+pub async fn is_current(client: &Client, namespace: &str, name: &str, certificate: &[u8]) -> Result<bool, Held> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let reading = format!("read Secret {namespace}/{name}");
+    match call(&reading, api.get(name)).await {
+        Ok(secret) => Ok(secret.data.is_some_and(|data| data.get(CERTIFICATE).is_some_and(|ca| ca.0 == certificate))),
+        Err(Failed::NotFound) => Ok(true),
+        Err(error) => Err(error.into_held(&reading)),
+    }
+}
+
 fn adopt(secret: &Secret, namespace: &str, name: &str) -> Result<ServingCa, Held> {
     let file = |key: &str| {
         let bytes = secret.data.as_ref().and_then(|data| data.get(key));

@@ -1,15 +1,31 @@
 //! Reads a request's body up to a cap, and drops some more, so that the refusal can arrive.
 
+use std::ops::Deref;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use http_body_util::BodyExt;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Largest AdmissionReview that is read. The API server's own objects end at 3 MiB, and a review has two.
 pub(super) const BODY_MAX: usize = 7 << 20;
 
 /// What is read and dropped of a larger body, so that the sender gets to read the answer.
 const DROP_MAX: usize = 16 << 20;
+
+/// A whole body. A large one keeps its place until it is dropped.
+pub(super) struct Whole {
+    read: Vec<u8>,
+    _place: Option<SemaphorePermit<'static>>,
+}
+
+impl Deref for Whole {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.read
+    }
+}
 
 /// Why there is no body.
 pub(super) enum Unread {
@@ -18,36 +34,40 @@ pub(super) enum Unread {
     Broken,
 }
 
+/// Bodies up to this are read without waiting for a place: nearly all that the API server sends.
+const SMALL: usize = 256 << 10;
+
+/// Larger bodies at a time. They and what is made of them have to fit into the memory limit of deploy/.
+static LARGE: Semaphore = Semaphore::const_new(4);
+
 /// The API server sends a body at once; the longest call takes 30 s in all.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The whole body.
-pub(super) async fn read(body: Body) -> Result<Bytes, Unread> {
+pub(super) async fn read(body: Body) -> Result<Whole, Unread> {
     tokio::time::timeout(BODY_TIMEOUT, collect(body)).await.unwrap_or(Err(Unread::TooSlow))
 }
 
-async fn collect(mut body: Body) -> Result<Bytes, Unread> {
-    let mut parts: Vec<Bytes> = Vec::new();
+async fn collect(mut body: Body) -> Result<Whole, Unread> {
+    let mut read = Vec::new();
     let mut size = 0_usize;
+    let mut place = None;
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
         size += data.len();
-        if size <= BODY_MAX {
-            parts.push(data);
-        } else {
-            parts.clear();
-        }
         if size > DROP_MAX {
             break;
         }
+        if size > BODY_MAX {
+            read = Vec::new();
+            continue;
+        }
+        if size > SMALL && place.is_none() {
+            // Never closed, so that there always is a place to be had.
+            place = LARGE.acquire().await.ok();
+            read.reserve_exact(BODY_MAX);
+        }
+        read.extend_from_slice(&data);
     }
-    if size > BODY_MAX {
-        return Err(Unread::TooLarge);
-    }
-    // A review mostly comes in one piece.
-    match parts.len() {
-        0 => Ok(Bytes::new()),
-        1 => Ok(parts.swap_remove(0)),
-        _ => Ok(parts.concat().into()),
-    }
+    if size > BODY_MAX { Err(Unread::TooLarge) } else { Ok(Whole { read, _place: place }) }
 }

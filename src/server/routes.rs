@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{self, Request as HttpRequest};
+use axum::middleware::map_response_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use http::{HeaderMap, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
@@ -19,9 +20,6 @@ use crate::plan::Role;
 use crate::readiness::Readiness;
 use crate::webhook::Webhook;
 use crate::webhook::review::{self, Request};
-
-/// A DNS subdomain's longest.
-const NAME_MAX: usize = 253;
 
 /// What the endpoints answer by.
 #[derive(Clone)]
@@ -36,21 +34,34 @@ pub struct State {
 
 /// All endpoints.
 pub fn admission(state: State) -> Router {
-    routes().route("/validate", post(validate)).with_state(state)
+    finished(Router::new().route("/validate", post(validate)), state)
 }
 
 /// All but the admission endpoints.
 pub fn admin(state: State) -> Router {
-    routes().with_state(state)
+    finished(Router::new(), state)
 }
 
-fn routes() -> Router<State> {
-    Router::new()
+fn finished(routes: Router<State>, state: State) -> Router {
+    routes
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(readyz))
         .route("/fingerprint", get(fingerprint))
         .fallback(|| async { refuse(StatusCode::NOT_FOUND, "no such path") })
         .method_not_allowed_fallback(|| async { refuse(StatusCode::METHOD_NOT_ALLOWED, "wrong method for this path") })
+        .layer(map_response_with_state(Arc::clone(&state.readiness), close_when_ending))
+        .with_state(state)
+}
+
+/// The API server keeps its connections open: it has to be told to go elsewhere.
+async fn close_when_ending(
+    extract::State(readiness): extract::State<Arc<Readiness>>,
+    mut response: Response,
+) -> Response {
+    if readiness.is_ending() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 async fn readyz(extract::State(state): extract::State<State>) -> Response {
@@ -83,13 +94,17 @@ async fn validate(extract::State(state): extract::State<State>, uri: Uri, reques
         }
         Err(Unread::Broken) => return refuse(StatusCode::BAD_REQUEST, "the body ended early"),
     };
-    let request = match Request::parse(&body) {
+    let parsed = Request::parse(&body);
+    // It is not kept while the request waits.
+    drop(body);
+    let request = match parsed {
         Ok(request) => request,
         Err(what) => return refuse(StatusCode::BAD_REQUEST, &what),
     };
     let decision = state.webhook.decide(&request, timeout(&uri)).await;
     log(&request, &decision, began.elapsed());
-    as_json(StatusCode::OK, &review::answer(&request.uid, &decision, &state.webhook.cluster))
+    let root = state.webhook.converger.look(|known| known.convergence.root.as_ref().map(|root| root.root));
+    as_json(StatusCode::OK, &review::answer(&request.uid, &decision, &state.webhook.cluster, root))
 }
 
 /// The budget of this very call, which the API server tells in the query.
@@ -99,11 +114,10 @@ fn timeout(uri: &Uri) -> Option<Duration> {
 }
 
 /// One line an admission. Pods that are not gated are none of the operator's business.
-fn log(request: &Request<'_>, decision: &Decision, took: Duration) {
+fn log(request: &Request, decision: &Decision, took: Duration) {
     let (owner, name) = request.described();
-    let owner = owner.as_deref().unwrap_or("-");
-    let (owner, name) = (short(owner), short(name));
-    let (uid, namespace) = (short(&request.uid), short(&request.namespace));
+    let owner = owner.unwrap_or("-");
+    let (uid, namespace) = (&request.uid, &request.namespace);
     let seconds = took.as_secs_f64();
     match decision {
         Decision::NotGated => tracing::debug!(uid, namespace, name, owner, seconds, "not gated"),
@@ -118,11 +132,6 @@ fn log(request: &Request<'_>, decision: &Decision, took: Duration) {
         }
         Decision::ReadLive | Decision::Consult => tracing::error!(uid, "answered without a decision"),
     }
-}
-
-/// Names as long as Kubernetes' own. What is longer is none, and must not fill the log.
-fn short(text: &str) -> &str {
-    &text[..text.floor_char_boundary(NAME_MAX)]
 }
 
 fn refuse(status: StatusCode, what: &str) -> Response {

@@ -10,6 +10,8 @@ use crate::ca::bundle::Bundle;
 use crate::plan::{self, Stored};
 use crate::reason::{Held, Reason, foreign_text};
 
+const UNREACHABLE_NEXT: &str = ": check the address, the network and TLS trust; it is tried again by itself";
+
 /// What a read found.
 pub(super) enum Read {
     /// A version, current or gone.
@@ -32,6 +34,13 @@ struct Record {
 struct RecordData {
     data: Option<Map<String, Value>>,
     metadata: Metadata,
+}
+
+/// What KV version 1 answers.
+#[derive(Deserialize)]
+struct Unversioned {
+    #[serde(rename = "data")]
+    _data: Map<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -79,14 +88,20 @@ pub(super) fn told(address: &str, reply: Reply) -> Result<Reply, Refused> {
     Err(Refused { held, retry_after, is_answer: false })
 }
 
-/// Of several addresses without an answer, the most telling, with the others named.
-pub(super) fn none_answered(mut silent: Vec<Refused>) -> Refused {
-    // One that is sealed is a Vault that is there: more telling than one that is not.
-    silent.sort_by_key(|refused| refused.held.reason != Reason::VaultSealed);
-    let retry_after = silent.iter().filter_map(|refused| refused.retry_after).max();
-    let reason = silent.first().map_or(Reason::VaultUnreachable, |refused| refused.held.reason);
-    let sentences: Vec<_> = silent.into_iter().map(|refused| refused.held.sentence).collect();
-    Refused { held: Held::new(reason, sentences.join("; and ")), retry_after, is_answer: false }
+/// Of several addresses without an answer, all, in the order of the configuration. One that is sealed
+/// gives the code: it is a Vault that is there.
+pub(super) fn none_answered(silent: Vec<Refused>) -> Refused {
+    let sealed = silent.iter().any(|refused| refused.held.reason == Reason::VaultSealed);
+    let reason = if sealed { Reason::VaultSealed } else { Reason::VaultUnreachable };
+    let last = silent.len().saturating_sub(1);
+    let mut sentence = String::new();
+    for (index, Refused { held, .. }) in silent.iter().enumerate() {
+        // The next step is the same for each: once is enough.
+        let text = if index < last { held.sentence.trim_end_matches(UNREACHABLE_NEXT) } else { &held.sentence };
+        sentence.push_str(if index == 0 { "" } else { "; and " });
+        sentence.push_str(text);
+    }
+    Held::new(reason, sentence).into()
 }
 
 /// The meaning of an answer to the read of the record.
@@ -100,7 +115,10 @@ pub(super) fn read(reply: &Reply, settings: &Settings, now: Timestamp) -> Result
             Ok(Record { data: RecordData { data: None, metadata } }) => {
                 Ok(Read::Stored(Stored::Deleted { version: metadata.version }))
             }
-            Err(_) => Err(mount_invalid(settings, "its answer has no version metadata").into()),
+            Err(_) if serde_json::from_slice::<Unversioned>(&reply.body).is_ok() => {
+                Err(mount_invalid(settings, "its answer has no version metadata").into())
+            }
+            Err(_) => Err(unreachable("Vault", "an answer that is not Vault's").into()),
         },
         404 => not_found(reply, settings),
         403 => Err(permission_denied(&format!(
@@ -199,20 +217,41 @@ pub(super) fn written(reply: &Reply, settings: &Settings) -> Write {
 #[derive(Deserialize)]
 struct Health {
     cluster_id: Option<String>,
+    sealed: bool,
 }
 
-/// Which Vault an answer of `sys/health` is from: its status tells only in which state.
-pub(super) fn cluster_id(reply: &Reply) -> Option<String> {
+/// What an address says of itself: its status tells only in which state it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Identity {
+    /// This Vault.
+    Cluster(String),
+    /// A Vault that does not say which: sealed or not initialised.
+    Silent,
+}
+
+/// Which Vault an answer of `sys/health` is from. `None`: it is not Vault's.
+pub(super) fn identity(reply: &Reply) -> Option<Identity> {
     let health: Health = serde_json::from_slice(&reply.body).ok()?;
-    health.cluster_id.filter(|id| !id.is_empty())
+    match health.cluster_id.filter(|id| !id.is_empty()) {
+        Some(id) => Some(Identity::Cluster(id)),
+        None => (health.sealed || reply.status == 501).then_some(Identity::Silent),
+    }
 }
 
-/// Holds if these are two Vaults, or none said which it is.
-pub(super) fn one_vault(answered: &[(&str, String)]) -> Result<(), Held> {
-    let Some((first, id)) = answered.first() else {
+/// Holds if these are two Vaults, or may be, or if none said which it is.
+pub(super) fn one_vault(answered: &[(&str, Identity)]) -> Result<(), Held> {
+    let Some((first, identity)) = answered.first() else {
         return Err(unreachable("Vault", "sys/health names no cluster_id"));
     };
-    match answered.iter().find(|(_, other)| other != id) {
+    if let Some((address, _)) = answered.iter().find(|(_, identity)| *identity == Identity::Silent) {
+        return Err(Held::new(
+            Reason::VaultSealed,
+            format!(
+                "{address} is sealed or not initialised, so that it may be another Vault with a root of its own: unseal it, or configure it no longer"
+            ),
+        ));
+    }
+    match answered.iter().find(|(_, other)| other != identity) {
         None => Ok(()),
         Some((second, _)) => Err(Held::new(
             Reason::VaultAmbiguous,
@@ -236,3 +275,6 @@ fn mount_invalid(settings: &Settings, what: &str) -> Held {
 fn permission_denied(sentence: &str) -> Held {
     Held::new(Reason::VaultPermissionDenied, sentence)
 }
+
+#[cfg(test)]
+mod tests;

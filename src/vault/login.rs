@@ -15,6 +15,9 @@ use crate::reason::{Held, Reason, foreign_text};
 /// Larger files are not service-account tokens.
 const JWT_MAX: u64 = 64 << 10;
 
+/// A year, in seconds: no lease is used for longer.
+const LEASE_MAX: u64 = 365 * 24 * 3600;
+
 /// A Vault token. Cannot be printed; wiped on drop.
 #[derive(Clone)]
 pub struct Token(Zeroizing<String>);
@@ -53,7 +56,7 @@ impl Session {
     /// The token, unless a third or less of its lease is left: then a new login is due.
     pub(super) fn token(&self) -> Option<Token> {
         // A lease of zero is a token without end.
-        let fresh = self.lease.is_zero() || self.began.elapsed() < self.lease * 2 / 3;
+        let fresh = self.lease.is_zero() || self.began.elapsed() < self.lease.mul_f64(2.0 / 3.0);
         fresh.then(|| self.token_now())
     }
 
@@ -127,7 +130,7 @@ pub(super) fn session(reply: &Reply, settings: &Settings) -> Result<Session, Ref
         || Held::new(Reason::VaultLoginDenied, "Vault's answer to the login has no token that can be used".to_owned());
     let answer: Answer = serde_json::from_slice(&reply.body).map_err(|_| odd())?;
     let token = Token::new(Zeroizing::new(answer.auth.client_token)).map_err(|_| odd())?;
-    Ok(Session { token, lease: Duration::from_secs(answer.auth.lease_duration), began: Instant::now() })
+    Ok(Session { token, lease: Duration::from_secs(answer.auth.lease_duration.min(LEASE_MAX)), began: Instant::now() })
 }
 
 /// Vault tells little about a refused login; this tells the rest.
@@ -157,3 +160,6 @@ fn denied(reply: &Reply, settings: &Settings) -> Held {
 fn no_mount(auth_mount: &str) -> String {
     format!("enable an auth method at auth/{auth_mount}, or set --vault-auth-mount")
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,6 @@
 //! no redirects (reqwest drops Authorization on a foreign host, but not `X-Vault-Token`), the status
 //! and `Retry-After` of refusals, and no copy of an answer in an error.
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,7 +12,7 @@ use rustify::errors::ClientError;
 use vaultrs::api::EndpointMiddleware;
 use zeroize::Zeroizing;
 
-use crate::reason::foreign_text;
+use crate::reason::innermost;
 
 /// Connecting may take so long, then the next address is tried.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -139,15 +138,4 @@ fn without_url(error: &reqwest::Error) -> String {
         return format!("{what} took too long");
     }
     innermost(error)
-}
-
-/// The cause at the bottom of an error's chain, which says most.
-fn innermost(error: &reqwest::Error) -> String {
-    let Some(mut bottom) = error.source() else {
-        return "the request failed".to_owned();
-    };
-    while let Some(source) = bottom.source() {
-        bottom = source;
-    }
-    foreign_text(&bottom.to_string())
 }

@@ -2,16 +2,32 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
+use crate::ca::Sha256;
 use crate::gate::{Ask, Decision};
-use crate::reason::{Held, Reason};
+use crate::reason::{Held, Reason, foreign_text};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
 
+/// A DNS subdomain's longest.
+const NAME_MAX: usize = 253;
+
+/// Longest uid that is echoed; the API server's have 36 characters.
+const UID_MAX: usize = 128;
+
+/// Most labels that are read. Kubernetes has no limit of its own but the size of an object; a review
+/// at the cap of its body could otherwise cost ten times its size in memory.
+const LABELS_MAX: usize = 1000;
+
+/// The wire's shape, with nothing decoded that is not read.
 #[derive(Deserialize)]
 struct Review<'a> {
     #[serde(borrow, rename = "apiVersion")]
@@ -19,35 +35,30 @@ struct Review<'a> {
     #[serde(borrow)]
     kind: Option<Cow<'a, str>>,
     #[serde(borrow)]
-    request: Option<Request<'a>>,
+    request: Option<Map<WireRequest<'a>>>,
 }
 
-/// A request, with nothing decoded that the gate does not read.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Request<'a> {
-    /// Echoed in the answer.
+struct WireRequest<'a> {
     #[serde(borrow)]
-    pub uid: Cow<'a, str>,
-    /// CREATE, UPDATE, DELETE, CONNECT.
+    uid: Cow<'a, str>,
     #[serde(borrow)]
-    pub operation: Cow<'a, str>,
-    /// For the log.
+    operation: Cow<'a, str>,
     #[serde(borrow, default)]
-    pub namespace: Cow<'a, str>,
-    /// Empty for a pod made from a template.
+    namespace: Cow<'a, str>,
     #[serde(borrow, default)]
-    pub name: Cow<'a, str>,
+    name: Cow<'a, str>,
     #[serde(borrow)]
-    resource: Resource<'a>,
+    resource: Map<Resource<'a>>,
     #[serde(borrow, default)]
     sub_resource: Cow<'a, str>,
-    #[serde(default)]
     dry_run: Option<bool>,
-    object: Option<Object>,
+    #[serde(borrow)]
+    object: Option<Map<Object<'a>>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 struct Resource<'a> {
     #[serde(borrow, default)]
     group: Cow<'a, str>,
@@ -55,73 +66,161 @@ struct Resource<'a> {
     resource: Cow<'a, str>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-struct Object {
-    #[serde(default)]
-    metadata: Metadata,
+#[derive(Deserialize)]
+struct Object<'a> {
+    #[serde(borrow)]
+    metadata: Option<Map<Metadata<'a>>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Metadata {
-    labels: Option<BTreeMap<String, String>>,
-    generate_name: String,
-    owner_references: Vec<OwnerReference>,
+struct Metadata<'a> {
+    labels: Option<Labels>,
+    #[serde(borrow)]
+    generate_name: Cow<'a, str>,
+    #[serde(borrow)]
+    owner_references: Vec<Map<OwnerReference<'a>>>,
 }
 
-#[derive(Debug, Deserialize)]
-struct OwnerReference {
-    kind: String,
-    name: String,
-    #[serde(default)]
+#[derive(Deserialize)]
+struct OwnerReference<'a> {
+    #[serde(borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    name: Cow<'a, str>,
     controller: Option<bool>,
 }
 
-static NO_LABELS: BTreeMap<String, String> = BTreeMap::new();
+/// A JSON object. serde's structs would take an array, too.
+struct Map<T>(T);
 
-impl<'a> Request<'a> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Map<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+
+        deserializer.deserialize_map(Fields(PhantomData)).map(Self)
+    }
+}
+
+/// A bounded number of labels.
+struct Labels(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Labels {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pairs;
+
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = BTreeMap<String, String>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "at most {LABELS_MAX} labels")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut labels = BTreeMap::new();
+                while let Some((key, value)) = map.next_entry()? {
+                    if labels.len() == LABELS_MAX {
+                        return Err(serde::de::Error::invalid_length(LABELS_MAX + 1, &self));
+                    }
+                    labels.insert(key, value);
+                }
+                Ok(labels)
+            }
+        }
+
+        deserializer.deserialize_map(Pairs).map(Self)
+    }
+}
+
+/// A request, as far as it is of use here. Holds nothing of the body, which may be large, while it waits.
+#[derive(Debug)]
+pub struct Request {
+    /// Echoed in the answer.
+    pub uid: String,
+    /// For the log.
+    pub namespace: String,
+    /// For the log; of a pod made from a template, what its name is made from.
+    name: String,
+    /// For the log: kind and name of its controller.
+    controller: Option<String>,
+    is_pod: bool,
+    is_create: bool,
+    dry_run: bool,
+    labels: BTreeMap<String, String>,
+}
+
+impl Request {
     /// Parses a body.
     ///
     /// # Errors
     /// In words that say what is wrong, for the caller of a malformed request.
-    pub fn parse(body: &'a [u8]) -> Result<Self, String> {
-        let review: Review<'a> =
-            serde_json::from_slice(body).map_err(|error| format!("the body is not an AdmissionReview: {error}"))?;
+    pub fn parse(body: &[u8]) -> Result<Self, String> {
+        let Map(review): Map<Review<'_>> = serde_json::from_slice(body)
+            // serde repeats what it did not expect, at any length.
+            .map_err(|error| format!("the body is not an AdmissionReview: {}", foreign_text(&error.to_string())))?;
         if review.kind.as_deref() != Some(KIND) {
             return Err(format!("kind is not {KIND}"));
         }
         if review.api_version.as_deref() != Some(API_VERSION) {
             return Err(format!("apiVersion is not {API_VERSION}"));
         }
-        let request = review.request.ok_or("it has no request")?;
-        if request.uid.is_empty() {
-            return Err("request.uid is empty".to_owned());
+        let Map(request) = review.request.ok_or("it has no request")?;
+        if request.uid.is_empty() || request.uid.len() > UID_MAX {
+            return Err(format!("request.uid is empty or longer than {UID_MAX} bytes"));
         }
-        Ok(request)
+        Ok(Self::from(request))
     }
 
     /// What the gate reads of it.
     pub fn ask(&self) -> Ask<'_> {
-        let object = self.object.as_ref();
-        Ask {
-            is_pod: self.resource.group.is_empty() && self.resource.resource == "pods" && self.sub_resource.is_empty(),
-            is_create: self.operation == "CREATE",
-            dry_run: self.dry_run.unwrap_or(false),
-            labels: object.and_then(|object| object.metadata.labels.as_ref()).unwrap_or(&NO_LABELS),
-        }
+        Ask { is_pod: self.is_pod, is_create: self.is_create, dry_run: self.dry_run, labels: &self.labels }
     }
 
     /// Whose pod it is, for the log: its controller, and its name or what its name is made from.
-    pub fn described(&self) -> (Option<String>, &str) {
-        let Some(Object { metadata }) = &self.object else { return (None, &self.name) };
-        let controller = metadata.owner_references.iter().find(|owner| owner.controller == Some(true));
-        let name = if self.name.is_empty() { metadata.generate_name.as_str() } else { &self.name };
-        (controller.map(|owner| format!("{}/{}", owner.kind, owner.name)), name)
+    pub fn described(&self) -> (Option<&str>, &str) {
+        (self.controller.as_deref(), &self.name)
     }
 }
 
-/// The AdmissionReview that answers a request. HTTP 200 for every decision.
-pub fn answer(uid: &str, decision: &Decision, cluster: &str) -> Value {
+impl From<WireRequest<'_>> for Request {
+    fn from(wire: WireRequest<'_>) -> Self {
+        let metadata = wire.object.and_then(|Map(object)| object.metadata).map(|Map(metadata)| metadata);
+        let Metadata { labels, generate_name, owner_references } = metadata.unwrap_or_default();
+        let name = if wire.name.is_empty() { generate_name } else { wire.name };
+        let controller = owner_references.iter().find(|Map(owner)| owner.controller == Some(true));
+        let Map(Resource { group, resource }) = wire.resource;
+        Self {
+            uid: wire.uid.into_owned(),
+            namespace: short(&wire.namespace),
+            name: short(&name),
+            controller: controller.map(|Map(owner)| format!("{}/{}", short(&owner.kind), short(&owner.name))),
+            is_pod: group.is_empty() && resource == "pods" && wire.sub_resource.is_empty(),
+            is_create: wire.operation == "CREATE",
+            dry_run: wire.dry_run.unwrap_or(false),
+            labels: labels.map(|Labels(labels)| labels).unwrap_or_default(),
+        }
+    }
+}
+
+/// A name as long as Kubernetes' own. What is longer is none, and must not fill the log.
+fn short(text: &str) -> String {
+    text[..text.floor_char_boundary(NAME_MAX)].to_owned()
+}
+
+/// The AdmissionReview that answers a request. HTTP 200 for every decision. `root` is Vault's, where it is known.
+pub fn answer(uid: &str, decision: &Decision, cluster: &str, root: Option<Sha256>) -> Value {
     let response = match decision {
         Decision::NotGated => json!({ "uid": uid, "allowed": true }),
         Decision::Open { root, .. } => json!({
@@ -134,22 +233,26 @@ pub fn answer(uid: &str, decision: &Decision, cluster: &str) -> Value {
             "warnings": [format!("istio-ca-gate: {}: allowed with the root last verified at {}", held.reason, last.at.strftime("%Y-%m-%dT%H:%M:%SZ"))],
             "auditAnnotations": { "reason": held.reason.as_str(), "root-sha256": last.root.to_string() },
         }),
-        Decision::Deny(held) => denial(uid, held, cluster),
+        Decision::Deny(held) => denial(uid, held, cluster, root),
         // The caller decides before it answers.
         Decision::ReadLive | Decision::Consult => {
-            denial(uid, &Held::new(Reason::Converging, "not decided yet; the pod is retried by itself"), cluster)
+            denial(uid, &Held::new(Reason::Converging, "not decided yet; the pod is retried by itself"), cluster, root)
         }
     };
     json!({ "apiVersion": API_VERSION, "kind": KIND, "response": response })
 }
 
-fn denial(uid: &str, held: &Held, cluster: &str) -> Value {
+fn denial(uid: &str, held: &Held, cluster: &str, root: Option<Sha256>) -> Value {
     let (reason, message) = (held.reason.as_str(), held.message(cluster));
     // With 429 the ReplicaSet controller's client retries in place, once a second.
     let soon = held.reason == Reason::Converging;
     let mut details = json!({ "causes": [{ "reason": reason, "message": message }] });
     if soon {
         details["retryAfterSeconds"] = json!(1);
+    }
+    let mut audit = json!({ "reason": reason });
+    if let Some(root) = root {
+        audit["root-sha256"] = json!(root.to_string());
     }
     json!({
         "uid": uid,
@@ -161,6 +264,9 @@ fn denial(uid: &str, held: &Held, cluster: &str) -> Value {
             "message": message,
             "details": details,
         },
-        "auditAnnotations": { "reason": reason },
+        "auditAnnotations": audit,
     })
 }
+
+#[cfg(test)]
+mod tests;

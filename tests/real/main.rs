@@ -8,6 +8,7 @@
 mod adversity;
 mod cacerts;
 mod gate;
+mod lossy;
 mod race;
 mod restart;
 mod story;

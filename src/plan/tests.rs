@@ -1,0 +1,389 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::ca::check::At;
+use crate::ca::fixtures::{NOW, YEARS, at, now};
+use crate::samples::{
+    BOTH, FOREIGN_KEY, R1, R1_OTHER_BYTES, R1_OTHER_CA, R2, UNSOUND, VERSION, assert_fit_for_users, every_combination,
+    external_secrets, names, pin, present, published, stored as in_vault,
+};
+
+const ROLES: [Role; 2] = [Role::Bootstrap, Role::Sync];
+const CHANGES: [OnRootChange; 2] = [OnRootChange::Halt, OnRootChange::Replace];
+const EXPIRED: Flaw = Flaw::Expired(At { file: "root-cert.pem", position: 1 }, Timestamp::UNIX_EPOCH);
+
+const DELETED: Stored = Stored::Deleted { version: 2 };
+
+fn unsound(flaw: Flaw) -> Stored {
+    Stored::Unsound { version: 2, flaw }
+}
+
+fn owners() -> [Owner; 3] {
+    [Owner::Ours, external_secrets(), Owner::Other]
+}
+
+fn every_stored() -> Vec<Stored> {
+    vec![Stored::Absent, DELETED, unsound(UNSOUND), unsound(EXPIRED), in_vault(&R1), in_vault(&R2), in_vault(&BOTH)]
+}
+
+fn every_published() -> Vec<Published> {
+    let sound = [&R1, &R1_OTHER_BYTES, &R1_OTHER_CA, &R2, &BOTH].map(|sound| Ok(Arc::clone(sound)));
+    let verdicts: Vec<_> = sound.into_iter().chain([Err(UNSOUND), Err(FOREIGN_KEY)]).collect();
+    let copies = owners().into_iter().flat_map(|owner| {
+        let copy = move |verdict: &Result<_, _>| present(owner.clone(), verdict.clone());
+        verdicts.iter().map(copy).collect::<Vec<_>>()
+    });
+    [Published::Absent].into_iter().chain(copies).collect()
+}
+
+fn every_pin() -> [Option<Pin>; 3] {
+    [None, Some(pin(R1.root)), Some(pin(R2.root))]
+}
+
+/// A step as one line.
+fn told(step: &Step) -> String {
+    match step {
+        Step::Bootstrap => "bootstrap".to_owned(),
+        Step::Publish { version, .. } => format!("publish version {version}"),
+        Step::ForceSync { external_secret, held } => {
+            format!("sync {}, hold {}", external_secret.as_deref().unwrap_or("-"), held.reason)
+        }
+        Step::Open { version, other_bytes: false, .. } => format!("open at version {version}"),
+        Step::Open { version, other_bytes: true, .. } => format!("open at version {version} in other bytes"),
+        Step::Hold(held) => format!("hold {}", held.reason),
+    }
+}
+
+fn step_of(
+    role: Role,
+    on_root_change: OnRootChange,
+    stored: &Stored,
+    published: &Published,
+    pin: Option<&Pin>,
+) -> Step {
+    Situation { role, on_root_change, stored, published, pin, names: &names() }.step()
+}
+
+/// The step in both roles and with both answers to another root, which must be the same.
+fn in_any_role(stored: &Stored, published: &Published, pin: Option<&Pin>) -> String {
+    let steps: BTreeSet<String> = ROLES
+        .into_iter()
+        .flat_map(|role| CHANGES.map(|change| told(&step_of(role, change, stored, published, pin))))
+        .collect();
+    assert_eq!(steps.len(), 1, "{stored:?} {published:?} {pin:?}: {steps:?}");
+    steps.into_iter().next().unwrap()
+}
+
+/// The step in both roles, which must be the same.
+fn in_both_roles(change: OnRootChange, stored: &Stored, published: &Published, pin: Option<&Pin>) -> String {
+    let [bootstrap, sync] = ROLES.map(|role| told(&step_of(role, change, stored, published, pin)));
+    assert_eq!(bootstrap, sync, "{stored:?} {published:?} {pin:?}");
+    sync
+}
+
+// The rows of the convergence table, in their order.
+
+#[test]
+fn a_root_that_vault_has_lost_is_never_made_again() {
+    for published in every_published() {
+        for pin in every_pin().iter().flatten() {
+            assert_eq!(in_any_role(&Stored::Absent, &published, Some(pin)), "hold RootDeleted", "{published:?}");
+        }
+    }
+}
+
+#[test]
+fn bootstrap_makes_a_root_where_there_is_none_at_all() {
+    for change in CHANGES {
+        let step = step_of(Role::Bootstrap, change, &Stored::Absent, &Published::Absent, None);
+        assert_eq!(told(&step), "bootstrap");
+    }
+}
+
+#[test]
+fn bootstrap_makes_no_root_beside_a_cacerts_that_vault_does_not_know() {
+    for published in every_published().into_iter().skip(1) {
+        for change in CHANGES {
+            let step = step_of(Role::Bootstrap, change, &Stored::Absent, &published, None);
+            assert_eq!(told(&step), "hold CacertsUnknown", "{published:?}");
+        }
+    }
+}
+
+#[test]
+fn sync_waits_for_a_root_and_makes_none() {
+    for published in every_published() {
+        for change in CHANGES {
+            let step = step_of(Role::Sync, change, &Stored::Absent, &published, None);
+            assert_eq!(told(&step), "hold RootMissing", "{published:?}");
+        }
+    }
+}
+
+#[test]
+fn a_deleted_root_holds_in_either_role() {
+    for published in every_published() {
+        for pin in every_pin() {
+            assert_eq!(in_any_role(&DELETED, &published, pin.as_ref()), "hold RootDeleted");
+        }
+    }
+}
+
+#[test]
+fn a_root_that_fails_the_strict_check_holds() {
+    for published in every_published() {
+        for pin in every_pin() {
+            assert_eq!(in_any_role(&unsound(UNSOUND), &published, pin.as_ref()), "hold RootInvalid");
+            assert_eq!(in_any_role(&unsound(EXPIRED), &published, pin.as_ref()), "hold RootExpired");
+        }
+    }
+}
+
+#[test]
+fn a_root_other_than_the_pinned_one_holds_whatever_is_published() {
+    let pin = pin(R2.root);
+    for published in every_published() {
+        assert_eq!(in_both_roles(OnRootChange::Halt, &in_vault(&R1), &published, Some(&pin)), "hold RootChanged");
+    }
+}
+
+#[test]
+fn replace_goes_on_as_if_there_were_no_pin() {
+    let (pin, stored) = (pin(R2.root), in_vault(&R1));
+    for published in every_published() {
+        let pinned = in_both_roles(OnRootChange::Replace, &stored, &published, Some(&pin));
+        assert_eq!(pinned, in_both_roles(OnRootChange::Replace, &stored, &published, None), "{published:?}");
+    }
+}
+
+#[test]
+fn a_pinned_root_among_several_in_vault_does_not_hold() {
+    for pinned in [R1.root, R2.root] {
+        let pin = pin(pinned);
+        assert_eq!(in_any_role(&in_vault(&BOTH), &Published::Absent, Some(&pin)), "publish version 3");
+    }
+}
+
+#[test]
+fn an_absent_cacerts_is_published() {
+    for root in [&R1, &R1_OTHER_CA, &BOTH] {
+        for pin in [None, Some(pin(R1.root))] {
+            assert_eq!(in_any_role(&in_vault(root), &Published::Absent, pin.as_ref()), "publish version 3");
+        }
+    }
+}
+
+#[test]
+fn what_external_secrets_manages_opens_if_it_has_the_same_roots() {
+    for sound in [&R1, &R1_OTHER_BYTES, &R1_OTHER_CA] {
+        let step = in_any_role(&in_vault(&R1), &published(external_secrets(), sound), None);
+        assert_eq!(step, "open at version 3");
+    }
+}
+
+#[test]
+fn what_external_secrets_manages_is_otherwise_synced_and_never_written() {
+    for verdict in [Ok(Arc::clone(&R2)), Ok(Arc::clone(&BOTH)), Err(UNSOUND), Err(FOREIGN_KEY)] {
+        let step = |owner| in_any_role(&in_vault(&R1), &present(owner, verdict.clone()), None);
+        assert_eq!(step(external_secrets()), "sync cacerts, hold CacertsManagedElsewhere");
+        assert_eq!(step(Owner::ExternalSecrets(None)), "sync -, hold CacertsManagedElsewhere");
+    }
+}
+
+#[test]
+fn ours_with_the_same_certificates_opens() {
+    let step = |sound| in_any_role(&in_vault(&R1), &published(Owner::Ours, sound), None);
+    assert_eq!(step(&R1), "open at version 3");
+    assert_eq!(step(&R1_OTHER_BYTES), "open at version 3 in other bytes");
+}
+
+#[test]
+fn ours_otherwise_is_mended_and_follows_vault() {
+    for verdict in [Ok(&R1_OTHER_CA), Ok(&R2), Ok(&BOTH), Err(UNSOUND), Err(EXPIRED)] {
+        let published = present(Owner::Ours, verdict.map(|sound| Arc::clone(sound)));
+        assert_eq!(in_any_role(&in_vault(&R1), &published, None), "publish version 3", "{published:?}");
+    }
+}
+
+#[test]
+fn ours_with_a_foreign_key_is_not_written_for_ever() {
+    let published = present(Owner::Ours, Err(FOREIGN_KEY));
+    assert_eq!(in_any_role(&in_vault(&R1), &published, None), "hold CacertsInvalid");
+}
+
+#[test]
+fn what_is_not_ours_and_not_sound_holds() {
+    for flaw in [UNSOUND, EXPIRED, FOREIGN_KEY] {
+        let published = present(Owner::Other, Err(flaw));
+        assert_eq!(in_any_role(&in_vault(&R1), &published, None), "hold CacertsInvalid");
+    }
+}
+
+#[test]
+fn what_is_not_ours_opens_with_any_signing_ca_under_the_same_roots() {
+    for sound in [&R1, &R1_OTHER_BYTES, &R1_OTHER_CA] {
+        let step = in_any_role(&in_vault(&R1), &published(Owner::Other, sound), None);
+        assert_eq!(step, "open at version 3");
+    }
+}
+
+#[test]
+fn what_is_not_ours_is_left_alone_with_other_roots_unless_told_to_replace() {
+    for sound in [&R2, &BOTH] {
+        let published = published(Owner::Other, sound);
+        let step = |change| in_both_roles(change, &in_vault(&R1), &published, None);
+        assert_eq!(step(OnRootChange::Halt), "hold RootChanged");
+        assert_eq!(step(OnRootChange::Replace), "publish version 3");
+    }
+}
+
+/// Every combination of everything that a step is decided on.
+fn in_every_situation(mut look: impl FnMut(Situation<'_>, Step)) -> usize {
+    let (names, stored, published, pins) = (names(), every_stored(), every_published(), every_pin());
+    every_combination(|pick| {
+        let situation = Situation {
+            role: *pick.of(&ROLES),
+            on_root_change: *pick.of(&CHANGES),
+            stored: pick.of(&stored),
+            published: pick.of(&published),
+            pin: pick.of(&pins).as_ref(),
+            names: &names,
+        };
+        look(situation, situation.step());
+    })
+}
+
+#[test]
+fn no_situation_leads_to_a_second_root_or_a_split_mesh() {
+    let mut reasons = BTreeSet::new();
+    let count = in_every_situation(|on, step| {
+        let is_lost =
+            matches!(on.stored, Stored::Deleted { .. }) || matches!(on.stored, Stored::Absent) && on.pin.is_some();
+        let halt = on.on_root_change == OnRootChange::Halt;
+        let sound_stored = match on.stored {
+            Stored::Sound { sound, .. } => Some(sound),
+            _ => None,
+        };
+        // With halt, nothing is written or opened that the pin speaks against.
+        let pin_allows = |stored: &Sound| !halt || on.pin.is_none_or(|pin| stored.roots().contains(&pin.root));
+        match &step {
+            Step::Bootstrap => {
+                assert_eq!(on.role, Role::Bootstrap);
+                assert!(
+                    matches!((on.stored, on.published, on.pin), (Stored::Absent, Published::Absent, None)),
+                    "{on:?}"
+                );
+            }
+            Step::Publish { version, sound } => {
+                assert!(
+                    Arc::ptr_eq(sound, sound_stored.unwrap()) && *version == VERSION && pin_allows(sound),
+                    "{on:?}"
+                );
+                if let Published::Present(copy) = on.published {
+                    let may_be_written = match copy.owner {
+                        Owner::Ours => true,
+                        Owner::Other => !halt && copy.verdict.is_ok(),
+                        Owner::ExternalSecrets(_) => false,
+                    };
+                    assert!(may_be_written, "{on:?}");
+                }
+            }
+            Step::ForceSync { .. } => {
+                let Published::Present(copy) = on.published else { panic!("{on:?}") };
+                assert_eq!(copy.owner, external_secrets());
+                assert!(pin_allows(sound_stored.unwrap()), "{on:?}");
+            }
+            Step::Open { version, stored, published, other_bytes } => {
+                let Published::Present(copy) = on.published else { panic!("{on:?}") };
+                assert!(Arc::ptr_eq(stored, sound_stored.unwrap()) && *version == VERSION, "{on:?}");
+                assert!(Arc::ptr_eq(published, copy.verdict.as_ref().unwrap()), "{on:?}");
+                assert!(stored.same_roots(published) && pin_allows(stored), "{on:?}");
+                assert!(copy.owner != Owner::Ours || stored.same_ca(published), "{on:?}");
+                assert_eq!(*other_bytes, copy.owner == Owner::Ours && !stored.same_bytes(published), "{on:?}");
+            }
+            Step::Hold(_) => {}
+        }
+        if let Step::Hold(held) | Step::ForceSync { held, .. } = &step {
+            assert_eq!(held.reason == Reason::RootDeleted, is_lost, "{on:?}");
+            reasons.insert(held.reason);
+        } else {
+            assert!(!is_lost, "{on:?}: {step:?}");
+        }
+    });
+    assert_eq!(count, 2 * 2 * 7 * (1 + 3 * 7) * 3);
+    let here = [
+        Reason::RootMissing,
+        Reason::RootDeleted,
+        Reason::RootInvalid,
+        Reason::RootExpired,
+        Reason::RootChanged,
+        Reason::CacertsUnknown,
+        Reason::CacertsManagedElsewhere,
+        Reason::CacertsInvalid,
+    ];
+    assert_eq!(reasons, BTreeSet::from(here));
+}
+
+fn next_step(reason: Reason) -> &'static [&'static str] {
+    match reason {
+        Reason::RootMissing => &["start istiod in the bootstrap cluster"],
+        Reason::RootDeleted => &["restore Vault's data", "bring it back with `vault kv undelete` or from a backup"],
+        Reason::RootInvalid | Reason::RootExpired => &["write a sound CA as a new version"],
+        Reason::RootChanged => {
+            &["accept it with --on-root-change replace", "accept the new one with --on-root-change replace"]
+        }
+        Reason::CacertsUnknown => &["into Vault with `", "delete the Secret to have a new root made"],
+        Reason::CacertsManagedElsewhere => &["look at its ExternalSecret's conditions"],
+        Reason::CacertsInvalid => &["mend it, or delete it"],
+        other => panic!("{other} is not decided here"),
+    }
+}
+
+#[test]
+fn every_hold_is_one_constant_sentence_with_a_next_step_and_no_key() {
+    let mut seen = BTreeSet::new();
+    in_every_situation(|on, step| {
+        let (Step::Hold(held) | Step::ForceSync { held, .. }) = step else { return };
+        let (Step::Hold(again) | Step::ForceSync { held: again, .. }) = on.step() else { panic!("{on:?}") };
+        assert_eq!(held, again);
+        seen.insert((held.reason, held.sentence));
+    });
+    for (reason, sentence) in seen {
+        let message = Held::new(reason, sentence).message("nas");
+        assert_fit_for_users(&message);
+        assert!(message.starts_with(&format!("{reason}: cluster nas: ")), "{message}");
+        assert!(next_step(reason).iter().any(|next| message.contains(next)), "{message}");
+    }
+}
+
+#[test]
+fn a_changed_root_is_told_with_both_fingerprints() {
+    let (pin, foreign) = (pin(R2.root), published(Owner::Other, &R2));
+    for (published, pin) in [(&Published::Absent, Some(&pin)), (&foreign, None)] {
+        let Step::Hold(held) = step_of(Role::Sync, OnRootChange::Halt, &in_vault(&R1), published, pin) else {
+            panic!("not held");
+        };
+        assert!(held.sentence.contains(&R1.root.to_string()) && held.sentence.contains(&R2.root.to_string()));
+    }
+}
+
+#[test]
+fn what_vault_holds_is_checked_at_the_time_of_reading() {
+    let bundle = || Ok(Bundle::clone(&R1.bundle));
+    let Stored::Sound { version: 7, sound } = stored(7, bundle(), now()) else { panic!("not sound") };
+    assert_eq!(sound.root, R1.root);
+    let Stored::Unsound { version: 7, flaw } = stored(7, bundle(), at(NOW + 2 * YEARS)) else { panic!("not expired") };
+    assert!(flaw.is_expired());
+    let Stored::Unsound { version: 7, flaw } = stored(7, Err(Flaw::Missing("key.pem")), now()) else {
+        panic!("not missing");
+    };
+    assert_eq!(flaw, Flaw::Missing("key.pem"));
+}
+
+#[test]
+fn a_root_that_is_not_valid_yet_is_invalid_and_not_expired() {
+    let early = stored(2, Ok(Bundle::clone(&R1.bundle)), at(NOW - 24 * 3600));
+    assert_eq!(in_any_role(&early, &Published::Absent, None), "hold RootInvalid");
+}

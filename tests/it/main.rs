@@ -1,0 +1,22 @@
+//! The service in this process, against stand-ins that can lie, lose an answer or cut it.
+
+#![allow(unreachable_pub, reason = "a test binary has no API")]
+
+mod bodies;
+mod certificates;
+mod converging;
+mod gate;
+mod kubernetes;
+mod memory;
+mod product;
+mod quiet;
+mod reviews;
+mod server;
+mod stand_in;
+mod usage;
+mod vault;
+mod vault_addresses;
+mod vault_login;
+mod vault_read;
+mod vault_transport;
+mod vault_write;

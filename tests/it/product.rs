@@ -1,0 +1,120 @@
+//! The built program as a process, between a stand-in for Vault and one for the API server.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::ByteString;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use testbed::{Port, Process, Program};
+
+use crate::kubernetes::{Kubernetes, SECRETS};
+use crate::stand_in::StandIn;
+use crate::vault::{self, JWT};
+
+/// Longest wait for anything that it does by itself; a key takes it seconds.
+pub const SOON: Duration = Duration::from_secs(60);
+
+/// Its bearer token for the API server.
+pub const KUBERNETES_TOKEN: &str = "eyJhbGciOiJFUzI1NiJ9.eyJhcGkiOiJzZXJ2ZXIifQ.ZXM";
+
+pub fn binary() -> PathBuf {
+    env!("CARGO_BIN_EXE_istio-ca-gate").into()
+}
+
+pub struct Product {
+    pub process: Process,
+    pub kubernetes: Kubernetes,
+    pub vault: StandIn,
+    http: Port,
+    https: Port,
+    _folder: TempDir,
+}
+
+impl Product {
+    /// Starts it against these, and waits until it is ready.
+    pub async fn start(kubernetes: Kubernetes, vault: StandIn, flags: &[&str]) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).map(|()| path)
+        };
+        let (http, https) = (Port::reserve()?, Port::reserve()?);
+        let process = Program::new(binary())
+            .args(["serve", "--dns-name", "127.0.0.1", "--shutdown-delay", "0s", "--log-format", "json"])
+            .args(["--listen", &format!("127.0.0.1:{}", https.number())])
+            .args(["--admin-listen", &format!("127.0.0.1:{}", http.number())])
+            .args(flags)
+            .env("VAULT_ADDR", vault.url())
+            .env("GATE_VAULT_JWT_FILE", file("token", JWT)?)
+            .env("KUBECONFIG", file("kubeconfig", &kubeconfig(&kubernetes.server.url()))?)
+            .spawn(folder.path().join("log"))?;
+        let product = Self { process, kubernetes, vault, http, https, _folder: folder };
+        product.process.until("readiness", SOON, || product.get("readyz")).await?;
+        Ok(product)
+    }
+
+    /// A client that trusts its serving CA.
+    pub fn client(&self) -> Result<reqwest::Client> {
+        let secret = self.kubernetes.get(SECRETS, "istio-ca-gate-tls").context("no serving CA")?;
+        let ca: ByteString = serde_json::from_value(secret["data"]["ca.crt"].clone())?;
+        let ca = reqwest::Certificate::from_pem(&ca.0)?;
+        Ok(reqwest::Client::builder().tls_certs_only([ca]).no_proxy().timeout(SOON).build()?)
+    }
+
+    /// The text at a path of its HTTP endpoints, if it is a 200.
+    pub async fn get(&self, path: &str) -> Result<String> {
+        let url = format!("http://127.0.0.1:{}/{path}", self.http.number());
+        let answer = reqwest::Client::builder().no_proxy().build()?.get(url).send().await?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        ensure!(status == 200, "{status}: {text}");
+        Ok(text)
+    }
+
+    /// Posts a body to `/validate`.
+    pub async fn post(&self, client: &reqwest::Client, body: reqwest::Body) -> Result<(u16, String)> {
+        let url = format!("https://127.0.0.1:{}/validate?timeout=10s", self.https.number());
+        let answer = client.post(url).body(body).send().await?;
+        Ok((answer.status().as_u16(), answer.text().await?))
+    }
+
+    /// Waits until a review of this pod is allowed.
+    pub async fn allows(&self, review: &Value) -> Result<()> {
+        let client = self.client()?;
+        let probe = || async {
+            let (_, text) = self.post(&client, review.to_string().into()).await?;
+            ensure!(text.contains("\"allowed\":true"), "{text}");
+            Ok(())
+        };
+        self.process.until("the review to be allowed", SOON, probe).await
+    }
+
+    /// Its largest resident memory so far, in bytes.
+    pub fn peak(&self) -> Result<usize> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<usize>()? << 10)
+    }
+
+    pub async fn connect(&self) -> Result<tokio::net::TcpStream> {
+        Ok(tokio::net::TcpStream::connect(("127.0.0.1", self.https.number())).await?)
+    }
+}
+
+/// An empty Vault, and a cluster with nothing in it.
+pub async fn world() -> Result<(Kubernetes, StandIn)> {
+    Ok((Kubernetes::start().await?, vault::start().await?))
+}
+
+pub fn kubeconfig(server: &str) -> String {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{ "name": "c", "cluster": { "server": server } }],
+        "users": [{ "name": "u", "user": { "token": KUBERNETES_TOKEN } }],
+        "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "u" } }],
+        "current-context": "c",
+    })
+    .to_string()
+}

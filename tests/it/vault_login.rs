@@ -1,0 +1,189 @@
+//! Logins: as few as needed, anew in time, and refusals that say what to do.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use istio_ca_gate::reason::Reason;
+use istio_ca_gate::vault::Token;
+use serde_json::json;
+use testbed::eventually;
+use zeroize::Zeroizing;
+
+use crate::stand_in::Answer;
+use crate::vault::{self, HEALTH, JWT, LOGIN, PREFLIGHT, READ, WRITE, client_but, errors, granted, pair, token};
+
+#[tokio::test]
+async fn one_login_serves_many_reads() -> Result<()> {
+    let (server, mut client) = pair().await?;
+    for _ in 0..20 {
+        client.absent().await?;
+    }
+    ensure!(server.count(LOGIN) == 1 && server.count(READ) == 20);
+    ensure!(server.of(READ).iter().all(|read| read.token() == token(1)));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_new_login_is_due_after_two_thirds_of_the_lease() -> Result<()> {
+    let (server, mut client) = pair().await?;
+    server.once(LOGIN, granted("short", 2));
+    let began = Instant::now();
+    let client = tokio::sync::Mutex::new(&mut client);
+    eventually("a second login", Duration::from_secs(10), || async {
+        client.lock().await.absent().await?;
+        ensure!(server.count(LOGIN) == 2, "{} logins", server.count(LOGIN));
+        Ok(())
+    })
+    .await?;
+    let after = began.elapsed();
+    ensure!(after >= Duration::from_millis(1333), "{after:?}");
+    let reads = server.of(READ);
+    let (last, before) = reads.split_last().context("no reads")?;
+    ensure!(last.token() == token(1));
+    ensure!(before.len() > 1 && before.iter().all(|read| read.token() == "short"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_lease_of_zero_is_a_token_without_end() -> Result<()> {
+    kept(0).await
+}
+
+#[tokio::test]
+async fn a_lease_of_any_length_is_kept() -> Result<()> {
+    kept(u64::MAX).await
+}
+
+async fn kept(lease: u64) -> Result<()> {
+    let (server, mut client) = pair().await?;
+    server.once(LOGIN, granted("kept", lease));
+    client.absent().await?;
+    client.absent().await?;
+    ensure!(server.count(LOGIN) == 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_given_token_is_used_in_place_of_a_login() -> Result<()> {
+    let server = vault::start().await?;
+    let given = Token::new(Zeroizing::new("hvs.given".to_owned())).map_err(anyhow::Error::msg)?;
+    let mut client = client_but(&[&server.url()], |settings| settings.token = Some(given))?;
+    std::fs::remove_file(&client.jwt_file)?;
+    client.absent().await?;
+    server.always(READ, errors(403, &["permission denied"]));
+    ensure!(client.refused().await?.0 == Reason::VaultPermissionDenied);
+    // Another login would give no other token: it is not tried.
+    ensure!(server.lines() == [READ, PREFLIGHT, READ]);
+    ensure!(server.seen().iter().all(|request| request.token() == "hvs.given"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_replaced_jwt_file_is_read_at_the_next_login() -> Result<()> {
+    let (server, mut client) = pair().await?;
+    client.absent().await?;
+    std::fs::write(&client.jwt_file, "  the.next.jwt\n\n")?;
+    client.absent().await?;
+    server.once(READ, errors(403, &["permission denied"]));
+    client.absent().await?;
+    let jwts: Vec<_> = server.of(LOGIN).iter().map(|login| login.json()["jwt"].clone()).collect();
+    ensure!(jwts == [JWT, "the.next.jwt"], "{jwts:?}");
+    ensure!(server.of(READ).last().is_some_and(|read| read.token() == token(2)));
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_first_jwt_file_that_exists_is_taken() -> Result<()> {
+    let server = vault::start().await?;
+    let mut client = client_but(&[&server.url()], |settings| {
+        settings.jwt_files.insert(0, "/nowhere/token".into());
+    })?;
+    client.absent().await?;
+    ensure!(server.of(LOGIN)[0].json()["jwt"] == JWT);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_jwt_file_that_cannot_be_used_is_named_and_nothing_is_sent() -> Result<()> {
+    let (server, mut client) = pair().await?;
+    let file = client.jwt_file.clone();
+    let write = |bytes: &[u8]| std::fs::write(&file, bytes);
+    let mut refused = async |says: &str| {
+        let (reason, sentence) = client.refused().await?;
+        ensure!(reason == Reason::VaultLoginDenied, "{reason}: {sentence}");
+        ensure!(sentence.contains(&file.display().to_string()) && sentence.contains(says), "{sentence}");
+        ensure!(sentence.contains("--vault-jwt-file"), "{sentence}");
+        anyhow::Ok(())
+    };
+    std::fs::remove_file(&file)?;
+    refused("No such file").await?;
+    write(b"")?;
+    refused("it is empty").await?;
+    write(b" \n")?;
+    refused("it is empty").await?;
+    write(&[b'x'; 128 << 10])?;
+    refused("too large").await?;
+    write(b"\xff\xfe")?;
+    refused("UTF-8").await?;
+    ensure!(server.seen().is_empty());
+    write(JWT.as_bytes())?;
+    client.absent().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_refused_login_says_what_to_do_next() -> Result<()> {
+    use Reason::{VaultLoginDenied, VaultRateLimited, VaultSealed, VaultUnreachable};
+    let role = "create role istio-ca-bootstrap at auth/kubernetes, or set --vault-role";
+    let bound = "compare role istio-ca-bootstrap at auth/kubernetes with this pod's service account";
+    for (answer, reason, next) in [
+        (errors(400, &["invalid role name \"istio-ca-bootstrap\""]), VaultLoginDenied, role),
+        (errors(400, &["role \"istio-ca-bootstrap\" could not be found"]), VaultLoginDenied, role),
+        (errors(403, &["permission denied"]), VaultLoginDenied, "see --vault-auth-mount"),
+        (errors(403, &["service account name not authorized"]), VaultLoginDenied, bound),
+        (errors(403, &["namespace not authorized"]), VaultLoginDenied, bound),
+        (
+            errors(403, &["invalid audience (aud) claim: audience claim does not match any expected audience"]),
+            VaultLoginDenied,
+            bound,
+        ),
+        (
+            errors(404, &["no handler for route \"auth/kubernetes/login\""]),
+            VaultLoginDenied,
+            "enable an auth method at auth/kubernetes",
+        ),
+        (errors(500, &["could not load configuration"]), VaultUnreachable, "status 500"),
+        (errors(503, &["Vault is sealed"]), VaultSealed, "unseal it"),
+        (errors(429, &["rate limit quota exceeded"]), VaultRateLimited, "rate limit quota"),
+        (Answer::html(403), VaultLoginDenied, "status 403"),
+        (Answer::json(200, &json!({})), VaultLoginDenied, "no token that can be used"),
+        (Answer::json(200, &json!({ "auth": null })), VaultLoginDenied, "no token that can be used"),
+        (granted("", 1), VaultLoginDenied, "no token that can be used"),
+        (granted("with\r\nline: break", 1), VaultLoginDenied, "no token that can be used"),
+    ] {
+        let (server, mut client) = pair().await?;
+        server.always(LOGIN, answer.clone());
+        let (said, sentence) = client.refused().await?;
+        ensure!(said == reason && sentence.contains(next), "{answer:?}: {said}: {sentence}");
+        ensure!(server.lines() == [LOGIN]);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_namespace_goes_with_every_request_but_health() -> Result<()> {
+    let server = vault::start().await?;
+    let addresses = [&*server.url(), &*server.url()];
+    let mut client = client_but(&addresses, |settings| settings.namespace = Some("team/mesh".to_owned()))?;
+    let found = client.absent().await?;
+    ensure!(client.vault.is_one().await.is_ok());
+    client.vault.create(&found, serde_json::Map::new()).await;
+    ensure!(server.lines() == [LOGIN, READ, PREFLIGHT, HEALTH, HEALTH, WRITE]);
+    for request in server.seen() {
+        let namespace = request.header("x-vault-namespace");
+        ensure!(namespace == (request.line() != HEALTH).then_some("team/mesh"), "{}", request.line());
+    }
+    let health = &server.of(HEALTH)[0];
+    ensure!(health.token().is_empty());
+    Ok(())
+}
