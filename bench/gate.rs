@@ -50,8 +50,7 @@ async fn compare() -> Result<()> {
     let world = SmallWorld::homelab().await?;
     opening(&world).await?;
     let (side, vault) = (&world.side, &world.vault);
-    let gate =
-        Gate::start_with(side, vault, Options { flags: &["--log-filter", "warn"], ..Options::default() }).await?;
+    let gate = Gate::start_with(side, vault, Options { log: Some("warn"), ..Options::default() }).await?;
     let idle = rss(&gate)?;
     post(&client(side).await?, gate.port(), &review("istiod"), true).await?;
 

@@ -1,7 +1,5 @@
 //! Bodies of every size, as one piece and as many.
 
-use std::time::{Duration, Instant};
-
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -115,26 +113,5 @@ async fn a_body_that_ends_early_is_no_review() -> Result<()> {
         ensure!(answer.is_empty() || answer.starts_with("HTTP/1.1 400 "), "{answer}");
     }
     ensure!(gate.kubernetes.server.seen().is_empty());
-    gate.serves().await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn bodies_that_stall_are_refused_and_hold_up_no_small_one() -> Result<()> {
-    let gate = Gate::start().await?;
-    let mut stalled = Vec::new();
-    for sent in [1, MIB].repeat(12) {
-        let mut stream = gate.connect().await?;
-        stream.write_all(&[head("content-length: 6000000"), vec![b' '; sent]].concat()).await?;
-        stream.flush().await?;
-        stalled.push(stream);
-    }
-    let began = Instant::now();
-    gate.serves().await?;
-    ensure!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    // Each of them is told in the end.
-    for mut stream in stalled {
-        let reply = tokio::time::timeout(SOON, read_reply(&mut stream)).await.context("it hangs")??;
-        ensure!(reply.status == 408 && reply.json()?["error"].is_string(), "{reply:?}");
-    }
     gate.serves().await
 }

@@ -23,6 +23,8 @@ pub struct Gate {
 #[derive(Default)]
 pub struct Options<'a> {
     pub flags: &'a [&'a str],
+    /// In place of `debug`.
+    pub log: Option<&'a str>,
     /// In place of the side's own token for Vault.
     pub jwt: Option<String>,
     pub vaults: &'a [&'a Vault],
@@ -65,7 +67,8 @@ impl Gate {
             .args(["serve", "--role", side.role, "--cluster", side.name, "--dns-name", "127.0.0.1"])
             .args(["--listen", &format!("127.0.0.1:{}", https.number())])
             .args(["--admin-listen", &format!("127.0.0.1:{}", http.number())])
-            .args(["--vault-auth-mount", side.auth_mount, "--shutdown-delay", "0s", "--log-filter", "debug"])
+            .args(["--vault-auth-mount", side.auth_mount, "--shutdown-delay", "0s"])
+            .args(["--log-filter", options.log.unwrap_or("debug")])
             .args(options.flags)
             .env("GATE_VAULT_ADDRS", addresses.join(","))
             .env("VAULT_CACERT", ca_file)
