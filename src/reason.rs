@@ -135,8 +135,10 @@ pub fn innermost(error: &(dyn Error + 'static)) -> String {
         if let Some(certificate) = certificate_error(bottom) {
             return certificate;
         }
-        match bottom.source() {
-            Some(source) => bottom = source,
+        // An I/O error does not name the error inside of it as its source.
+        let inner = bottom.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        match inner.map(|inner| inner as &(dyn Error + 'static)).or_else(|| bottom.source()) {
+            Some(next) => bottom = next,
             None => return foreign_text(&bottom.to_string()),
         }
     }
@@ -144,10 +146,7 @@ pub fn innermost(error: &(dyn Error + 'static)) -> String {
 
 fn certificate_error(error: &(dyn Error + 'static)) -> Option<String> {
     use rustls::{CertificateError as E, Error as Tls};
-    // An I/O error does not name the error inside of it as its source.
-    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    let tls = inner.and_then(|inner| inner.downcast_ref::<Tls>()).or_else(|| error.downcast_ref::<Tls>())?;
-    let Tls::InvalidCertificate(what) = tls else { return None };
+    let Tls::InvalidCertificate(what) = error.downcast_ref::<Tls>()? else { return None };
     Some(match what {
         E::Expired | E::ExpiredContext { .. } => "its certificate has expired".to_owned(),
         E::NotValidYet | E::NotValidYetContext { .. } => "its certificate is not valid yet".to_owned(),

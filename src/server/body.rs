@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use http_body_util::BodyExt;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout_at};
 
 /// Largest AdmissionReview that is read. The API server's own objects end at 3 MiB, and a review has two.
 pub(super) const BODY_MAX: usize = 7 << 20;
@@ -37,6 +38,9 @@ pub(super) enum Unread {
 /// Bodies up to this are read without waiting for a place: nearly all that the API server sends.
 const SMALL: usize = 256 << 10;
 
+/// A large body that has its place has to be there within this: others wait for the place.
+const LARGE_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Larger bodies at a time. They and what is made of them have to fit into the memory limit of deploy/.
 static LARGE: Semaphore = Semaphore::const_new(4);
 
@@ -45,14 +49,15 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The whole body.
 pub(super) async fn read(body: Body) -> Result<Whole, Unread> {
-    tokio::time::timeout(BODY_TIMEOUT, collect(body)).await.unwrap_or(Err(Unread::TooSlow))
+    let deadline = Instant::now() + BODY_TIMEOUT;
+    timeout_at(deadline, collect(body, deadline)).await.unwrap_or(Err(Unread::TooSlow))
 }
 
-async fn collect(mut body: Body) -> Result<Whole, Unread> {
+async fn collect(mut body: Body, mut deadline: Instant) -> Result<Whole, Unread> {
     let mut read = Vec::new();
     let mut size = 0_usize;
     let mut place = None;
-    while let Some(frame) = body.frame().await {
+    while let Some(frame) = timeout_at(deadline, body.frame()).await.map_err(|_| Unread::TooSlow)? {
         let Ok(data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
         size += data.len();
         if size > DROP_MAX {
@@ -65,6 +70,7 @@ async fn collect(mut body: Body) -> Result<Whole, Unread> {
         if size > SMALL && place.is_none() {
             // Never closed, so that there always is a place to be had.
             place = LARGE.acquire().await.ok();
+            deadline = deadline.min(Instant::now() + LARGE_TIMEOUT);
             read.reserve_exact(BODY_MAX);
         }
         read.extend_from_slice(&data);

@@ -25,10 +25,10 @@ async fn one_login_serves_many_reads() -> Result<()> {
 
 #[tokio::test]
 async fn a_new_login_is_due_after_two_thirds_of_the_lease() -> Result<()> {
-    let (server, mut client) = pair().await?;
+    let (server, client) = pair().await?;
     server.once(LOGIN, granted("short", 2));
     let began = Instant::now();
-    let client = tokio::sync::Mutex::new(&mut client);
+    let client = tokio::sync::Mutex::new(client);
     eventually("a second login", Duration::from_secs(10), || async {
         client.lock().await.absent().await?;
         ensure!(server.count(LOGIN) == 2, "{} logins", server.count(LOGIN));
@@ -37,10 +37,12 @@ async fn a_new_login_is_due_after_two_thirds_of_the_lease() -> Result<()> {
     .await?;
     let after = began.elapsed();
     ensure!(after >= Duration::from_millis(1333), "{after:?}");
+    // It may have come between a read and its preflight.
+    client.lock().await.absent().await?;
     let reads = server.of(READ);
     let (last, before) = reads.split_last().context("no reads")?;
     ensure!(last.token() == token(1));
-    ensure!(before.len() > 1 && before.iter().all(|read| read.token() == "short"));
+    ensure!(before.len() > 1 && before[..before.len() - 1].iter().all(|read| read.token() == "short"));
     Ok(())
 }
 
