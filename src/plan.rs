@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::ca::bundle::{Bundle, Glance};
 use crate::ca::check::{Flaw, Sound};
-use crate::ca::{Sha256, check};
+use crate::ca::{InvalidSha256, Sha256, check};
 use crate::reason::{Held, Reason};
 
 /// What this cluster may do about a missing root.
@@ -83,8 +83,8 @@ pub struct Copy {
     pub glance: Option<Glance>,
     /// The version token of the read: no write without it.
     pub resource_version: String,
-    /// The root that its annotation names. A pin, if the Secret is ours.
-    pub annotated_root: Option<Sha256>,
+    /// The root that its annotation names, if it has one that can be read. A pin, if the Secret is ours.
+    pub annotated_root: Option<Result<Sha256, InvalidSha256>>,
 }
 
 /// Who manages `cacerts`.

@@ -243,7 +243,7 @@ async fn resume(
 
 async fn consulted_before(pins: &Pins, cacerts: &Cacerts, owners: &Owners) -> Result<bool, Held> {
     let (pin, published) = tokio::try_join!(pins.read(), cacerts.read())?;
-    Ok(pin::in_force(&pin, &published).is_some() || owners.any_blocked().await?)
+    Ok(pin::in_force(&pin, &published)?.is_some() || owners.any_blocked().await?)
 }
 
 /// Tries until there is a serving certificate.

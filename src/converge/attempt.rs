@@ -92,7 +92,7 @@ impl Attempts {
         let generation = self.parts.cacerts.watched().borrow().generation;
         let (published, pins) = tokio::join!(self.parts.cacerts.read(), self.parts.pins.read());
         let (published, pins) = (published?, pins?);
-        let in_force = pin::in_force(&pins, &published);
+        let in_force = pin::in_force(&pins, &published)?;
         note_pin(state, in_force.as_ref());
 
         let now = Timestamp::now();

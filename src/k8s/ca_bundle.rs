@@ -16,8 +16,9 @@ use super::follow::{Seen, follow};
 use super::{FIELD_MANAGER, Write, call, serving};
 use crate::reason::{Held, Reason};
 
-/// cert-manager's CA injector owns the field where this is set.
-const CERT_MANAGER: &str = "cert-manager.io/inject-ca-from";
+/// cert-manager's CA injector owns the field where one of these is set.
+const CERT_MANAGER: [&str; 3] =
+    ["cert-manager.io/inject-ca-from", "cert-manager.io/inject-ca-from-secret", "cert-manager.io/inject-apiserver-ca"];
 
 /// At most one write a second: somebody who keeps stripping the field causes no storm.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -143,7 +144,7 @@ async fn inject<K: Configuration>(client: &Client, injection: &Injection, body: 
 fn wanted<K: Configuration>(configuration: &K, ca: &[u8]) -> Option<Value> {
     let webhooks = configuration.webhooks();
     let injected = webhooks.iter().all(|(_, bundle)| bundle.is_some_and(|bundle| bundle.0 == ca));
-    if injected || configuration.annotations().contains_key(CERT_MANAGER) {
+    if injected || CERT_MANAGER.iter().any(|key| configuration.annotations().contains_key(*key)) {
         return None;
     }
     let ca = ByteString(ca.to_vec());

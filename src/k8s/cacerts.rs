@@ -167,7 +167,7 @@ pub fn published(secret: &Secret, now: Timestamp) -> Published {
         verdict,
         glance,
         resource_version: secret.resource_version().unwrap_or_default(),
-        annotated_root: secret.annotations().get(ROOT_SHA256).and_then(|text| text.parse().ok()),
+        annotated_root: secret.annotations().get(ROOT_SHA256).map(|text| text.parse()),
     }))
 }
 

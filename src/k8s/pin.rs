@@ -9,7 +9,7 @@ use kube::api::Patch;
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
-use super::{FIELD_MANAGER, Failed, MANAGED_BY, Write, call, patch, post};
+use super::{FIELD_MANAGER, Failed, MANAGED_BY, ROOT_SHA256, Write, call, patch, post};
 use crate::plan::{Owner, Pin, Published};
 use crate::reason::{Held, Reason};
 
@@ -102,13 +102,23 @@ impl Pins {
 }
 
 /// The pin in force: the ConfigMap's, else what a `cacerts` of ours says of itself.
-pub fn in_force(read: &Read, published: &Published) -> Option<Pin> {
-    read.pin.clone().or_else(|| match published {
+///
+/// # Errors
+/// If that cannot be read: never "no pin".
+pub fn in_force(read: &Read, published: &Published) -> Result<Option<Pin>, Held> {
+    let pin = |root| Pin { root, vault_version: None, verified_at: None };
+    match published {
+        _ if read.pin.is_some() => Ok(read.pin.clone()),
         Published::Present(copy) if copy.owner == Owner::Ours => {
-            copy.annotated_root.map(|root| Pin { root, vault_version: None, verified_at: None })
+            copy.annotated_root.transpose().map(|root| root.map(pin)).map_err(|error| {
+                Held::new(
+                    Reason::RootChanged,
+                    format!("annotation {ROOT_SHA256} of cacerts does not tell which root this cluster trusts ({error}): restore it, or delete the Secret to trust Vault's"),
+                )
+            })
         }
-        _ => None,
-    })
+        _ => Ok(None),
+    }
 }
 
 #[cfg(test)]

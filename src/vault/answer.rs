@@ -2,7 +2,7 @@
 
 use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::transport::Reply;
 use super::{Refused, Settings, Write};
@@ -144,12 +144,17 @@ fn not_found(reply: &Reply, settings: &Settings) -> Result<Read, Refused> {
         return Ok(Read::Stored(Stored::Deleted { version: data.metadata.version }));
     }
     match errors(reply) {
-        Some(said) if said.is_empty() => Ok(Read::NeverWritten),
+        Some(said) if said.is_empty() && is_vaults_never(&reply.body) => Ok(Read::NeverWritten),
         Some(said) if said.iter().any(|said| said.contains("no handler for route")) => {
             Err(mount_invalid(settings, "nothing is mounted there").into())
         }
         _ => Err(unreachable("Vault", "a 404 that is not Vault's").into()),
     }
+}
+
+/// To the letter: a gateway's 404 may have an empty list of errors, too.
+fn is_vaults_never(body: &[u8]) -> bool {
+    serde_json::from_slice::<Value>(body).is_ok_and(|body| body == json!({ "errors": [] }))
 }
 
 #[derive(Deserialize)]

@@ -43,9 +43,11 @@ fn what_is_injected_is_left_alone() {
 
 #[test]
 fn what_cert_manager_injects_is_left_alone() {
-    let annotations = json!({"cert-manager.io/inject-ca-from": "istio-system/istio-ca-gate"});
-    for bundle in [None, Some("QQ=="), Some(CA_BASE64)] {
-        assert_eq!(wanted(&validating(annotations.clone(), &[bundle]), CA), None);
+    for key in ["inject-ca-from", "inject-ca-from-secret", "inject-apiserver-ca"] {
+        let annotations = json!({format!("cert-manager.io/{key}"): "istio-system/istio-ca-gate"});
+        for bundle in [None, Some("QQ=="), Some(CA_BASE64)] {
+            assert_eq!(wanted(&validating(annotations.clone(), &[bundle]), CA), None);
+        }
     }
 }
 

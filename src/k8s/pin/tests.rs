@@ -71,7 +71,7 @@ async fn one_of_ours_without_a_root_holds_and_anybody_elses_says_nothing() {
 /// A `cacerts` whose annotation names this root.
 fn annotated(owner: Owner, root: Option<Sha256>) -> Published {
     let Published::Present(copy) = present(owner, Ok(Arc::clone(&R1))) else { unreachable!() };
-    Published::Present(Arc::new(Copy { annotated_root: root, ..Copy::clone(&copy) }))
+    Published::Present(Arc::new(Copy { annotated_root: root.map(Ok), ..Copy::clone(&copy) }))
 }
 
 fn read(root: Option<Sha256>) -> Read {
@@ -82,7 +82,7 @@ fn read(root: Option<Sha256>) -> Read {
 #[test]
 fn the_config_map_comes_before_the_annotation() {
     for published in [Published::Absent, annotated(Owner::Ours, Some(ROOT_2)), annotated(Owner::Other, None)] {
-        assert_eq!(in_force(&read(Some(ROOT_1)), &published), read(Some(ROOT_1)).pin, "{published:?}");
+        assert_eq!(in_force(&read(Some(ROOT_1)), &published), Ok(read(Some(ROOT_1)).pin), "{published:?}");
     }
 }
 
@@ -90,23 +90,32 @@ fn the_config_map_comes_before_the_annotation() {
 fn the_annotation_of_ours_is_the_pin_where_there_is_no_other() {
     let pin = Pin { root: ROOT_2, vault_version: None, verified_at: None };
     for nothing in [read(None), Read::default()] {
-        assert_eq!(in_force(&nothing, &annotated(Owner::Ours, Some(ROOT_2))), Some(pin.clone()));
-        assert_eq!(in_force(&nothing, &annotated(Owner::Ours, None)), None);
-        assert_eq!(in_force(&nothing, &Published::Absent), None);
+        assert_eq!(in_force(&nothing, &annotated(Owner::Ours, Some(ROOT_2))), Ok(Some(pin.clone())));
+        assert_eq!(in_force(&nothing, &annotated(Owner::Ours, None)), Ok(None));
+        assert_eq!(in_force(&nothing, &Published::Absent), Ok(None));
     }
 }
 
 #[test]
 fn the_annotation_of_somebody_else_is_no_pin() {
     for owner in [Owner::Other, external_secrets(), Owner::ExternalSecrets(None)] {
-        assert_eq!(in_force(&read(None), &annotated(owner, Some(ROOT_2))), None);
+        assert_eq!(in_force(&read(None), &annotated(owner, Some(ROOT_2))), Ok(None));
     }
 }
 
 #[test]
 fn ours_is_a_pin_even_if_it_is_not_sound() {
     let Published::Present(copy) = present(Owner::Ours, Err(crate::samples::UNSOUND)) else { unreachable!() };
-    let copy = Copy { annotated_root: Some(ROOT_2), ..Copy::clone(&copy) };
-    let pin = in_force(&Read::default(), &Published::Present(Arc::new(copy)));
+    let copy = Copy { annotated_root: Some(Ok(ROOT_2)), ..Copy::clone(&copy) };
+    let pin = in_force(&Read::default(), &Published::Present(Arc::new(copy))).unwrap();
     assert_eq!(pin.map(|pin| pin.root), Some(ROOT_2));
+}
+
+#[test]
+fn an_annotation_of_ours_that_cannot_be_read_is_never_no_pin() {
+    let Published::Present(copy) = annotated(Owner::Ours, None) else { panic!("absent") };
+    let copy = Copy { annotated_root: Some("x".parse()), ..Copy::clone(&copy) };
+    let held = in_force(&Read::default(), &Published::Present(Arc::new(copy))).unwrap_err();
+    assert_eq!(held.reason, Reason::RootChanged);
+    assert_fit_for_users(&held.sentence);
 }

@@ -88,6 +88,10 @@ fn near_misses_of_it_are_not_taken_for_it() {
         assert_ne!(found(&reply(status, never)), "never written", "{status}");
     }
     for body in [
+        "[[]]",
+        "{\"errors\":[],\"data\":null}",
+        "{\"errors\":[],\"status\":404}",
+        "{\"errors\":[],\"warnings\":[\"x\"]}",
         "",
         "\n",
         "{}",
