@@ -82,7 +82,7 @@ pub struct Serve {
     /// Secret with the CA of this service's own serving certificates, shared by its replicas
     #[arg(long, env = "GATE_TLS_SECRET", default_value = "istio-ca-gate-tls", value_parser = dns_label)]
     pub tls_secret: String,
-    /// Name or IP address in the serving certificate, repeated [default: istio-ca-gate.<namespace>.svc]
+    /// Name or IP address in the serving certificate, repeated [default: istio-ca-gate.NAMESPACE.svc]
     #[arg(long = "dns-name", env = "GATE_DNS_NAMES", value_delimiter = ',', value_parser = certificate_name)]
     pub dns_names: Vec<String>,
     /// Validating- and, where it exists, MutatingWebhookConfiguration whose caBundle is kept injected

@@ -180,7 +180,13 @@ impl Request {
         if request.uid.is_empty() || request.uid.len() > UID_MAX {
             return Err(format!("request.uid is empty or longer than {UID_MAX} bytes"));
         }
-        Ok(Self::from(request))
+        let without_object = request.object.is_none();
+        let request = Self::from(request);
+        // Without its labels it cannot be told whether the pod is gated.
+        if without_object && request.is_pod && request.is_create {
+            return Err("it creates a pod, and has no request.object".to_owned());
+        }
+        Ok(request)
     }
 
     /// What the gate reads of it.

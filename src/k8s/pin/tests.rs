@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::ca::Sha256;
 use crate::ca::fixtures::now;
+use crate::ca::{InvalidSha256, Sha256};
 use crate::plan::Copy;
 use crate::samples::{R1, assert_fit_for_users, external_secrets, present};
 
@@ -70,8 +70,12 @@ async fn one_of_ours_without_a_root_holds_and_anybody_elses_says_nothing() {
 
 /// A `cacerts` whose annotation names this root.
 fn annotated(owner: Owner, root: Option<Sha256>) -> Published {
+    annotated_as(owner, root.map(Ok))
+}
+
+fn annotated_as(owner: Owner, annotated_root: Option<Result<Sha256, InvalidSha256>>) -> Published {
     let Published::Present(copy) = present(owner, Ok(Arc::clone(&R1))) else { unreachable!() };
-    Published::Present(Arc::new(Copy { annotated_root: root.map(Ok), ..Copy::clone(&copy) }))
+    Published::Present(Arc::new(Copy { annotated_root, ..Copy::clone(&copy) }))
 }
 
 fn read(root: Option<Sha256>) -> Read {
@@ -113,9 +117,8 @@ fn ours_is_a_pin_even_if_it_is_not_sound() {
 
 #[test]
 fn an_annotation_of_ours_that_cannot_be_read_is_never_no_pin() {
-    let Published::Present(copy) = annotated(Owner::Ours, None) else { panic!("absent") };
-    let copy = Copy { annotated_root: Some("x".parse()), ..Copy::clone(&copy) };
-    let held = in_force(&Read::default(), &Published::Present(Arc::new(copy))).unwrap_err();
+    let published = annotated_as(Owner::Ours, Some("x".parse()));
+    let held = in_force(&Read::default(), &published).unwrap_err();
     assert_eq!(held.reason, Reason::RootChanged);
     assert_fit_for_users(&held.sentence);
 }

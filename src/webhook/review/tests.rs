@@ -68,7 +68,7 @@ fn a_pod_of_no_controller_is_described_by_its_name() {
     };
     review["request"]["object"]["metadata"]["ownerReferences"] = json!([{"kind": "Node", "name": "n"}]);
     assert_eq!(described(&review), (None, "istiod-debug".to_owned()));
-    review["request"]["object"] = Value::Null;
+    review["request"]["object"] = json!({});
     assert_eq!(described(&review), (None, "istiod-debug".to_owned()));
 }
 
@@ -106,10 +106,17 @@ fn what_may_be_left_out_may_be_left_out() {
         without("/request/object/metadata", "labels"),
         with("/request/object/metadata/labels", Value::Null),
         without("/request/object", "metadata"),
-        without("/request", "object"),
-        with("/request/object", Value::Null),
     ] {
         assert_eq!(told(&unlabelled), "pod true, create true, dry run false, app None");
+    }
+}
+
+#[test]
+fn a_pod_to_be_created_has_an_object() {
+    for mut review in [without("/request", "object"), with("/request/object", Value::Null)] {
+        assert_eq!(refusal(review.to_string().as_bytes()), "it creates a pod, and has no request.object");
+        review["request"]["operation"] = json!("DELETE");
+        assert_eq!(told(&review), "pod true, create false, dry run false, app None");
     }
 }
 
