@@ -1,16 +1,16 @@
 //! The composition root: starts every task, and joins every task.
 
+mod startup;
+
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
 use k8s_openapi::jiff::SignedDuration;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::Client;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::args::{KubernetesArgs, Serve};
+use crate::args::Serve;
 use crate::converge::{Attempts, Converger, Parts, Schedule};
 use crate::gate::Gated;
 use crate::k8s::ca_bundle::{self, Injection};
@@ -18,26 +18,18 @@ use crate::k8s::cacerts::Cacerts;
 use crate::k8s::external_secrets::ExternalSecrets;
 use crate::k8s::owners::Owners;
 use crate::k8s::pin::{self, Pins};
-use crate::k8s::serving;
 use crate::plan::Names;
 use crate::readiness::{Part, Readiness};
-use crate::reason::{Held, Reason, foreign_text};
 use crate::server::{self, Bound};
+use crate::shutdown::Signals;
 use crate::snapshot::Policy;
+use crate::telemetry;
 use crate::tls::{self, Serving, ServingCa};
 use crate::vault::Vault;
 use crate::webhook::Webhook;
-use crate::{shutdown, telemetry};
-
-/// Connecting to an API server that is there takes milliseconds.
-const API_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The pin's date is written anew at least so often.
 const PIN_AGE_MAX: SignedDuration = SignedDuration::from_hours(1);
-
-/// Pause between tries of what has to be done once at start; where it may be for long, it doubles up to the cap.
-const START_PAUSE: Duration = Duration::from_secs(1);
-const START_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// How a command ends that does not end well.
 #[derive(Debug)]
@@ -54,16 +46,11 @@ pub enum Failure {
 /// A wrong configuration, or a task that ended although it should not.
 pub async fn serve(args: Serve) -> Result<(), Failure> {
     telemetry::init(&args.log).map_err(Failure::Usage)?;
-    let mut signals = shutdown::Signals::listen().map_err(|error| Failure::Broken(error.to_string()))?;
+    let signals = Signals::listen().map_err(|error| Failure::Broken(error.to_string()))?;
     let settings = args.vault.settings(args.role).map_err(Failure::Usage)?;
-    let names = Names {
-        cacerts: format!("{}/{}", args.namespace, args.secret),
-        pin: format!("{}/{}", args.namespace, pin::NAME),
-        record: settings.record(),
-    };
     let vault = Vault::new(settings)
         .map_err(|error| Failure::Usage(format!("--vault-ca-cert (variable VAULT_CACERT): {error}")))?;
-    let client = client(&args.kubernetes).await?;
+    let client = startup::client(&args.kubernetes).await?;
     let https = bind(args.listen, "--listen (variable GATE_LISTEN)").await?;
     let http = match args.admin_listen.0 {
         Some(address) => Some(bind(address, "--admin-listen (variable GATE_ADMIN_LISTEN)").await?),
@@ -77,104 +64,176 @@ pub async fn serve(args: Serve) -> Result<(), Failure> {
         http = http.as_ref().map(|http| http.address().to_string()),
         "starting"
     );
+    let (service, attempts) = Service::assemble(args, client, vault);
+    service.run(attempts, https, http, signals).await.map_err(Failure::Broken)
+}
 
-    let signed = |duration| SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
-    let policy = Policy {
-        refresh: signed(args.refresh),
-        vault_unavailable: args.vault_unavailable,
-        max_staleness: signed(args.max_staleness),
-    };
-    let gated = Gated(args.gate_selectors.clone());
-    let cacerts = Arc::new(Cacerts::new(client.clone(), &args.namespace, &args.secret));
-    let owners = Arc::new(Owners::new(client.clone(), &args.namespace, gated.clone()));
-    let converger = Converger::new(cacerts.watched());
-    let readiness = Arc::new(Readiness::default());
-    let attempts = Attempts::new(Parts {
-        role: args.role,
-        on_root_change: args.on_root_change,
-        pin_age_max: PIN_AGE_MAX.min(policy.max_staleness / 4),
-        names,
-        common_name: format!("Istio Root CA {}", args.cluster()),
-        vault,
-        cacerts: Arc::clone(&cacerts),
-        pins: Pins::new(client.clone(), &args.namespace),
-        owners: Arc::clone(&owners),
-        external_secrets: ExternalSecrets::new(client.clone(), &args.namespace),
-    });
-    let state = server::State {
-        webhook: Arc::new(Webhook {
-            cluster: args.cluster(),
-            gated,
-            policy,
-            converger: converger.clone(),
+/// What the tasks of the service share.
+struct Service {
+    args: Serve,
+    client: Client,
+    cacerts: Arc<Cacerts>,
+    owners: Arc<Owners>,
+    state: server::State,
+}
+
+impl Service {
+    fn assemble(args: Serve, client: Client, vault: Vault) -> (Self, Attempts) {
+        let policy = policy(&args);
+        let gated = Gated(args.gate_selectors.clone());
+        let cacerts = Arc::new(Cacerts::new(client.clone(), &args.namespace, &args.secret));
+        let owners = Arc::new(Owners::new(client.clone(), &args.namespace, gated.clone()));
+        let attempts = Attempts::new(Parts {
+            role: args.role,
+            on_root_change: args.on_root_change,
+            pin_age_max: PIN_AGE_MAX.min(policy.max_staleness / 4),
+            names: Names {
+                cacerts: format!("{}/{}", args.namespace, args.secret),
+                pin: format!("{}/{}", args.namespace, pin::NAME),
+                record: vault.settings().record(),
+            },
+            common_name: format!("Istio Root CA {}", args.cluster()),
+            vault,
             cacerts: Arc::clone(&cacerts),
-        }),
-        role: args.role,
-        readiness: Arc::clone(&readiness),
-    };
-
-    let (stop, stopping) = watch::channel(false);
-    let stopped = move || {
-        let mut stopping = stopping.clone();
-        async move { if let Err(_gone) = stopping.wait_for(|stop| *stop).await {} }
-    };
-    let mut servers = JoinSet::new();
-    let mut tasks = JoinSet::new();
-    if let Some(http) = http {
-        servers.spawn(http.serve(server::admin(state.clone()), None, stopped()));
+            pins: Pins::new(client.clone(), &args.namespace),
+            owners: Arc::clone(&owners),
+            external_secrets: ExternalSecrets::new(client.clone(), &args.namespace),
+        });
+        let converger = Converger::new(cacerts.watched());
+        let webhook = Webhook { cluster: args.cluster(), gated, policy, converger, cacerts: Arc::clone(&cacerts) };
+        let state =
+            server::State { webhook: Arc::new(webhook), role: args.role, readiness: Arc::new(Readiness::default()) };
+        (Self { args, client, cacerts, owners, state }, attempts)
     }
-    let schedule = Schedule { retry_max: args.retry_max, refresh: args.refresh };
-    tasks.spawn({
-        let converger = converger.clone();
-        async move { converger.run(attempts, schedule, policy).await }
-    });
-    tasks.spawn({
-        let (cacerts, readiness) = (Arc::clone(&cacerts), Arc::clone(&readiness));
-        async move { cacerts.watch(|| readiness.done(Part::Cacerts)).await }
-    });
-    tasks.spawn({
-        let (client, args, readiness) = (client.clone(), args.namespace.clone(), Arc::clone(&readiness));
-        async move {
-            resume(client, &args, &cacerts, &owners, &converger, &readiness).await;
-            std::future::pending().await
-        }
-    });
 
-    let mut certified =
-        Box::pin(certify(client.clone(), args.namespace.clone(), args.tls_secret.clone(), args.dns_names()));
-    let mut https = Some(https);
-    let ended = loop {
-        tokio::select! {
-            (ca, serving) = &mut certified, if https.is_some() => {
-                readiness.done(Part::Tls);
-                if let Some(https) = https.take() {
-                    let tls = tls::server_config(Arc::clone(&serving));
-                    servers.spawn(https.serve(server::admission(state.clone()), Some(tls), stopped()));
+    /// Runs until a signal, or until a task ends that should not: then with the reason.
+    async fn run(
+        self,
+        attempts: Attempts,
+        https: Bound,
+        http: Option<Bound>,
+        mut signals: Signals,
+    ) -> Result<(), String> {
+        let stop = Stop::default();
+        let (mut servers, mut tasks) = (JoinSet::new(), JoinSet::new());
+        if let Some(http) = http {
+            servers.spawn(http.serve(server::admin(self.state.clone()), None, stop.asked()));
+        }
+        self.spawn_convergence(&mut tasks, attempts);
+        let mut certified = Box::pin(startup::certify(
+            self.client.clone(),
+            self.args.namespace.clone(),
+            self.args.tls_secret.clone(),
+            self.args.dns_names(),
+        ));
+        let mut https = Some(https);
+        let ended = loop {
+            tokio::select! {
+                (ca, serving) = &mut certified, if https.is_some() => {
+                    self.state.readiness.done(Part::Tls);
+                    if let Some(https) = https.take() {
+                        let tls = tls::server_config(Arc::clone(&serving));
+                        servers.spawn(https.serve(server::admission(self.state.clone()), Some(tls), stop.asked()));
+                    }
+                    self.spawn_certified(&mut tasks, ca, serving);
                 }
-                keep_certified(&mut tasks, &client, &args, ca, serving, &readiness);
+                () = signals.next() => break Ok(()),
+                Some(ended) = tasks.join_next() => break Err(why(ended)),
+                Some(ended) = servers.join_next() => break Err(why(ended)),
             }
-            () = signals.next() => break Ok(()),
-            Some(ended) = tasks.join_next() => break Err(why(ended)),
-            Some(ended) = servers.join_next() => break Err(why(ended)),
+        };
+        if ended.is_ok() {
+            self.linger(&mut signals).await;
         }
-    };
-
-    if ended.is_ok() {
-        tracing::info!(delay_seconds = args.shutdown_delay.as_secs_f64(), "shutting down");
-        readiness.ending();
+        stop.ask();
         tokio::select! {
-            () = tokio::time::sleep(args.shutdown_delay) => {}
+            () = async { while servers.join_next().await.is_some() {} } => {}
+            () = signals.next() => {}
+        }
+        // What an attempt leaves half done, the next start mends.
+        tasks.shutdown().await;
+        ended
+    }
+
+    /// Serves on while the API server learns that this replica is going.
+    async fn linger(&self, signals: &mut Signals) {
+        let delay = self.args.shutdown_delay;
+        tracing::info!(delay_seconds = delay.as_secs_f64(), "shutting down");
+        self.state.readiness.ending();
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
             () = signals.next() => {}
         }
     }
-    stop.send_replace(true);
-    tokio::select! {
-        () = async { while servers.join_next().await.is_some() {} } => {}
-        () = signals.next() => {}
+
+    fn spawn_convergence(&self, tasks: &mut JoinSet<()>, attempts: Attempts) {
+        let (schedule, policy) =
+            (Schedule { retry_max: self.args.retry_max, refresh: self.args.refresh }, self.state.webhook.policy);
+        let converger = self.state.webhook.converger.clone();
+        tasks.spawn(async move { converger.run(attempts, schedule, policy).await });
+
+        let (cacerts, readiness) = (Arc::clone(&self.cacerts), Arc::clone(&self.state.readiness));
+        tasks.spawn(async move { cacerts.watch(|| readiness.done(Part::Cacerts)).await });
+
+        let (converger, readiness) = (self.state.webhook.converger.clone(), Arc::clone(&self.state.readiness));
+        let (cacerts, owners) = (Arc::clone(&self.cacerts), Arc::clone(&self.owners));
+        let pins = Pins::new(self.client.clone(), &self.args.namespace);
+        tasks.spawn(async move {
+            startup::resume(&pins, &cacerts, &owners, &converger, &readiness).await;
+            std::future::pending().await
+        });
     }
-    // What an attempt leaves half done, the next start mends.
-    tasks.shutdown().await;
-    ended.map_err(Failure::Broken)
+
+    fn spawn_certified(&self, tasks: &mut JoinSet<()>, ca: Arc<ServingCa>, serving: Arc<Serving>) {
+        tasks.spawn(self.inject::<ValidatingWebhookConfiguration>(&ca, Part::ValidatingCaBundle));
+        tasks.spawn(self.inject::<MutatingWebhookConfiguration>(&ca, Part::MutatingCaBundle));
+        let names = self.args.dns_names();
+        tasks.spawn(async move { serving.keep_fresh(&ca, &names).await });
+    }
+
+    fn inject<K: ca_bundle::Configuration>(
+        &self,
+        ca: &ServingCa,
+        part: Part,
+    ) -> impl Future<Output = ()> + Send + use<K> {
+        let (client, readiness) = (self.client.clone(), Arc::clone(&self.state.readiness));
+        let injection = Injection {
+            configuration: self.args.webhook_config.clone(),
+            ca: ca.certificate_pem().as_bytes().to_vec(),
+            secret: (self.args.namespace.clone(), self.args.tls_secret.clone()),
+        };
+        async move { ca_bundle::keep::<K>(client, injection, || readiness.done(part)).await }
+    }
+}
+
+fn policy(args: &Serve) -> Policy {
+    let signed = |duration| SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
+    Policy {
+        refresh: signed(args.refresh),
+        vault_unavailable: args.vault_unavailable,
+        max_staleness: signed(args.max_staleness),
+    }
+}
+
+/// Tells the servers to stop.
+struct Stop(watch::Sender<bool>);
+
+impl Default for Stop {
+    fn default() -> Self {
+        Self(watch::Sender::new(false))
+    }
+}
+
+impl Stop {
+    fn ask(&self) {
+        self.0.send_replace(true);
+    }
+
+    /// Ends once it was asked, or cannot be any more.
+    fn asked(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut asked = self.0.subscribe();
+        async move { while !*asked.borrow_and_update() && asked.changed().await.is_ok() {} }
+    }
 }
 
 fn why(ended: Result<(), tokio::task::JoinError>) -> String {
@@ -186,111 +245,4 @@ fn why(ended: Result<(), tokio::task::JoinError>) -> String {
 
 async fn bind(address: std::net::SocketAddr, flag: &str) -> Result<Bound, Failure> {
     Bound::bind(address).await.map_err(|error| Failure::Usage(format!("{flag}: cannot listen on {address}: {error}")))
-}
-
-async fn client(args: &KubernetesArgs) -> Result<Client, Failure> {
-    // Only the outermost text: the others repeat what is in the file.
-    let wrong = |error: &dyn std::fmt::Display| {
-        let text = error.to_string();
-        let error = foreign_text(text.split([':', '\n']).next().unwrap_or_default());
-        Failure::Usage(format!(
-            "--kubeconfig (variable KUBECONFIG), --context (variable GATE_CONTEXT): no access to Kubernetes: {error}"
-        ))
-    };
-    let options = KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
-    let mut config = match (&args.kubeconfig, &args.context) {
-        (Some(file), _) => {
-            let kubeconfig = Kubeconfig::read_from(file).map_err(|error| wrong(&error))?;
-            Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| wrong(&error))?
-        }
-        (None, Some(_)) => Config::from_kubeconfig(&options).await.map_err(|error| wrong(&error))?,
-        (None, None) => Config::infer().await.map_err(|error| wrong(&error))?,
-    };
-    config.connect_timeout = Some(API_CONNECT_TIMEOUT);
-    // The convergence retries, and knows why.
-    config.default_retry = false;
-    Client::try_from(config).map_err(|error| wrong(&error))
-}
-
-/// A cluster that was consulted before, in another process, goes on where that one ended.
-async fn resume(
-    client: Client,
-    namespace: &str,
-    cacerts: &Cacerts,
-    owners: &Owners,
-    converger: &Converger,
-    readiness: &Readiness,
-) {
-    let pins = Pins::new(client, namespace);
-    let mut pause = START_PAUSE;
-    loop {
-        let found = consulted_before(&pins, cacerts, owners).await;
-        // A refusal is an answer, too: being held back by RBAC is not unready.
-        if !matches!(&found, Err(held) if held.reason == Reason::KubernetesUnreachable) {
-            readiness.done(Part::Consulted);
-        }
-        match found {
-            Ok(true) => return converger.wake(),
-            Ok(false) => return,
-            // There is a pin, and it cannot be read: the convergence tells so.
-            Err(held) if !held.reason.is_kubernetes() => return converger.wake(),
-            Err(held) => tracing::warn!(reason = %held.reason, "{}", held.sentence),
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(START_PAUSE_MAX);
-    }
-}
-
-async fn consulted_before(pins: &Pins, cacerts: &Cacerts, owners: &Owners) -> Result<bool, Held> {
-    let (pin, published) = tokio::try_join!(pins.read(), cacerts.read())?;
-    Ok(pin::in_force(&pin, &published)?.is_some() || owners.any_blocked().await?)
-}
-
-/// Tries until there is a serving certificate.
-async fn certify(
-    client: Client,
-    namespace: String,
-    secret: String,
-    names: Vec<String>,
-) -> (Arc<ServingCa>, Arc<Serving>) {
-    loop {
-        match serving::adopt_or_create(client.clone(), &namespace, &secret).await {
-            Ok(ca) => match Serving::issue(&ca, &names) {
-                Ok(serving) => return (Arc::new(ca), serving),
-                Err(error) => tracing::error!("--dns-name (variable GATE_DNS_NAMES): {error}"),
-            },
-            Err(held) => tracing::error!(reason = %held.reason, "{}", held.sentence),
-        }
-        tokio::time::sleep(START_PAUSE).await;
-    }
-}
-
-fn keep_certified(
-    tasks: &mut JoinSet<()>,
-    client: &Client,
-    args: &Serve,
-    ca: Arc<ServingCa>,
-    serving: Arc<Serving>,
-    readiness: &Arc<Readiness>,
-) {
-    tasks.spawn(inject::<ValidatingWebhookConfiguration>(client, args, &ca, readiness, Part::ValidatingCaBundle));
-    tasks.spawn(inject::<MutatingWebhookConfiguration>(client, args, &ca, readiness, Part::MutatingCaBundle));
-    let names = args.dns_names();
-    tasks.spawn(async move { serving.keep_fresh(&ca, &names).await });
-}
-
-fn inject<K: ca_bundle::Configuration>(
-    client: &Client,
-    args: &Serve,
-    ca: &ServingCa,
-    readiness: &Arc<Readiness>,
-    part: Part,
-) -> impl Future<Output = ()> + Send + use<K> {
-    let (client, readiness) = (client.clone(), Arc::clone(readiness));
-    let injection = Injection {
-        configuration: args.webhook_config.clone(),
-        ca: ca.certificate_pem().as_bytes().to_vec(),
-        secret: (args.namespace.clone(), args.tls_secret.clone()),
-    };
-    async move { ca_bundle::keep::<K>(client, injection, || readiness.done(part)).await }
 }
