@@ -118,7 +118,7 @@ pub(super) fn read(reply: &Reply, settings: &Settings, now: Timestamp) -> Result
             Err(_) if serde_json::from_slice::<Unversioned>(&reply.body).is_ok() => {
                 Err(mount_invalid(settings, "its answer has no version metadata").into())
             }
-            Err(_) => Err(unreachable("Vault", "an answer that is not Vault's").into()),
+            Err(_) => Err(unreachable(&reply.address, "an answer that is not Vault's").into()),
         },
         404 => not_found(reply, settings),
         403 => Err(permission_denied(&format!(
@@ -132,7 +132,7 @@ pub(super) fn read(reply: &Reply, settings: &Settings, now: Timestamp) -> Result
         status => {
             let said = errors(reply).unwrap_or_default().join("; ");
             let what = format!("reading {record} gave status {status} {}", foreign_text(&said));
-            Err(unreachable("Vault", what.trim_end()).into())
+            Err(unreachable(&reply.address, what.trim_end()).into())
         }
     }
 }
@@ -148,7 +148,7 @@ fn not_found(reply: &Reply, settings: &Settings) -> Result<Read, Refused> {
         Some(said) if said.iter().any(|said| said.contains("no handler for route")) => {
             Err(mount_invalid(settings, "nothing is mounted there").into())
         }
-        _ => Err(unreachable("Vault", "a 404 that is not Vault's").into()),
+        _ => Err(unreachable(&reply.address, "a 404 that is not Vault's").into()),
     }
 }
 
@@ -182,7 +182,9 @@ pub(super) fn preflight(reply: &Reply, settings: &Settings) -> Result<(), Refuse
             ))
             .into());
         }
-        status => return Err(unreachable("Vault", &format!("asking for mount {mount} gave status {status}")).into()),
+        status => {
+            return Err(unreachable(&reply.address, &format!("asking for mount {mount} gave status {status}")).into());
+        }
     }
     let Ok(Mount { data }) = serde_json::from_slice(&reply.body) else {
         return Err(mount_invalid(settings, "Vault does not tell its type").into());
@@ -214,7 +216,7 @@ pub(super) fn written(reply: &Reply, settings: &Settings) -> Write {
         ))),
         status => {
             let what = format!("writing {} gave status {status} {}", settings.record(), foreign_text(&said.join("; ")));
-            Write::Unclear(unreachable("Vault", what.trim_end()).into())
+            Write::Unclear(unreachable(&reply.address, what.trim_end()).into())
         }
     }
 }

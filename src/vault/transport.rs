@@ -31,6 +31,8 @@ pub(super) struct Transport {
 
 /// An answer of Vault's, whatever its status.
 pub(super) struct Reply {
+    /// Who answered.
+    pub(super) address: String,
     pub(super) status: u16,
     pub(super) retry_after: Option<Duration>,
     pub(super) body: Zeroizing<Vec<u8>>,
@@ -80,6 +82,7 @@ impl Transport {
         let (parts, body) = result.response.into_parts();
         let retry_after = parts.headers.get(RETRY_AFTER).and_then(|v| v.to_str().ok()?.trim().parse().ok());
         Ok(Reply {
+            address: self.address.clone(),
             status: parts.status.as_u16(),
             retry_after: retry_after.map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_MAX)),
             body: Zeroizing::new(body),

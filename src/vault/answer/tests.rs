@@ -27,7 +27,12 @@ fn settings() -> Settings {
 const ADDRESS: &str = "https://vault.example:8200";
 
 fn reply(status: u16, body: &str) -> Reply {
-    Reply { status, retry_after: None, body: Zeroizing::new(body.as_bytes().to_vec()) }
+    Reply {
+        address: "https://vault.example".to_owned(),
+        status,
+        retry_after: None,
+        body: Zeroizing::new(body.as_bytes().to_vec()),
+    }
 }
 
 /// Vault's shape of a refusal.
@@ -217,13 +222,20 @@ fn a_sealed_vault_is_told_from_one_that_is_broken() {
 
 #[test]
 fn a_rate_limit_is_told_as_one_with_vaults_own_wish() {
-    let limited =
-        Reply { retry_after: Some(Duration::from_secs(7)), ..refusal(429, "request path: rate limit quota exceeded") };
+    let limited = Reply {
+        address: "https://vault.example".to_owned(),
+        retry_after: Some(Duration::from_secs(7)),
+        ..refusal(429, "request path: rate limit quota exceeded")
+    };
     let refused = told(ADDRESS, limited).err().unwrap();
     assert_eq!((refused.held.reason, refused.retry_after), (Reason::VaultRateLimited, Some(Duration::from_secs(7))));
     assert_eq!(told_of(reply(429, "")), "VaultRateLimited");
     // Only a rate limit is a wish to be left alone: a Vault that is unsealed again is to be noticed.
-    let sealed = Reply { retry_after: Some(Duration::from_secs(3)), ..refusal(503, "Vault is sealed") };
+    let sealed = Reply {
+        address: "https://vault.example".to_owned(),
+        retry_after: Some(Duration::from_secs(3)),
+        ..refusal(503, "Vault is sealed")
+    };
     assert_eq!(told(ADDRESS, sealed).err().unwrap().retry_after, None);
 }
 

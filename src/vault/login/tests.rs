@@ -27,7 +27,12 @@ fn token(text: &str) -> Result<Token, &'static str> {
 }
 
 fn reply(status: u16, body: &str) -> Reply {
-    Reply { status, retry_after: None, body: Zeroizing::new(body.as_bytes().to_vec()) }
+    Reply {
+        address: "https://vault.example".to_owned(),
+        status,
+        retry_after: None,
+        body: Zeroizing::new(body.as_bytes().to_vec()),
+    }
 }
 
 /// Why a login failed, in a text that is fit for users.
