@@ -72,6 +72,16 @@ pub enum Published {
     Present(Arc<Copy>),
 }
 
+impl Published {
+    /// The version token of the read; empty where there is nothing.
+    pub fn resource_version(&self) -> &str {
+        match self {
+            Self::Present(copy) => &copy.resource_version,
+            Self::Absent => "",
+        }
+    }
+}
+
 /// A `cacerts` that is there.
 #[derive(Clone, Debug)]
 pub struct Copy {

@@ -64,10 +64,7 @@ impl Watched {
 
     /// Whether `cacerts` is another than the one that was verified.
     pub fn is_other_than(&self, verified: &Verified) -> bool {
-        match &self.published {
-            Some(Published::Present(copy)) => copy.resource_version != verified.resource_version,
-            Some(Published::Absent) | None => true,
-        }
+        self.published.as_ref().map(Published::resource_version) != Some(&verified.resource_version)
     }
 
     fn sound(&self) -> Option<&Arc<Sound>> {

@@ -209,6 +209,11 @@ impl Vault {
             Some((transport.address(), answer::identity(&reply)?))
         });
         let answered: Vec<_> = futures::future::join_all(asked).await.into_iter().flatten().collect();
+        // Where the absence was read, and the root would be written.
+        let here = self.transports[self.last_good].address();
+        if !answered.iter().any(|(address, _)| *address == here) {
+            return Err(answer::unreachable(here, "its sys/health names no cluster_id").into());
+        }
         answer::one_vault(&answered).map_err(Refused::from)
     }
 

@@ -14,7 +14,7 @@ use crate::k8s::cacerts::Cacerts;
 use crate::k8s::external_secrets::ExternalSecrets;
 use crate::k8s::owners::Owners;
 use crate::k8s::pin::{self, Pins};
-use crate::plan::{Names, OnRootChange, Pin, Published, Role, Situation, Step, Stored};
+use crate::plan::{Names, OnRootChange, Pin, Role, Situation, Step, Stored};
 use crate::reason::{Held, Reason};
 use crate::snapshot::{Convergence, KnownRoot, LastVerified, Verified};
 use crate::vault::{Found, Refused, Vault, Write};
@@ -117,7 +117,9 @@ impl Attempts {
         }
         match step {
             Step::Open { version, stored, published: sound, other_bytes } => {
-                if !self.parts.cacerts.observe_unless_changed(generation, &published) {
+                if !self.parts.cacerts.observe_unless_changed(generation, &published)
+                    || self.keep_pin(&pins, sound.root, version, now).await? == Written::Changed
+                {
                     return Ok(false);
                 }
                 if other_bytes {
@@ -126,13 +128,7 @@ impl Attempts {
                         self.parts.names.cacerts
                     );
                 }
-                if self.keep_pin(&pins, sound.root, version, now).await? == Written::Changed {
-                    return Ok(false);
-                }
-                let resource_version = match &published {
-                    Published::Present(copy) => copy.resource_version.clone(),
-                    Published::Absent => String::new(),
-                };
+                let resource_version = published.resource_version().to_owned();
                 state.send_modify(|state| {
                     state.last_verified = Some(LastVerified { root: sound.root, at: now });
                     state.verified = Some(Verified { stored, version, resource_version, at: now });

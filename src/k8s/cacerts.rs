@@ -150,11 +150,7 @@ fn data(bundle: &Bundle) -> BTreeMap<String, ByteString> {
 }
 
 fn same_version(known: Option<&Published>, other: &Published) -> bool {
-    match (known, other) {
-        (Some(Published::Absent), Published::Absent) => true,
-        (Some(Published::Present(a)), Published::Present(b)) => a.resource_version == b.resource_version,
-        _ => false,
-    }
+    known.map(Published::resource_version) == Some(other.resource_version())
 }
 
 /// What a Secret is to the convergence.

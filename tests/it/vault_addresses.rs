@@ -174,11 +174,14 @@ async fn addresses_with_one_cluster_id_are_one_vault_and_others_are_not() -> Res
 #[tokio::test]
 async fn one_address_that_is_down_is_no_second_vault() -> Result<()> {
     let server = vault::start().await?;
-    let two = client(&[&nobody().await?, &server.url()])?;
+    let mut two = client(&[&nobody().await?, &server.url()])?;
+    ensure!(two.absent().await?.address == server.url());
     ensure!(two.vault.is_one().await.is_ok());
     ensure!(server.count(HEALTH) == 1);
-    // A single one has nothing to be compared with.
+    // But where the absence was read, it has to be known which Vault that is.
     server.always(HEALTH, Answer::hang_up());
+    ensure!(two.vault.is_one().await.is_err());
+    // A single one has nothing to be compared with.
     ensure!(client(&[&server.url()])?.vault.is_one().await.is_ok());
     Ok(())
 }

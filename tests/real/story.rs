@@ -64,13 +64,14 @@ async fn nas_waits_homelab_bootstraps_nas_follows_by_itself() -> Result<()> {
     }
 
     let generation = seconds_in(&homelab_gate.process.log(), "made a root key")?;
+    println!("times:");
     println!(
-        "cold start to ready: {:.3} s (nas), {:.3} s (homelab)",
+        "    cold start to ready: {:.3} s (nas), {:.3} s (homelab)",
         nas_gate.ready_after.as_secs_f64(),
         homelab_gate.ready_after.as_secs_f64()
     );
     println!(
-        "first consultation to istiod's pod: {:.3} s, of which RSA generation {generation:.3} s",
+        "    first consultation to istiod's pod: {:.3} s, of which RSA generation {generation:.3} s",
         homelab_took.as_secs_f64()
     );
     println!("    root in Vault to the NAS's pod: {:.3} s", nas_took.as_secs_f64());
