@@ -7,6 +7,8 @@
 
 mod answer;
 mod login;
+#[cfg(test)]
+mod samples;
 mod transport;
 
 use std::path::PathBuf;

@@ -3,37 +3,13 @@
 use std::time::Duration;
 
 use serde_json::json;
-use zeroize::Zeroizing;
 
+use super::super::samples::{reply, settings};
 use super::*;
 use crate::ca::fixtures::now;
 use crate::samples::{R1, assert_fit_for_users};
 
-fn settings() -> Settings {
-    Settings {
-        addresses: vec!["https://vault.example:8200".parse().unwrap()],
-        ca_file: None,
-        namespace: None,
-        auth_mount: "kubernetes-nas".to_owned(),
-        role: "istio-ca-sync".to_owned(),
-        jwt_files: Vec::new(),
-        token: None,
-        mount: "secret".to_owned(),
-        path: "istio/ca".to_owned(),
-        timeout: Duration::from_secs(3),
-    }
-}
-
 const ADDRESS: &str = "https://vault.example:8200";
-
-fn reply(status: u16, body: &str) -> Reply {
-    Reply {
-        address: "https://vault.example".to_owned(),
-        status,
-        retry_after: None,
-        body: Zeroizing::new(body.as_bytes().to_vec()),
-    }
-}
 
 /// Vault's shape of a refusal.
 fn refusal(status: u16, text: &str) -> Reply {

@@ -4,40 +4,21 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
+use super::super::samples::{reply, settings};
 use super::*;
 use crate::samples::assert_fit_for_users;
 
-fn settings(jwt_files: &[&Path]) -> Settings {
-    Settings {
-        addresses: vec!["https://vault.example:8200".parse().unwrap()],
-        ca_file: None,
-        namespace: None,
-        auth_mount: "kubernetes-nas".to_owned(),
-        role: "istio-ca-sync".to_owned(),
-        jwt_files: jwt_files.iter().copied().map(PathBuf::from).collect(),
-        token: None,
-        mount: "secret".to_owned(),
-        path: "istio/ca".to_owned(),
-        timeout: Duration::from_secs(3),
-    }
+fn with_jwt(jwt_files: &[&Path]) -> Settings {
+    Settings { jwt_files: jwt_files.iter().copied().map(PathBuf::from).collect(), ..settings() }
 }
 
 fn token(text: &str) -> Result<Token, &'static str> {
     Token::new(Zeroizing::new(text.to_owned()))
 }
 
-fn reply(status: u16, body: &str) -> Reply {
-    Reply {
-        address: "https://vault.example".to_owned(),
-        status,
-        retry_after: None,
-        body: Zeroizing::new(body.as_bytes().to_vec()),
-    }
-}
-
 /// Why a login failed, in a text that is fit for users.
 fn denial(status: u16, body: &str) -> String {
-    let held = session(&reply(status, body), &settings(&[])).unwrap_err().held;
+    let held = session(&reply(status, body), &settings()).unwrap_err().held;
     assert_eq!(held.reason, Reason::VaultLoginDenied);
     assert_fit_for_users(&held.message("nas"));
     held.sentence
@@ -60,7 +41,7 @@ fn neither_a_token_nor_its_error_can_be_printed() {
     assert_eq!(format!("{:?}", token("hvs.secret").unwrap()), "Token(…)");
     assert!(!token("hvs.secret\n").unwrap_err().contains("secret"));
     let body = json!({"auth": {"client_token": "hvs.secret", "lease_duration": 60}}).to_string();
-    let session = session(&reply(200, &body), &settings(&[])).unwrap();
+    let session = session(&reply(200, &body), &settings()).unwrap();
     assert!(!format!("{session:?}").contains("secret"));
 }
 
@@ -70,7 +51,7 @@ fn a_login_gives_a_token_for_two_thirds_of_its_lease() {
         "request_id": "8f0b", "data": null, "warnings": null,
         "auth": {"client_token": "hvs.a", "accessor": "b", "policies": ["default"], "lease_duration": 3600, "renewable": true},
     });
-    let mut session = session(&reply(200, &body.to_string()), &settings(&[])).unwrap();
+    let mut session = session(&reply(200, &body.to_string()), &settings()).unwrap();
     assert_eq!((session.token().unwrap().expose(), session.lease()), ("hvs.a", Duration::from_secs(3600)));
     let ago = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
     session.lease = Duration::from_secs(30);
@@ -86,7 +67,7 @@ fn a_login_gives_a_token_for_two_thirds_of_its_lease() {
 fn a_lease_of_any_length_is_taken() {
     for lease in [0, 1, 2_764_800, u64::MAX] {
         let body = json!({"auth": {"client_token": "hvs.a", "lease_duration": lease}}).to_string();
-        assert!(session(&reply(200, &body), &settings(&[])).unwrap().token().is_some(), "{lease}");
+        assert!(session(&reply(200, &body), &settings()).unwrap().token().is_some(), "{lease}");
     }
 }
 
@@ -165,7 +146,7 @@ fn the_first_token_file_that_exists_is_read_at_each_login() {
     let [missing, first, second] = ["missing", "first", "second"].map(|name| directory.path().join(name));
     std::fs::write(&first, "ey.a.b\n").unwrap();
     std::fs::write(&second, "ey.c.d").unwrap();
-    let settings = settings(&[&missing, &first, &second]);
+    let settings = with_jwt(&[&missing, &first, &second]);
     let jwt = || Credentials::read(&settings).map(|credentials| credentials.jwt.to_string());
     assert_eq!(jwt().unwrap(), "ey.a.b");
     std::fs::write(&first, "ey.e.f\n").unwrap();
@@ -184,14 +165,14 @@ fn a_token_file_that_is_none_is_a_denial_that_names_it() {
         assert_fit_for_users(&held.message("nas"));
         held.sentence
     };
-    let of_file = settings(&[&file]);
+    let of_file = with_jwt(&[&file]);
     assert!(denial(&of_file).contains(&format!("{} (No such file", file.display())));
     for (content, what) in [(&b" \n"[..], "it is empty"), (b"\xff\xfe", "valid UTF-8"), (&[b'a'; 65_537], "too large")]
     {
         std::fs::write(&file, content).unwrap();
         assert!(denial(&of_file).contains(what), "{what}: {}", denial(&of_file));
     }
-    assert!(denial(&settings(&[])).contains("none configured"));
+    assert!(denial(&settings()).contains("none configured"));
 }
 
 #[test]
@@ -199,7 +180,7 @@ fn a_login_sends_role_and_token_to_the_configured_mount() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("token");
     std::fs::write(&file, "ey.a.b").unwrap();
-    let settings = settings(&[&file]);
+    let settings = with_jwt(&[&file]);
     let credentials = Credentials::read(&settings).unwrap();
     let request = credentials.request().unwrap();
     assert_eq!(rustify::Endpoint::path(&request), "/auth/kubernetes-nas/login");
