@@ -86,7 +86,7 @@ impl Converger {
                 () = self.wake.notified() => pace.bring_forward(),
                 () = at(pace.due) => {}
                 Ok(()) = watched.changed(), if pace.due.is_some() => {
-                    if self.contradicted() {
+                    if self.is_changed() {
                         pace.bring_forward();
                     }
                 }
@@ -138,7 +138,7 @@ impl Converger {
     }
 
     /// Whether the watch tells of a `cacerts` other than the one that was verified.
-    fn contradicted(&self) -> bool {
+    fn is_changed(&self) -> bool {
         self.look(|known| {
             known.convergence.verified.as_ref().is_some_and(|verified| known.watched.is_other_than(verified))
         })

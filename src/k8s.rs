@@ -10,6 +10,7 @@ pub mod serving;
 
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PatchParams;
 
 use crate::reason::{Held, Reason, foreign_text, innermost};
@@ -114,6 +115,12 @@ fn unreachable_api(doing: &str, what: &str) -> Held {
             what.trim_end()
         ),
     )
+}
+
+/// Name and managed-by label of an object of ours.
+pub(crate) fn metadata(name: &str) -> ObjectMeta {
+    let labels = [(MANAGED_BY.to_owned(), FIELD_MANAGER.to_owned())];
+    ObjectMeta { name: Some(name.to_owned()), labels: Some(labels.into()), ..ObjectMeta::default() }
 }
 
 /// Patch parameters with our field manager.

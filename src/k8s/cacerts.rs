@@ -6,14 +6,14 @@ use std::time::Instant;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::Patch;
 use kube::{Api, Client, ResourceExt};
-use serde_json::json;
 use tokio::sync::watch;
 
 use super::follow::{Seen, follow};
-use super::{FIELD_MANAGER, Failed, MANAGED_BY, ROOT_SHA256, VAULT_VERSION, Write, call, patch, post};
+use super::{FIELD_MANAGER, Failed, MANAGED_BY, ROOT_SHA256, VAULT_VERSION, Write, call, metadata, patch, post};
 use crate::ca::bundle::{self, Bundle, CA_CERT, CA_KEY, CERT_CHAIN, ROOT_CERT};
 use crate::ca::check::{self, Sound};
 use crate::plan::{Copy, Owner, Published};
@@ -68,10 +68,7 @@ impl Cacerts {
 
     fn observe(&self, published: Published) {
         self.watched.send_modify(|watched| {
-            if !same_version(watched.published.as_ref(), &published) {
-                watched.generation += 1;
-            }
-            watched.published = Some(published);
+            take(watched, published);
             watched.heard = Some(Instant::now());
         });
     }
@@ -84,10 +81,7 @@ impl Cacerts {
         self.watched.send_modify(|watched| {
             taken = watched.generation == generation || same_version(watched.published.as_ref(), published);
             if taken {
-                if !same_version(watched.published.as_ref(), published) {
-                    watched.generation += 1;
-                }
-                watched.published = Some(published.clone());
+                take(watched, published.clone());
                 watched.read = Some(Instant::now());
             }
         });
@@ -113,16 +107,10 @@ impl Cacerts {
     /// The reason why it cannot be written, or not be told whether it was.
     pub async fn publish(&self, over: &Published, sound: &Sound, version: u64) -> Result<Write, Held> {
         let doing = format!("write Secret {}", self.full_name);
-        let Ok(mut secret) = serde_json::from_value::<Secret>(json!({
-            "metadata": {
-                "name": self.name,
-                "labels": { MANAGED_BY: FIELD_MANAGER },
-                "annotations": { ROOT_SHA256: sound.root.to_string(), VAULT_VERSION: version.to_string() },
-            },
-        })) else {
-            unreachable!("the literal above is a Secret");
-        };
-        secret.data = Some(data(&sound.bundle));
+        let annotations =
+            [(ROOT_SHA256.to_owned(), sound.root.to_string()), (VAULT_VERSION.to_owned(), version.to_string())];
+        let metadata = ObjectMeta { annotations: Some(annotations.into()), ..metadata(&self.name) };
+        let mut secret = Secret { metadata, data: Some(data(&sound.bundle)), ..Secret::default() };
         let written = match over {
             Published::Absent => {
                 secret.type_ = Some("Opaque".to_owned());
@@ -135,6 +123,14 @@ impl Cacerts {
         };
         Write::of(written)
     }
+}
+
+/// Takes what was seen, and counts it if it is another.
+fn take(watched: &mut Watched, published: Published) {
+    if !same_version(watched.published.as_ref(), &published) {
+        watched.generation += 1;
+    }
+    watched.published = Some(published);
 }
 
 /// The four keys that istiod wants, byte for byte.

@@ -7,9 +7,8 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::Patch;
 use kube::{Api, Client, ResourceExt};
-use serde_json::json;
 
-use super::{FIELD_MANAGER, Failed, MANAGED_BY, ROOT_SHA256, Write, call, patch, post};
+use super::{FIELD_MANAGER, Failed, MANAGED_BY, ROOT_SHA256, Write, call, metadata, patch, post};
 use crate::plan::{Owner, Pin, Published};
 use crate::reason::{Held, Reason};
 
@@ -81,15 +80,10 @@ impl Pins {
     pub async fn write(&self, read: &Read, pin: &Pin) -> Result<Write, Held> {
         let doing = format!("write ConfigMap {}", self.full_name);
         let stamp = |at: Timestamp| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let mut data = BTreeMap::from([(ROOT, pin.root.to_string())]);
-        data.extend(pin.vault_version.map(|version| (VERSION, version.to_string())));
-        data.extend(pin.verified_at.map(|at| (VERIFIED, stamp(at))));
-        let Ok(mut map) = serde_json::from_value::<ConfigMap>(json!({
-            "metadata": { "name": NAME, "labels": { MANAGED_BY: FIELD_MANAGER } },
-            "data": data,
-        })) else {
-            unreachable!("the literal above is a ConfigMap");
-        };
+        let mut data = BTreeMap::from([(ROOT.to_owned(), pin.root.to_string())]);
+        data.extend(pin.vault_version.map(|version| (VERSION.to_owned(), version.to_string())));
+        data.extend(pin.verified_at.map(|at| (VERIFIED.to_owned(), stamp(at))));
+        let mut map = ConfigMap { metadata: metadata(NAME), data: Some(data), ..ConfigMap::default() };
         let written = match &read.resource_version {
             None => call(&doing, self.api.create(&post(), &map)).await,
             Some(version) => {

@@ -4,10 +4,9 @@
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
-use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::{FIELD_MANAGER, Failed, MANAGED_BY, call, post};
+use super::{Failed, call, metadata, post};
 use crate::reason::{Held, Reason};
 use crate::tls::ServingCa;
 
@@ -64,16 +63,9 @@ fn adopt(secret: &Secret, namespace: &str, name: &str) -> Result<ServingCa, Held
 }
 
 fn secret_of(ca: &ServingCa, name: &str) -> Secret {
-    let Ok(mut secret) = serde_json::from_value::<Secret>(json!({
-        "metadata": { "name": name, "labels": { MANAGED_BY: FIELD_MANAGER } },
-        "type": "Opaque",
-    })) else {
-        unreachable!("the literal above is a Secret");
-    };
     let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
-    secret.data =
-        Some([(CERTIFICATE.to_owned(), bytes(ca.certificate_pem())), (KEY.to_owned(), bytes(&ca.key_pem()))].into());
-    secret
+    let data = [(CERTIFICATE.to_owned(), bytes(ca.certificate_pem())), (KEY.to_owned(), bytes(&ca.key_pem()))];
+    Secret { metadata: metadata(name), type_: Some("Opaque".to_owned()), data: Some(data.into()), ..Secret::default() }
 }
 
 fn unusable(namespace: &str, name: &str, what: &str) -> Held {

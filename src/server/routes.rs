@@ -103,7 +103,13 @@ async fn validate(extract::State(state): extract::State<State>, uri: Uri, reques
     };
     let decision = state.webhook.decide(&request, timeout(&uri)).await;
     log(&request, &decision, began.elapsed());
-    let root = state.webhook.converger.look(|known| known.convergence.root.as_ref().map(|root| root.root));
+    // Only a denial names Vault's root by what is known; an allowance has its own.
+    let root = match decision {
+        Decision::Deny(_) => {
+            state.webhook.converger.look(|known| known.convergence.root.as_ref().map(|root| root.root))
+        }
+        _ => None,
+    };
     as_json(StatusCode::OK, &review::answer(&request.uid, &decision, &state.webhook.cluster, root))
 }
 

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::ca::check::Flaw;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde_json::json;
+
 use super::*;
 use crate::ca::fixtures::now;
 use crate::ca::{InvalidSha256, Sha256};
