@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use reqwest::header::CONTENT_TYPE;
-use reqwest::{Certificate, Client, Method};
+use reqwest::{Certificate, Client, Method, Response};
 use serde_json::Value;
 
 /// Above the longest wait of any request of the tests; a server that is stopped or hangs is noticed.
@@ -40,23 +40,38 @@ impl Api {
         token: Option<&str>,
         body: Option<Value>,
     ) -> Result<(u16, Value)> {
-        let method = Method::from_bytes(method.as_bytes())?;
-        let url = format!("{}/{}", self.url, path.trim_start_matches('/'));
-        let content_type = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
-        let mut request = self.client.request(method, &url);
-        if let Some(token) = token {
-            request = request.bearer_auth(token);
-        }
-        if let Some(body) = body {
-            request = request.header(CONTENT_TYPE, content_type).body(body.to_string());
-        }
-        let response = request.send().await?;
+        let content_type = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        let body = body.map(|body| body.to_string());
+        let response = self.raw(method, path, token, &[(CONTENT_TYPE.as_str(), content_type)], body).await?;
         let status = response.status().as_u16();
-        let text = response.text().await.with_context(|| url)?;
+        let text = response.text().await.with_context(|| format!("{}/{path}", self.url))?;
         let value = match text.as_str() {
             "" => Value::Null,
             json => serde_json::from_str(json).unwrap_or(Value::String(text)),
         };
         Ok((status, value))
+    }
+
+    /// The answer with its headers, as soon as it begins.
+    pub(crate) async fn raw(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        headers: &[(&str, &str)],
+        body: Option<String>,
+    ) -> Result<Response> {
+        let url = format!("{}/{}", self.url, path.trim_start_matches('/'));
+        let mut request = self.client.request(Method::from_bytes(method.as_bytes())?, &url);
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(body) = body {
+            request = request.body(body);
+        }
+        Ok(request.send().await?)
     }
 }

@@ -1,15 +1,16 @@
 //! A Kubernetes control plane: etcd, API server and controllers, with no node, so that pods stay Pending.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::ops::Deref;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::api::Api;
 use crate::binaries::ControlPlane;
+use crate::kubernetes_api::KubernetesApi;
 use crate::ports::{Port, retry_if_taken};
 use crate::process::{Process, Program};
 use crate::temporary_folder;
@@ -24,11 +25,7 @@ const ADMIN_TOKEN: &str = "admin-token-of-this-test-cluster";
 /// A running control plane of its own. All its processes end, and its data goes, on drop.
 #[derive(Debug)]
 pub struct Cluster {
-    name: String,
-    issuer: String,
-    api: Api,
-    ca_pem: String,
-    token_public_key_pem: String,
+    api: KubernetesApi,
     kubectl: Program,
     // In the order in which they are to be dropped: clients before servers, the data last.
     controller_manager: Process,
@@ -64,8 +61,15 @@ impl Cluster {
         fs::write(home.join("token-public-key.pem"), &token_public_key_pem)?;
         let admin = format!("{ADMIN_TOKEN},admin,admin,system:masters\n");
         fs::write(home.join("tokens.csv"), admin)?;
-        let kubeconfig = kubeconfig(name, &url, &home.join("ca.pem"), "admin", ADMIN_TOKEN);
-        fs::write(home.join("kubeconfig"), kubeconfig)?;
+        let api = KubernetesApi {
+            name: name.to_owned(),
+            issuer,
+            api: Api::new(url, authority.certificate_pem())?,
+            ca_pem: authority.certificate_pem().to_owned(),
+            admin_token: ADMIN_TOKEN.to_owned(),
+            token_public_key_pem,
+        };
+        fs::write(home.join("kubeconfig"), api.kubeconfig("admin", ADMIN_TOKEN))?;
 
         let spawn = |program: &Program, args: Vec<String>, log| {
             let program = program.clone().current_dir(home).env("HOME", home);
@@ -73,20 +77,20 @@ impl Cluster {
         };
         let kubectl = programs.kubectl.clone().env("HOME", home);
         Ok(Self {
-            name: name.to_owned(),
-            api: Api::new(url, authority.certificate_pem())?,
-            ca_pem: authority.certificate_pem().to_owned(),
-            token_public_key_pem,
             kubectl: kubectl.env("KUBECONFIG", home.join("kubeconfig")),
             // All at once: each waits for the one before it by itself.
             etcd: spawn(&programs.etcd, etcd_args(etcd_port, etcd_peer_port), "etcd.log")?,
-            api_server: spawn(&programs.api_server, api_server_args(port, etcd_port, &issuer), "kube-apiserver.log")?,
+            api_server: spawn(
+                &programs.api_server,
+                api_server_args(port, etcd_port, api.issuer()),
+                "kube-apiserver.log",
+            )?,
             controller_manager: spawn(
                 &programs.controller_manager,
                 controller_manager_args(),
                 "kube-controller-manager.log",
             )?,
-            issuer,
+            api,
             folder,
             _ports: ports,
         })
@@ -112,34 +116,9 @@ impl Cluster {
         Ok(())
     }
 
-    /// The address of the API server.
-    pub fn url(&self) -> &str {
-        self.api.url()
-    }
-
     /// The file with the CA of the API server's certificate.
     pub fn ca_file(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
-    }
-
-    /// The CA of the API server's certificate.
-    pub fn ca_pem(&self) -> &str {
-        &self.ca_pem
-    }
-
-    /// A bearer token with all rights.
-    pub fn admin_token(&self) -> &str {
-        ADMIN_TOKEN
-    }
-
-    /// The issuer of the service-account tokens, different in each cluster.
-    pub fn issuer(&self) -> &str {
-        &self.issuer
-    }
-
-    /// The public key of the service-account tokens.
-    pub fn service_account_public_key_pem(&self) -> &str {
-        &self.token_public_key_pem
     }
 
     /// A kubeconfig with all rights. Its context is named like the cluster.
@@ -151,8 +130,7 @@ impl Cluster {
     pub fn kubeconfig_for(&self, user: &str, token: &str) -> Result<PathBuf> {
         let file = format!("kubeconfig-{}", user.replace(['/', ':'], "-"));
         let path = self.folder.path().join(file);
-        let kubeconfig = kubeconfig(&self.name, self.url(), &self.ca_file(), user, token);
-        fs::write(&path, kubeconfig)?;
+        fs::write(&path, self.api.kubeconfig(user, token))?;
         Ok(path)
     }
 
@@ -164,41 +142,6 @@ impl Cluster {
     /// Runs kubectl with all rights and a manifest on its standard input.
     pub async fn kubectl_stdin(&self, args: &[&str], manifest: &str) -> Result<String> {
         self.kubectl.clone().args(args).output(Some(manifest)).await
-    }
-
-    /// Sends one API request with all rights. The body of a `PATCH` is a JSON merge patch.
-    pub async fn request(&self, method: &str, path: &str, body: Option<Value>) -> Result<(u16, Value)> {
-        self.request_with(Some(ADMIN_TOKEN), method, path, body).await
-    }
-
-    /// Sends one API request with another bearer token, or none.
-    pub async fn request_with(
-        &self,
-        token: Option<&str>,
-        method: &str,
-        path: &str,
-        body: Option<Value>,
-    ) -> Result<(u16, Value)> {
-        self.api.send(method, path, token, body).await
-    }
-
-    /// Requests a token for a service account (TokenRequest; at least 600 seconds).
-    pub async fn service_account_token(
-        &self,
-        namespace: &str,
-        name: &str,
-        audiences: &[&str],
-        seconds: u64,
-    ) -> Result<String> {
-        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token");
-        let body = json!({
-            "apiVersion": "authentication.k8s.io/v1",
-            "kind": "TokenRequest",
-            "spec": { "audiences": audiences, "expirationSeconds": seconds },
-        });
-        let (status, answer) = self.request("POST", &path, Some(body)).await?;
-        ensure!(status == 201, "POST {path}: {status}: {answer}");
-        Ok(answer["status"]["token"].as_str().context("an answer without token")?.to_owned())
     }
 
     /// The API server's process.
@@ -236,6 +179,15 @@ impl Cluster {
     pub async fn start_etcd(&self) -> Result<()> {
         self.etcd.start_again()?;
         self.etcd.until("a read from etcd", START, || self.exists("/api/v1/namespaces/default")).await
+    }
+}
+
+/// All that can be asked of any API server can be asked of this one.
+impl Deref for Cluster {
+    type Target = KubernetesApi;
+
+    fn deref(&self) -> &KubernetesApi {
+        &self.api
     }
 }
 
@@ -293,17 +245,4 @@ fn controller_manager_args() -> Vec<String> {
     ]
     .map(Into::into)
     .into()
-}
-
-/// A kubeconfig in JSON, which every reader of YAML reads.
-fn kubeconfig(cluster: &str, url: &str, ca_file: &Path, user: &str, token: &str) -> String {
-    json!({
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{ "name": cluster, "cluster": { "server": url, "certificate-authority": ca_file } }],
-        "users": [{ "name": user, "user": { "token": token } }],
-        "contexts": [{ "name": cluster, "context": { "cluster": cluster, "user": user } }],
-        "current-context": cluster,
-    })
-    .to_string()
 }

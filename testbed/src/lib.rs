@@ -8,17 +8,21 @@ mod api;
 pub mod binaries;
 mod cluster;
 mod eventually;
+mod kubernetes_api;
 mod ports;
 mod process;
 mod tls;
 mod vault;
+mod vault_api;
 
 pub use cluster::Cluster;
 pub use eventually::{Attempt, eventually};
+pub use kubernetes_api::{KubernetesApi, KubernetesIdentity};
 pub use ports::Port;
 pub use process::{Process, Program, Signal};
-pub use tls::{Authority, Identity};
+pub use tls::{Authority, Identity, token_signing_key};
 pub use vault::{Storage, Vault, VaultOptions};
+pub use vault_api::VaultApi;
 
 /// A temporary folder that is removed on drop, unless `TESTBED_KEEP` is set.
 fn temporary_folder(name: &str) -> std::io::Result<tempfile::TempDir> {

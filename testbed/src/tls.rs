@@ -65,7 +65,7 @@ pub(crate) fn write_serving_files(folder: &Path, common_name: &str) -> Result<Au
 }
 
 /// The key pair with which a cluster signs its service-account tokens: private and public PEM. RSA, as kubeadm's.
-pub(crate) fn token_signing_key() -> Result<(String, String)> {
+pub fn token_signing_key() -> Result<(String, String)> {
     let key = KeyPair::generate_for(&PKCS_RSA_SHA256)?;
     Ok((key.serialize_pem(), key.public_key_pem()))
 }
