@@ -10,7 +10,7 @@ use serde_json::Value;
 /// Above the longest wait of any request of the tests; a server that is stopped or hangs is noticed.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Api {
     url: String,
     client: Client,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::api::Api;
 
 /// An API server, and all rights in it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct KubernetesApi {
     pub(crate) name: String,
     pub(crate) issuer: String,

@@ -13,7 +13,7 @@ use crate::kubernetes_api::KubernetesApi;
 const TURN: Duration = Duration::from_secs(90);
 
 /// A Vault with KV version 2 at `secret/`, and all rights in it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct VaultApi {
     api: Api,
     ca_pem: String,

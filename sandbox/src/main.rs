@@ -1,0 +1,3 @@
+//! The tour: see the library.
+
+fn main() {}
