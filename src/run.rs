@@ -2,6 +2,7 @@
 
 mod startup;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
@@ -47,25 +48,63 @@ pub enum Failure {
 pub async fn serve(args: Serve) -> Result<(), Failure> {
     telemetry::init(&args.log).map_err(Failure::Usage)?;
     let signals = Signals::listen().map_err(|error| Failure::Broken(error.to_string()))?;
-    let settings = args.vault.settings(args.role).map_err(Failure::Usage)?;
-    let vault = Vault::new(settings)
-        .map_err(|error| Failure::Usage(format!("--vault-ca-cert (variable VAULT_CACERT): {error}")))?;
-    let client = startup::client(&args.kubernetes).await?;
-    let https = bind(args.listen, "--listen (variable GATE_LISTEN)").await?;
-    let http = match args.admin_listen.0 {
-        Some(address) => Some(bind(address, "--admin-listen (variable GATE_ADMIN_LISTEN)").await?),
-        None => None,
-    };
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        cluster = args.cluster(),
-        role = args.role.as_str(),
-        https = %https.address(),
-        http = http.as_ref().map(|http| http.address().to_string()),
-        "starting"
-    );
-    let (service, attempts) = Service::assemble(args, client, vault);
-    service.run(attempts, https, http, signals).await.map_err(Failure::Broken)
+    Prepared::new(args).await?.run(signals).await
+}
+
+/// A service whose configuration is sound and whose sockets are bound, and that does nothing yet.
+pub struct Prepared {
+    service: Service,
+    attempts: Attempts,
+    https: Bound,
+    http: Option<Bound>,
+}
+
+impl Prepared {
+    /// Checks the configuration, and binds.
+    ///
+    /// # Errors
+    /// A wrong configuration.
+    pub async fn new(args: Serve) -> Result<Self, Failure> {
+        let settings = args.vault.settings(args.role).map_err(Failure::Usage)?;
+        let vault = Vault::new(settings)
+            .map_err(|error| Failure::Usage(format!("--vault-ca-cert (variable VAULT_CACERT): {error}")))?;
+        let client = startup::client(&args.kubernetes).await?;
+        let https = bind(args.listen, "--listen (variable GATE_LISTEN)").await?;
+        let http = match args.admin_listen.0 {
+            Some(address) => Some(bind(address, "--admin-listen (variable GATE_ADMIN_LISTEN)").await?),
+            None => None,
+        };
+        let (service, attempts) = Service::assemble(args, client, vault);
+        Ok(Self { service, attempts, https, http })
+    }
+
+    /// Where `--listen` is bound.
+    pub fn https(&self) -> SocketAddr {
+        self.https.address()
+    }
+
+    /// Where `--admin-listen` is bound, if it is.
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(Bound::address)
+    }
+
+    /// Runs until a signal.
+    ///
+    /// # Errors
+    /// A task that ended although it should not.
+    pub async fn run(self, signals: Signals) -> Result<(), Failure> {
+        let args = &self.service.args;
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            cluster = args.cluster(),
+            role = args.role.as_str(),
+            https = %self.https(),
+            http = self.http().map(|http| http.to_string()),
+            "starting"
+        );
+        let Self { service, attempts, https, http } = self;
+        service.run(attempts, https, http, signals).await.map_err(Failure::Broken)
+    }
 }
 
 /// What the tasks of the service share.
@@ -243,6 +282,6 @@ fn why(ended: Result<(), tokio::task::JoinError>) -> String {
     }
 }
 
-async fn bind(address: std::net::SocketAddr, flag: &str) -> Result<Bound, Failure> {
+async fn bind(address: SocketAddr, flag: &str) -> Result<Bound, Failure> {
     Bound::bind(address).await.map_err(|error| Failure::Usage(format!("{flag}: cannot listen on {address}: {error}")))
 }
