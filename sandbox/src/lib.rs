@@ -6,5 +6,6 @@
 
 pub mod faults;
 pub mod kubernetes;
+pub mod side;
 pub mod vault;
 pub mod wire;

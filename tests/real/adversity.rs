@@ -7,7 +7,9 @@ use serde_json::json;
 use testbed::{Vault, eventually};
 
 use crate::gate::{Gate, Options};
-use crate::world::{SOON, Side, SmallWorld, World, grant, shipped_policy};
+use sandbox::side::shipped_policy;
+
+use crate::world::{SOON, Side, SmallWorld, World};
 
 /// From the end of a fault to the waiting pod: the cap of the back-off, and the controllers' share.
 const HEALED: Duration = Duration::from_secs(10);
@@ -61,13 +63,12 @@ async fn each_fault_of_an_open_clusters_vault_has_its_code_and_heals() -> Result
     vault.api("DELETE", &role, None).await?;
     revoke_tokens(vault, side.auth_mount).await?;
     gate.stands("held", Some("VaultLoginDenied")).await?;
-    let message = refused_then_healed(side, "norole", "VaultLoginDenied", grant(side, vault)).await?;
+    let message = refused_then_healed(side, "norole", "VaultLoginDenied", side.grant(vault)).await?;
     ensure!(message.contains("create role istio-ca-bootstrap at auth/kubernetes"), "{message}");
 
     vault.policy("istio-ca-bootstrap", "path \"secret/data/elsewhere\" { capabilities = [\"read\"] }").await?;
     gate.stands("held", Some("VaultPermissionDenied")).await?;
-    let policy = shipped_policy("bootstrap")?;
-    let mend = vault.policy("istio-ca-bootstrap", &policy);
+    let mend = vault.policy("istio-ca-bootstrap", shipped_policy("bootstrap"));
     refused_then_healed(side, "nopolicy", "VaultPermissionDenied", mend).await?;
 
     vault.cli(&["kv", "delete", "secret/istio/ca"]).await?;
@@ -88,7 +89,7 @@ async fn from_nothing_each_fault_has_its_code_until_the_root_is_made() -> Result
     let world = SmallWorld::homelab().await?;
     let (side, vault) = (&world.side, &world.vault);
     // The right to read, as the sync role has it: it may not create.
-    vault.policy("istio-ca-bootstrap", &shipped_policy("sync")?).await?;
+    vault.policy("istio-ca-bootstrap", shipped_policy("sync")).await?;
     vault.stop()?;
     let gate = Gate::start(side, vault).await?;
 
@@ -106,7 +107,7 @@ async fn from_nothing_each_fault_has_its_code_until_the_root_is_made() -> Result
     ensure!(message.contains("`create` and `read` on secret/data/istio/ca"), "{message}");
     ensure!(vault.versions("secret", "istio/ca").await?.is_empty());
 
-    vault.policy("istio-ca-bootstrap", &shipped_policy("bootstrap")?).await?;
+    vault.policy("istio-ca-bootstrap", shipped_policy("bootstrap")).await?;
     for name in ["down", "sealed", "readonly"] {
         side.pod(name).await?;
     }
@@ -140,7 +141,7 @@ async fn mounts_that_cannot_hold_a_root_are_told_apart() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_nas_token_at_the_homelabs_mount_is_told_what_to_do() -> Result<()> {
     let mut world = World::start().await?;
-    world.nas.auth_mount = world.homelab.auth_mount;
+    world.nas.side.auth_mount = world.homelab.auth_mount;
     let World { homelab, nas, vault, .. } = &world;
     // A role that would fit the NAS by name, at the mount that asks the homelab's API server.
     let role = json!({
@@ -184,7 +185,7 @@ async fn the_seeds_one_policy_file_gave_the_nas_write_rights_and_the_two_files_d
     side.refusal("istiod", "RootMissing").await?;
     ensure!(vault.versions("secret", "istio/ca").await?.is_empty());
 
-    vault.policy("istio-ca-sync", &shipped_policy("sync")?).await?;
+    vault.policy("istio-ca-sync", shipped_policy("sync")).await?;
     let mended = capabilities().await?;
     ensure!(mended == "[\"read\"]", "{mended}");
     eventually("the gate to go on with less", SOON, || async {

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use testbed::{Port, Process, Program, Vault, eventually};
+use testbed::{Port, Process, Program, Vault};
 
 use crate::world::{NAMESPACE, SOON, Side};
 
@@ -39,7 +39,7 @@ impl Gate {
     pub async fn start_with(side: &Side, vault: &Vault, options: Options<'_>) -> Result<Self> {
         let gate = Self::launch(side, vault, options).await?;
         side.point_webhooks_at(&[gate.port()]).await?;
-        gate.injected(side).await?;
+        side.is_injected().await?;
         gate.ready().await?;
         Ok(gate)
     }
@@ -102,18 +102,6 @@ impl Gate {
             Ok(())
         };
         self.process.until(what, SOON, probe).await
-    }
-
-    /// Waits until every webhook of the side has a `caBundle`.
-    pub async fn injected(&self, side: &Side) -> Result<()> {
-        let path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/istio-ca-gate";
-        eventually("caBundle to be injected", SOON, || async {
-            let (_, configuration) = side.cluster.request("GET", path, None).await?;
-            let webhooks = configuration["webhooks"].as_array().context("no webhooks")?;
-            ensure!(webhooks.iter().all(|webhook| webhook["clientConfig"]["caBundle"].is_string()), "not in all");
-            Ok(())
-        })
-        .await
     }
 
     /// `GET /fingerprint`.

@@ -16,7 +16,7 @@ async fn five_replicas_consulted_at_once_make_one_root() -> Result<()> {
     // The API server asks all webhooks of one pod at the same moment.
     let ports: Vec<_> = gates.iter().map(Gate::port).collect();
     side.point_webhooks_at(&ports).await?;
-    gates[0].injected(side).await?;
+    side.is_injected().await?;
     side.deploy_istiod().await?;
     side.pod("istiod").await?;
 
@@ -50,7 +50,7 @@ async fn two_addresses_that_are_two_vaults_make_no_root() -> Result<()> {
     let other = Vault::start(VaultOptions::default()).await?;
     let gate = Gate::launch(side, vault, Options { vaults: &[vault, &other], ..Options::default() }).await?;
     side.point_webhooks_at(&[gate.port()]).await?;
-    gate.injected(side).await?;
+    side.is_injected().await?;
     side.deploy_istiod().await?;
     let message = side.refusal("istiod", "VaultAmbiguous").await?;
     ensure!(message.contains(vault.address()) && message.contains(other.address()), "{message}");
@@ -73,7 +73,7 @@ async fn a_second_address_takes_over_when_the_first_is_down() -> Result<()> {
     down.stop()?;
     let gate = Gate::launch(side, vault, Options { vaults: &[&down, vault], ..Options::default() }).await?;
     side.point_webhooks_at(&[gate.port()]).await?;
-    gate.injected(side).await?;
+    side.is_injected().await?;
     side.deploy_istiod().await?;
     side.pod("istiod").await?;
     let report = gate.stands("open", None).await?;
