@@ -34,15 +34,10 @@ fn main() -> ExitCode {
     };
     // The making of a key cannot be stopped, and need not be waited for.
     runtime.shutdown_background();
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Usage(line)) => {
-            eprintln!("istio-ca-gate: {line}");
-            ExitCode::from(2)
-        }
-        Err(Failure::Broken(line)) => {
-            eprintln!("istio-ca-gate: {line}");
-            ExitCode::FAILURE
-        }
+    let Err(failure) = ended else { return ExitCode::SUCCESS };
+    eprintln!("istio-ca-gate: {failure}");
+    match failure {
+        Failure::Usage(_) => ExitCode::from(2),
+        Failure::Broken(_) => ExitCode::FAILURE,
     }
 }

@@ -33,11 +33,13 @@ use crate::webhook::Webhook;
 const PIN_AGE_MAX: SignedDuration = SignedDuration::from_hours(1);
 
 /// How a command ends that does not end well.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// Wrong use or configuration: exit code 2.
+    #[error("{0}")]
     Usage(String),
     /// Something broke that should not: exit code 1.
+    #[error("{0}")]
     Broken(String),
 }
 

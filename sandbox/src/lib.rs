@@ -5,7 +5,12 @@
 //! makes them fail, each fault by its name.
 
 pub mod faults;
+pub mod gates;
 pub mod kubernetes;
 pub mod side;
+pub mod stay;
+pub mod tell;
+pub mod tour;
 pub mod vault;
 pub mod wire;
+pub mod world;

@@ -11,6 +11,11 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 /// Worlds at a time: each takes up to 1.5 GB, and the machine may have two cores.
 static WORLDS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(2));
 
+/// A place for one world, as long as it is kept.
+pub async fn place() -> Result<SemaphorePermit<'static>> {
+    Ok(WORLDS.acquire().await?)
+}
+
 /// A real cluster, and what its gate is to Vault.
 pub struct Side {
     pub side: sandbox::side::Side,
@@ -75,7 +80,7 @@ pub struct SmallWorld {
 
 impl World {
     pub async fn start() -> Result<Self> {
-        let permit = WORLDS.acquire().await?;
+        let permit = place().await?;
         let (homelab, nas, vault) =
             tokio::try_join!(Side::homelab(), Side::nas(), Vault::start(VaultOptions::default()))?;
         homelab.introduce_to(&vault).await?;
@@ -86,14 +91,14 @@ impl World {
 
 impl SmallWorld {
     pub async fn homelab() -> Result<Self> {
-        let permit = WORLDS.acquire().await?;
+        let permit = place().await?;
         let (side, vault) = tokio::try_join!(Side::homelab(), Vault::start(VaultOptions::default()))?;
         side.introduce_to(&vault).await?;
         Ok(Self { side, vault, _permit: permit })
     }
 
     pub async fn nas() -> Result<Self> {
-        let permit = WORLDS.acquire().await?;
+        let permit = place().await?;
         let (side, vault) = tokio::try_join!(Side::nas(), Vault::start(VaultOptions::default()))?;
         side.introduce_to(&vault).await?;
         Ok(Self { side, vault, _permit: permit })

@@ -1,0 +1,162 @@
+//! Gates in this process, each as `istio-ca-gate serve` would start it: the same arguments, a runtime and a log of its own.
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use clap::Parser;
+use istio_ca_gate::args::{Cli, Command, one_line};
+use istio_ca_gate::run::{Failure, Prepared};
+use istio_ca_gate::shutdown::Signals;
+use istio_ca_gate::telemetry;
+use serde_json::{Value, json};
+use testbed::{VaultApi, eventually};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tracing::Dispatch;
+
+use crate::side::{SOON, Side};
+
+/// Two are enough for a gate, beside the one that makes a key.
+const THREADS: usize = 2;
+
+/// Longest wait for its orderly end.
+const END: Duration = Duration::from_secs(30);
+
+/// A running gate. On drop it ends as if it were killed.
+#[derive(Debug)]
+pub struct Gate {
+    name: &'static str,
+    https: SocketAddr,
+    http: SocketAddr,
+    log: PathBuf,
+    client: reqwest::Client,
+    signals: mpsc::Sender<()>,
+    ended: JoinHandle<Result<(), Failure>>,
+    runtime: Option<Runtime>,
+}
+
+impl Gate {
+    /// Starts a gate for this side, points the side's webhook at it, and waits until it is ready. Its files go to a
+    /// folder.
+    pub async fn start(side: &Side, vault: &VaultApi, folder: &Path, flags: &[&str]) -> Result<Self> {
+        let file = |name: &str| folder.join(format!("{}-{name}", side.name));
+        let write = |name: &str, text: &str| fs::write(file(name), text).map(|()| file(name));
+        let kubeconfig = side.api.kubeconfig(side.service_account, &side.gate_token(side.api.issuer()).await?);
+        let kubeconfig = write("gate-kubeconfig", &kubeconfig)?;
+        let token = write("gate-vault-token", &side.gate_token("vault").await?)?;
+        let ca = write("vault-ca.pem", vault.ca_pem())?;
+        let path = |path: &Path| path.to_str().map(str::to_owned).context("the folder's name is not UTF-8");
+        let (kubeconfig, token, ca) = (path(&kubeconfig)?, path(&token)?, path(&ca)?);
+        let args = [
+            ["istio-ca-gate", "serve"].as_slice(),
+            &["--role", side.role, "--cluster", side.name, "--dns-name", "127.0.0.1", "--shutdown-delay", "0s"],
+            &["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--kubeconfig", &kubeconfig],
+            &["--vault-addr", vault.address(), "--vault-ca-cert", &ca, "--vault-jwt-file", &token],
+            &["--vault-auth-mount", side.auth_mount],
+            flags,
+        ];
+        let gate = Self::launch(side.name, &args.concat(), file("gate.log")).await?;
+        side.point_webhooks_at(&[gate.https.port()]).await?;
+        side.is_injected().await?;
+        gate.is_ready().await?;
+        Ok(gate)
+    }
+
+    async fn launch(name: &'static str, args: &[&str], log: PathBuf) -> Result<Self> {
+        let cli = Cli::try_parse_from(args).map_err(|error| anyhow!(one_line(&error).unwrap_or_default()))?;
+        let Command::Serve(args) = cli.command;
+        let runtime = runtime(name, &log)?;
+        let (signals, asked) = mpsc::channel(1);
+        // In its own runtime, so that whatever it starts is in it, too.
+        let prepared = runtime.spawn(Prepared::new(*args)).await??;
+        let (https, http) = (prepared.https(), prepared.http().context("no admin address")?);
+        let ended = runtime.spawn(prepared.run(Signals::of(asked)));
+        let client = reqwest::Client::builder().no_proxy().timeout(SOON).build()?;
+        Ok(Self { name, https, http, log, client, signals, ended, runtime: Some(runtime) })
+    }
+
+    async fn is_ready(&self) -> Result<()> {
+        eventually(&format!("the gate of {} to be ready", self.name), SOON, || async {
+            self.get("readyz").await.map(|_| ())
+        })
+        .await
+        .with_context(|| format!("see {}", self.log.display()))
+    }
+
+    /// The cluster's name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Its HTTPS address.
+    pub fn https(&self) -> SocketAddr {
+        self.https
+    }
+
+    /// The address of one of its HTTP endpoints.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}/{path}", self.http)
+    }
+
+    /// All it has logged so far, a JSON object a line.
+    pub fn log(&self) -> Result<String> {
+        Ok(fs::read_to_string(&self.log)?)
+    }
+
+    /// The text at a path of its HTTP endpoints, if it is a 200.
+    pub async fn get(&self, path: &str) -> Result<String> {
+        let answer = self.client.get(self.url(path)).send().await?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        ensure!(status == 200, "{status}: {text}");
+        Ok(text)
+    }
+
+    /// `GET /fingerprint`.
+    pub async fn fingerprint(&self) -> Result<Value> {
+        Ok(serde_json::from_str(&self.get("fingerprint").await?)?)
+    }
+
+    /// Waits until `/fingerprint` tells this state and reason.
+    pub async fn stands(&self, state: &str, reason: Option<&str>) -> Result<Value> {
+        eventually(&format!("the gate of {} to be {state} with {reason:?}", self.name), SOON, || async {
+            let report = self.fingerprint().await?;
+            ensure!(report["state"] == state && report["reason"] == json!(reason), "{report}");
+            Ok(report)
+        })
+        .await
+    }
+
+    /// Ends it in order, as SIGTERM does.
+    pub async fn stop(mut self) -> Result<()> {
+        // Only fails if it has ended already; the next line tells how.
+        let _ = self.signals.send(()).await;
+        let ended = tokio::time::timeout(END, &mut self.ended).await.context("the gate does not end")??;
+        ended.with_context(|| format!("the gate of {}", self.name))
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A runtime whose threads log to a file.
+fn runtime(name: &str, log: &Path) -> Result<Runtime> {
+    let file = File::options().create(true).append(true).open(log).with_context(|| log.display().to_string())?;
+    let lines = Dispatch::new(telemetry::subscriber("info", false, file).map_err(anyhow::Error::msg)?);
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .thread_name(format!("gate-{name}"))
+        .enable_all()
+        // For as long as the thread lives.
+        .on_thread_start(move || std::mem::forget(tracing::dispatcher::set_default(&lines)))
+        .build()?;
+    Ok(runtime)
+}
