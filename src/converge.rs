@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 pub use attempt::{Attempts, Parts};
 
 use crate::reason::Held;
-use crate::snapshot::{Convergence, Policy, Snapshot, Watched};
+use crate::snapshot::{Convergence, Policy, Snapshot, Verified, Watched};
 
 /// First back-off; doubles up to `--retry-max`.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
@@ -103,6 +103,34 @@ impl Converger {
             if passes.is_due(open, schedule.refresh) && !attempts.unblock().await {
                 passes = Passes::default();
                 pace.within(PASS_PAUSE);
+            }
+        }
+    }
+
+    /// Makes attempts, with the same back-off, until one ends open, and touches what was blocked.
+    ///
+    /// # Errors
+    /// The last reason, if the next attempt would begin after the deadline.
+    pub async fn until_open(
+        &self,
+        mut attempts: Attempts,
+        schedule: Schedule,
+        deadline: Instant,
+    ) -> Result<Verified, Held> {
+        let mut pace = Pace::new(schedule);
+        loop {
+            let began = Instant::now();
+            let ended = self.attempt(&mut attempts).await;
+            if let Some(verified) = self.look(|known| known.convergence.verified.clone()) {
+                // What fails is logged, and they try again by themselves.
+                attempts.unblock().await;
+                return Ok(verified);
+            }
+            pace.ended(began, ended);
+            if let Some(due) = pace.due.filter(|due| *due <= deadline) {
+                sleep_until(due).await;
+            } else if let Some(held) = self.look(|known| known.convergence.held.clone()) {
+                return Err(held);
             }
         }
     }

@@ -31,6 +31,8 @@ fn main() -> ExitCode {
     };
     let ended = match cli.command {
         Command::Serve(args) => runtime.block_on(run::serve(*args)),
+        Command::Bootstrap(args) => runtime.block_on(run::bootstrap(*args)),
+        Command::Sync(args) => runtime.block_on(run::sync(*args)),
     };
     // The making of a key cannot be stopped, and need not be waited for.
     runtime.shutdown_background();
@@ -38,6 +40,6 @@ fn main() -> ExitCode {
     eprintln!("istio-ca-gate: {failure}");
     match failure {
         Failure::Usage(_) => ExitCode::from(2),
-        Failure::Broken(_) => ExitCode::FAILURE,
+        Failure::Broken(_) | Failure::Held(_) => ExitCode::FAILURE,
     }
 }

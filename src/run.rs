@@ -1,5 +1,7 @@
 //! The composition root: starts every task, and joins every task.
 
+mod once;
+mod parts;
 mod startup;
 
 use std::net::SocketAddr;
@@ -12,14 +14,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::args::Serve;
-use crate::converge::{Attempts, Converger, Parts, Schedule};
-use crate::gate::Gated;
+use crate::converge::{Attempts, Converger, Schedule};
 use crate::k8s::ca_bundle::{self, Injection};
 use crate::k8s::cacerts::Cacerts;
-use crate::k8s::external_secrets::ExternalSecrets;
 use crate::k8s::owners::Owners;
-use crate::k8s::pin::{self, Pins};
-use crate::plan::Names;
+use crate::k8s::pin::Pins;
 use crate::readiness::{Part, Readiness};
 use crate::server::{self, Bound};
 use crate::shutdown::Signals;
@@ -28,6 +27,8 @@ use crate::telemetry;
 use crate::tls::{self, Serving, ServingCa};
 use crate::vault::Vault;
 use crate::webhook::Webhook;
+pub use once::{bootstrap, sync};
+use parts::Made;
 
 /// The pin's date is written anew at least so often.
 const PIN_AGE_MAX: SignedDuration = SignedDuration::from_hours(1);
@@ -41,6 +42,9 @@ pub enum Failure {
     /// Something broke that should not: exit code 1.
     #[error("{0}")]
     Broken(String),
+    /// Held back, in words that begin with the reason code: exit code 1.
+    #[error("{0}")]
+    Held(String),
 }
 
 /// Runs the admission service until a signal.
@@ -67,10 +71,8 @@ impl Prepared {
     /// # Errors
     /// A wrong configuration.
     pub async fn new(args: Serve) -> Result<Self, Failure> {
-        let settings = args.vault.settings(args.role).map_err(Failure::Usage)?;
-        let vault = Vault::new(settings)
-            .map_err(|error| Failure::Usage(format!("--vault-ca-cert (variable VAULT_CACERT): {error}")))?;
-        let client = startup::client(&args.kubernetes).await?;
+        let vault = parts::vault(&args.vault, args.role)?;
+        let client = parts::client(&args.kubernetes).await?;
         let https = bind(args.listen, "--listen (variable GATE_LISTEN)").await?;
         let http = match args.admin_listen.0 {
             Some(address) => Some(bind(address, "--admin-listen (variable GATE_ADMIN_LISTEN)").await?),
@@ -98,7 +100,7 @@ impl Prepared {
         let args = &self.service.args;
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
-            cluster = args.cluster(),
+            cluster = args.cluster_name(),
             role = args.role.as_str(),
             https = %self.https(),
             http = self.http().map(|http| http.to_string()),
@@ -121,27 +123,11 @@ struct Service {
 impl Service {
     fn assemble(args: Serve, client: Client, vault: Vault) -> (Self, Attempts) {
         let policy = policy(&args);
-        let gated = Gated(args.gate_selectors.clone());
-        let cacerts = Arc::new(Cacerts::new(client.clone(), &args.namespace, &args.secret));
-        let owners = Arc::new(Owners::new(client.clone(), &args.namespace, gated.clone()));
-        let attempts = Attempts::new(Parts {
-            role: args.role,
-            on_root_change: args.on_root_change,
-            pin_age_max: PIN_AGE_MAX.min(policy.max_staleness / 4),
-            names: Names {
-                cacerts: format!("{}/{}", args.namespace, args.secret),
-                pin: format!("{}/{}", args.namespace, pin::NAME),
-                record: vault.settings().record(),
-            },
-            common_name: format!("Istio Root CA {}", args.cluster()),
-            vault,
-            cacerts: Arc::clone(&cacerts),
-            pins: Pins::new(client.clone(), &args.namespace),
-            owners: Arc::clone(&owners),
-            external_secrets: ExternalSecrets::new(client.clone(), &args.namespace),
-        });
+        let pin_age_max = PIN_AGE_MAX.min(policy.max_staleness / 4);
+        let Made { gated, cacerts, owners, attempts } =
+            parts::assemble(args.role, &args.cluster, &args.converge, client.clone(), vault, pin_age_max);
         let converger = Converger::new(cacerts.watched());
-        let webhook = Webhook { cluster: args.cluster(), gated, policy, converger, cacerts: Arc::clone(&cacerts) };
+        let webhook = Webhook { cluster: args.cluster_name(), gated, policy, converger, cacerts: Arc::clone(&cacerts) };
         let state =
             server::State { webhook: Arc::new(webhook), role: args.role, readiness: Arc::new(Readiness::default()) };
         (Self { args, client, cacerts, owners, state }, attempts)
@@ -163,7 +149,7 @@ impl Service {
         self.spawn_convergence(&mut tasks, attempts);
         let mut certified = Box::pin(startup::certify(
             self.client.clone(),
-            self.args.namespace.clone(),
+            self.args.cluster.namespace.clone(),
             self.args.tls_secret.clone(),
             self.args.dns_names(),
         ));
@@ -208,8 +194,10 @@ impl Service {
     }
 
     fn spawn_convergence(&self, tasks: &mut JoinSet<()>, attempts: Attempts) {
-        let (schedule, policy) =
-            (Schedule { retry_max: self.args.retry_max, refresh: self.args.refresh }, self.state.webhook.policy);
+        let (schedule, policy) = (
+            Schedule { retry_max: self.args.converge.retry_max, refresh: self.args.refresh },
+            self.state.webhook.policy,
+        );
         let converger = self.state.webhook.converger.clone();
         tasks.spawn(async move { converger.run(attempts, schedule, policy).await });
 
@@ -218,7 +206,7 @@ impl Service {
 
         let (converger, readiness) = (self.state.webhook.converger.clone(), Arc::clone(&self.state.readiness));
         let (cacerts, owners) = (Arc::clone(&self.cacerts), Arc::clone(&self.owners));
-        let pins = Pins::new(self.client.clone(), &self.args.namespace);
+        let pins = Pins::new(self.client.clone(), &self.args.cluster.namespace);
         tasks.spawn(async move {
             startup::resume(&pins, &cacerts, &owners, &converger, &readiness).await;
             std::future::pending().await
@@ -241,7 +229,7 @@ impl Service {
         let injection = Injection {
             configuration: self.args.webhook_config.clone(),
             ca: ca.certificate_pem().as_bytes().to_vec(),
-            secret: (self.args.namespace.clone(), self.args.tls_secret.clone()),
+            secret: (self.args.cluster.namespace.clone(), self.args.tls_secret.clone()),
         };
         async move { ca_bundle::keep::<K>(client, injection, || readiness.done(part)).await }
     }

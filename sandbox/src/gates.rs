@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Parser;
 use istio_ca_gate::args::{Cli, Command, one_line};
 use istio_ca_gate::run::{Failure, Prepared};
@@ -68,7 +68,7 @@ impl Gate {
 
     async fn launch(name: &'static str, args: &[&str], log: PathBuf) -> Result<Self> {
         let cli = Cli::try_parse_from(args).map_err(|error| anyhow!(one_line(&error).unwrap_or_default()))?;
-        let Command::Serve(args) = cli.command;
+        let Command::Serve(args) = cli.command else { bail!("the command is not serve") };
         let runtime = runtime(name, &log)?;
         let (signals, asked) = mpsc::channel(1);
         // In its own runtime, so that whatever it starts is in it, too.

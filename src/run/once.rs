@@ -1,0 +1,49 @@
+//! One convergence, and out: the Job of old, without a webhook.
+
+use std::io::Write;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::parts::{self, Made};
+use super::{Failure, PIN_AGE_MAX};
+use crate::args::Once;
+use crate::converge::{Converger, Schedule};
+use crate::plan::Role;
+use crate::telemetry;
+
+/// Makes the root where Vault has never had one, and publishes it.
+///
+/// # Errors
+/// The reason, if it is held back for longer than `--wait`; or a wrong configuration.
+pub async fn bootstrap(args: Once) -> Result<(), Failure> {
+    once(args, Role::Bootstrap).await
+}
+
+/// Publishes Vault's root.
+///
+/// # Errors
+/// The reason, if it is held back for longer than `--wait`; or a wrong configuration.
+pub async fn sync(args: Once) -> Result<(), Failure> {
+    once(args, Role::Sync).await
+}
+
+async fn once(args: Once, role: Role) -> Result<(), Failure> {
+    telemetry::init(&args.log).map_err(Failure::Usage)?;
+    let vault = parts::vault(&args.vault, role)?;
+    let record = vault.settings().record();
+    let client = parts::client(&args.kubernetes).await?;
+    let Made { cacerts, attempts, .. } =
+        parts::assemble(role, &args.cluster, &args.converge, client, vault, PIN_AGE_MAX);
+    // Once it is open, it ends: nothing is refreshed.
+    let schedule = Schedule { retry_max: args.converge.retry_max, refresh: Duration::ZERO };
+    let opened = Converger::new(cacerts.watched()).until_open(attempts, schedule, Instant::now() + args.wait).await;
+    let verified = opened.map_err(|held| Failure::Held(held.message(&args.cluster.name_in(role))))?;
+    let line = format!(
+        "Secret {}/{} holds the root of {record} in Vault: version {}, sha256 {}",
+        args.cluster.namespace, args.cluster.secret, verified.version, verified.stored.root
+    );
+    // Whoever closed standard output does not want to know.
+    let _ = writeln!(std::io::stdout(), "{line}");
+    Ok(())
+}

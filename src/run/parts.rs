@@ -1,0 +1,93 @@
+//! What `serve` and a single convergence are both made of, from their flags.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::jiff::SignedDuration;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+use super::Failure;
+use crate::args::{ClusterArgs, ConvergeArgs, KubernetesArgs, VaultArgs};
+use crate::converge::{Attempts, Parts};
+use crate::gate::Gated;
+use crate::k8s::cacerts::Cacerts;
+use crate::k8s::external_secrets::ExternalSecrets;
+use crate::k8s::owners::Owners;
+use crate::k8s::pin::{self, Pins};
+use crate::plan::{Names, Role};
+use crate::reason::foreign_text;
+use crate::vault::Vault;
+
+/// Connecting to an API server that is there takes milliseconds.
+const API_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The convergence of one cluster, and what others need of its parts.
+pub(super) struct Made {
+    pub(super) gated: Gated,
+    pub(super) cacerts: Arc<Cacerts>,
+    pub(super) owners: Arc<Owners>,
+    pub(super) attempts: Attempts,
+}
+
+pub(super) fn assemble(
+    role: Role,
+    cluster: &ClusterArgs,
+    converge: &ConvergeArgs,
+    client: Client,
+    vault: Vault,
+    pin_age_max: SignedDuration,
+) -> Made {
+    let ClusterArgs { namespace, secret, .. } = cluster;
+    let gated = Gated(converge.gate_selectors.clone());
+    let cacerts = Arc::new(Cacerts::new(client.clone(), namespace, secret));
+    let owners = Arc::new(Owners::new(client.clone(), namespace, gated.clone()));
+    let attempts = Attempts::new(Parts {
+        role,
+        on_root_change: converge.on_root_change,
+        pin_age_max,
+        names: Names {
+            cacerts: format!("{namespace}/{secret}"),
+            pin: format!("{namespace}/{}", pin::NAME),
+            record: vault.settings().record(),
+        },
+        common_name: format!("Istio Root CA {}", cluster.name_in(role)),
+        vault,
+        cacerts: Arc::clone(&cacerts),
+        pins: Pins::new(client.clone(), namespace),
+        owners: Arc::clone(&owners),
+        external_secrets: ExternalSecrets::new(client, namespace),
+    });
+    Made { gated, cacerts, owners, attempts }
+}
+
+/// A client of Vault that has not spoken to it yet.
+pub(crate) fn vault(args: &VaultArgs, role: Role) -> Result<Vault, Failure> {
+    let settings = args.settings(role).map_err(Failure::Usage)?;
+    Vault::new(settings).map_err(|error| Failure::Usage(format!("--vault-ca-cert (variable VAULT_CACERT): {error}")))
+}
+
+/// A client of Kubernetes that has not spoken to it yet.
+pub(crate) async fn client(args: &KubernetesArgs) -> Result<Client, Failure> {
+    // Only the outermost text: the others repeat what is in the file.
+    let wrong = |error: &dyn std::fmt::Display| {
+        let text = error.to_string();
+        let error = foreign_text(text.split([':', '\n']).next().unwrap_or_default());
+        Failure::Usage(format!(
+            "--kubeconfig (variable KUBECONFIG), --context (variable GATE_CONTEXT): no access to Kubernetes: {error}"
+        ))
+    };
+    let options = KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
+    let mut config = match (&args.kubeconfig, &args.context) {
+        (Some(file), _) => {
+            let kubeconfig = Kubeconfig::read_from(file).map_err(|error| wrong(&error))?;
+            Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| wrong(&error))?
+        }
+        (None, Some(_)) => Config::from_kubeconfig(&options).await.map_err(|error| wrong(&error))?,
+        (None, None) => Config::infer().await.map_err(|error| wrong(&error))?,
+    };
+    config.connect_timeout = Some(API_CONNECT_TIMEOUT);
+    // The convergence retries, and knows why.
+    config.default_retry = false;
+    Client::try_from(config).map_err(|error| wrong(&error))
+}
