@@ -23,8 +23,10 @@ fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 
 /// As `serve` has it without a flag.
 fn by_default() -> Gated {
-    let Command::Serve(serve) = Cli::try_parse_from(["istio-ca-gate", "serve", "--role", "sync"]).unwrap().command;
-    Gated(serve.gate_selectors)
+    match Cli::try_parse_from(["istio-ca-gate", "serve", "--role", "sync"]).unwrap().command {
+        Command::Serve(serve) => Gated(serve.converge.gate_selectors),
+        other => panic!("{other:?}"),
+    }
 }
 
 const CLASS: &str = "gateway.networking.k8s.io/gateway-class-name";
