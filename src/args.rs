@@ -11,6 +11,11 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use kube::core::Selector;
 
+use crate::cli::adopt::Adopt;
+use crate::cli::doctor::Doctor;
+use crate::cli::fingerprint::Fingerprint;
+use crate::cli::shell::{Completions, Man};
+use crate::cli::verify::Verify;
 use crate::plan::{OnRootChange, Role};
 use crate::selector;
 use crate::snapshot::VaultUnavailable;
@@ -35,6 +40,18 @@ pub enum Command {
     Bootstrap(Box<Once>),
     /// Mirror Vault's root into cacerts, and exit
     Sync(Box<Once>),
+    /// Compare the roots of several places
+    Verify(Box<Verify>),
+    /// Print the fingerprint of a root
+    Fingerprint(Box<Fingerprint>),
+    /// Check every link of the chain, and say what to do
+    Doctor(Box<Doctor>),
+    /// Put the root of this cluster's cacerts into an empty Vault
+    Adopt(Box<Adopt>),
+    /// Print completions for a shell
+    Completions(Completions),
+    /// Write the man pages
+    Man(Man),
 }
 
 /// `istio-ca-gate serve`.

@@ -11,10 +11,11 @@
 //!
 //! Modules in reading order: [`reason`], [`plan`], [`snapshot`] and [`gate`] decide and touch nothing;
 //! [`ca`] knows certificates; [`vault`] and [`k8s`] talk; [`converge`] brings both together; [`webhook`],
-//! [`server`] and [`tls`] face the API server; [`run`] puts it all together.
+//! [`server`] and [`tls`] face the API server; [`run`] puts it all together. [`cli`] has the commands for people.
 
 pub mod args;
 pub mod ca;
+pub mod cli;
 pub mod converge;
 pub mod fingerprint;
 pub mod gate;

@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use istio_ca_gate::args::{Cli, Command, one_line};
-use istio_ca_gate::run::{self, Failure};
+use istio_ca_gate::args::{Cli, one_line};
+use istio_ca_gate::cli;
+use istio_ca_gate::run::Failure;
 
 /// Wipes what is freed: hyper, reqwest, serde and kube leave plain copies of keys behind.
 #[global_allocator]
@@ -12,8 +13,8 @@ static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_all
 
 fn main() -> ExitCode {
     istio_ca_gate::hygiene::keep_memory_private();
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let args = match Cli::try_parse() {
+        Ok(args) => args,
         Err(error) => {
             let Some(line) = one_line(&error) else { error.exit() };
             eprintln!("istio-ca-gate: {line}");
@@ -29,14 +30,13 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let ended = match cli.command {
-        Command::Serve(args) => runtime.block_on(run::serve(*args)),
-        Command::Bootstrap(args) => runtime.block_on(run::bootstrap(*args)),
-        Command::Sync(args) => runtime.block_on(run::sync(*args)),
-    };
+    let ended = runtime.block_on(cli::run(args.command));
     // The making of a key cannot be stopped, and need not be waited for.
     runtime.shutdown_background();
-    let Err(failure) = ended else { return ExitCode::SUCCESS };
+    let failure = match ended {
+        Ok(code) => return code,
+        Err(failure) => failure,
+    };
     eprintln!("istio-ca-gate: {failure}");
     match failure {
         Failure::Usage(_) => ExitCode::from(2),

@@ -1,0 +1,32 @@
+//! The commands for people: each asks, prints, and ends with an exit code.
+
+pub mod adopt;
+pub mod doctor;
+pub mod fingerprint;
+pub(crate) mod paint;
+pub mod shell;
+pub mod verify;
+
+use std::process::ExitCode;
+
+use crate::args::Command;
+use crate::run::{self, Failure};
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// Why it could not be done.
+pub async fn run(command: Command) -> Result<ExitCode, Failure> {
+    let done = |()| ExitCode::SUCCESS;
+    match command {
+        Command::Serve(args) => run::serve(*args).await.map(done),
+        Command::Bootstrap(args) => run::bootstrap(*args).await.map(done),
+        Command::Sync(args) => run::sync(*args).await.map(done),
+        Command::Verify(args) => verify::run(*args).await,
+        Command::Fingerprint(args) => fingerprint::run(*args).await.map(done),
+        Command::Doctor(args) => doctor::run(*args).await,
+        Command::Adopt(args) => adopt::run(*args).await.map(done),
+        Command::Completions(args) => shell::completions(&args).map(done),
+        Command::Man(args) => shell::man(&args).map(done),
+    }
+}
