@@ -1,7 +1,7 @@
 # The project's own checks do not build this image: where they run there is no container engine. Build it once
 # where you have one before you rely on it:
 #
-#   docker build -t registry.example/istio-ca-gate:0.1.0 .
+#   docker build -t registry.example/istio-ca-gate:0.1.0 --build-arg GATE_COMMIT="$(git rev-parse HEAD)" .
 #
 # The crypto library (aws-lc-sys) is C: it is compiled with the gcc and libc6-dev that the builder image has. On
 # x86_64 and aarch64 Linux this needs neither cmake nor bindgen.
@@ -9,6 +9,8 @@
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY . .
+# For `--version`: .git is not copied. It may be left out.
+ARG GATE_COMMIT
 RUN cargo build --locked --release -p istio-ca-gate --bin istio-ca-gate
 
 # The same Debian as the builder's, so that glibc and libgcc fit.

@@ -24,7 +24,7 @@ pub use vault::VaultArgs;
 
 /// Keeps istiod and the east-west gateway out until the shared Istio root CA from Vault is in place.
 #[derive(Debug, Parser)]
-#[command(version, name = "istio-ca-gate", arg_required_else_help = true)]
+#[command(version = crate::VERSION, name = "istio-ca-gate", arg_required_else_help = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -35,3 +35,6 @@ pub mod telemetry;
 pub mod tls;
 pub mod vault;
 pub mod webhook;
+
+/// This program's version, with the commit that it was built from where that is known.
+pub const VERSION: &str = env!("GATE_VERSION");

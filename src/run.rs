@@ -99,7 +99,7 @@ impl Prepared {
     pub async fn run(self, signals: Signals) -> Result<(), Failure> {
         let args = &self.service.args;
         tracing::info!(
-            version = env!("CARGO_PKG_VERSION"),
+            version = crate::VERSION,
             cluster = args.cluster_name(),
             role = args.role.as_str(),
             https = %self.https(),

@@ -12,6 +12,7 @@ mod product;
 mod quiet;
 mod reviews;
 mod server;
+mod shell;
 mod stand_in;
 mod usage;
 mod vault;
