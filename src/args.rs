@@ -19,7 +19,8 @@ use crate::cli::verify::Verify;
 use crate::plan::{OnRootChange, Role};
 use crate::selector;
 use crate::snapshot::VaultUnavailable;
-use values::{certificate_name, cluster_name, dns_label, duration, interval};
+use values::{certificate_name, duration, interval};
+pub(crate) use values::{cluster_name, dns_label};
 pub use vault::VaultArgs;
 
 /// Keeps istiod and the east-west gateway out until the shared Istio root CA from Vault is in place.

@@ -25,7 +25,7 @@ pub async fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Verify(args) => verify::run(*args).await,
         Command::Fingerprint(args) => fingerprint::run(*args).await.map(done),
         Command::Doctor(args) => doctor::run(*args).await,
-        Command::Adopt(args) => adopt::run(*args).await.map(done),
+        Command::Adopt(args) => adopt::run(*args).await,
         Command::Completions(args) => shell::completions(&args).map(done),
         Command::Man(args) => shell::man(&args).map(done),
     }

@@ -230,7 +230,7 @@ impl Situation<'_> {
         Held::new(
             Reason::RootDeleted,
             format!(
-                "Vault has nothing at {}, yet this cluster has used its root: restore Vault's data; only to give that root up for good, delete ConfigMap {} and Secret {}",
+                "Vault has nothing at {}, yet this cluster has used its root: restore Vault's data, or put the root back with `istio-ca-gate adopt`; only to give that root up for good, delete ConfigMap {} and Secret {}",
                 self.names.record, self.names.pin, self.names.cacerts
             ),
         )
@@ -240,7 +240,7 @@ impl Situation<'_> {
         Held::new(
             Reason::CacertsUnknown,
             format!(
-                "Secret {} exists, but Vault has never had a root at {}: put its CA into Vault with `vault kv put -cas=0` (see CacertsUnknown in docs/troubleshoot.md), or delete the Secret to have a new root made",
+                "Secret {} exists, but Vault has never had a root at {}: put its CA into Vault with `istio-ca-gate adopt`, or delete the Secret to have a new root made",
                 self.names.cacerts, self.names.record
             ),
         )

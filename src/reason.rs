@@ -111,7 +111,22 @@ impl Held {
     pub fn message(&self, cluster: &str) -> String {
         format!("{}: cluster {cluster}: {}", self.reason, self.sentence)
     }
+
+    /// The text for a command that ends with it, and so keeps no promise of a running gate's.
+    pub fn final_message(&self, cluster: &str) -> String {
+        let kept = PROMISES.iter().find_map(|promise| self.sentence.strip_suffix(promise));
+        Self::new(self.reason, kept.unwrap_or(&self.sentence)).message(cluster)
+    }
 }
+
+/// Ends of sentences that say what a running gate does next.
+const PROMISES: [&str; 5] = [
+    "; it is tried again by itself",
+    ": it is tried again by itself",
+    "; it is read again by itself",
+    "; it is tried again when Vault allows",
+    "; this pod follows by itself",
+];
 
 /// Longest foreign text that is repeated to users.
 const FOREIGN_TEXT_MAX: usize = 240;
@@ -218,6 +233,26 @@ mod tests {
     fn a_message_names_code_and_cluster() {
         let held = Held::new(Reason::RootMissing, "Vault has no root yet");
         assert_eq!(held.message("nas"), "RootMissing: cluster nas: Vault has no root yet");
+    }
+
+    #[test]
+    fn a_final_message_promises_nothing() {
+        let told = |sentence: &str| Held::new(Reason::VaultUnreachable, sentence).final_message("nas");
+        assert_eq!(told("down; it is tried again by itself"), "VaultUnreachable: cluster nas: down");
+        assert_eq!(told("down; mend it"), "VaultUnreachable: cluster nas: down; mend it");
+        let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        for (file, sentence) in [
+            ("vault/answer.rs", "; it is tried again by itself"),
+            ("vault/answer.rs", "; it is tried again when Vault allows"),
+            ("k8s.rs", "; it is tried again by itself"),
+            ("converge/attempt.rs", ": it is tried again by itself"),
+            ("converge/attempt.rs", "; it is read again by itself"),
+            ("plan.rs", "; this pod follows by itself"),
+        ] {
+            let text = std::fs::read_to_string(source.join(file)).unwrap();
+            assert!(text.contains(&format!("{sentence}\"")), "{file} promises in other words");
+            assert!(PROMISES.contains(&sentence), "{sentence}");
+        }
     }
 
     #[test]

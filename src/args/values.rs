@@ -24,14 +24,14 @@ pub(super) fn certificate_name(text: &str) -> Result<String, String> {
     }
 }
 
-pub(super) fn dns_label(text: &str) -> Result<String, String> {
+pub(crate) fn dns_label(text: &str) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
     let sound = !text.is_empty() && text.len() <= 253 && text.chars().all(allowed);
     sound.then(|| text.to_owned()).ok_or_else(|| "it is not a Kubernetes name".to_owned())
 }
 
 /// It stands in every message, and in the common name of a root made here, which ends at 64.
-pub(super) fn cluster_name(text: &str) -> Result<String, String> {
+pub(crate) fn cluster_name(text: &str) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let sound = !text.is_empty() && text.len() <= 50 && text.chars().all(allowed);
     sound.then(|| text.to_owned()).ok_or_else(|| "1 to 50 letters, digits, dashes, dots, underscores".to_owned())

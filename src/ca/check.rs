@@ -50,6 +50,11 @@ impl Sound {
         &self.glance.roots
     }
 
+    /// Whether the signing CA is the root itself, and not one beneath it.
+    pub fn signs_with_the_root(&self) -> bool {
+        self.certificates[2].first() == Some(&self.root)
+    }
+
     /// Whether workloads under the two trust each other.
     pub fn same_roots(&self, other: &Self) -> bool {
         self.roots() == other.roots()
@@ -353,6 +358,15 @@ mod tests {
         let ca = root.issue("CA");
         assert_eq!(verdict(ca.bundle_under(&root)), Ok(print(&root)));
         assert_eq!(rustls_verifies_a_workload_under(&ca.bundle_under(&root), &ca), Ok(()));
+    }
+
+    #[test]
+    fn a_root_that_signs_itself_is_told_from_a_ca_beneath_it() {
+        let (root, other) = (Ca::root("Root"), Ca::root("Other"));
+        let ca = root.issue("CA");
+        assert!(sound(root.bundle()).signs_with_the_root());
+        assert!(sound(bundle(&[&other, &root], &[&root], &root)).signs_with_the_root());
+        assert!(!sound(ca.bundle_under(&root)).signs_with_the_root());
     }
 
     #[test]

@@ -69,6 +69,20 @@ pub(crate) fn vault(args: &VaultArgs, role: Role) -> Result<Vault, Failure> {
 
 /// A client of Kubernetes that has not spoken to it yet.
 pub(crate) async fn client(args: &KubernetesArgs) -> Result<Client, Failure> {
+    access(args).await.map(|access| access.client)
+}
+
+/// A client, and which cluster it is of.
+pub(crate) struct Access {
+    pub(crate) client: Client,
+    /// The address of the API server.
+    pub(crate) server: String,
+    /// The kubeconfig's context, if it is from one.
+    pub(crate) context: Option<String>,
+}
+
+/// A client of Kubernetes that has not spoken to it yet.
+pub(crate) async fn access(args: &KubernetesArgs) -> Result<Access, Failure> {
     // Only the outermost text: the others repeat what is in the file.
     let wrong = |error: &dyn std::fmt::Display| {
         let text = error.to_string();
@@ -78,16 +92,26 @@ pub(crate) async fn client(args: &KubernetesArgs) -> Result<Client, Failure> {
         ))
     };
     let options = KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
-    let mut config = match (&args.kubeconfig, &args.context) {
+    let of = |kubeconfig: Kubeconfig| args.context.clone().or(kubeconfig.current_context);
+    let (mut config, context) = match (&args.kubeconfig, &args.context) {
         (Some(file), _) => {
             let kubeconfig = Kubeconfig::read_from(file).map_err(|error| wrong(&error))?;
-            Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| wrong(&error))?
+            let config = Config::from_custom_kubeconfig(kubeconfig.clone(), &options).await;
+            (config.map_err(|error| wrong(&error))?, of(kubeconfig))
         }
-        (None, Some(_)) => Config::from_kubeconfig(&options).await.map_err(|error| wrong(&error))?,
-        (None, None) => Config::infer().await.map_err(|error| wrong(&error))?,
+        (None, Some(context)) => {
+            let config = Config::from_kubeconfig(&options).await;
+            (config.map_err(|error| wrong(&error))?, Some(context.clone()))
+        }
+        (None, None) => match Config::from_kubeconfig(&options).await {
+            Ok(config) => (config, Kubeconfig::read().ok().and_then(of)),
+            Err(_) => (Config::infer().await.map_err(|error| wrong(&error))?, None),
+        },
     };
     config.connect_timeout = Some(API_CONNECT_TIMEOUT);
     // The convergence retries, and knows why.
     config.default_retry = false;
-    Client::try_from(config).map_err(|error| wrong(&error))
+    let server = config.cluster_url.to_string();
+    let client = Client::try_from(config).map_err(|error| wrong(&error))?;
+    Ok(Access { client, server, context })
 }
