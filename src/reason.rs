@@ -112,10 +112,11 @@ impl Held {
         format!("{}: cluster {cluster}: {}", self.reason, self.sentence)
     }
 
-    /// The text for a command that ends with it, and so keeps no promise of a running gate's.
-    pub fn final_message(&self, cluster: &str) -> String {
+    /// The same for a command that ends with it, and so keeps no promise of a running gate's.
+    #[must_use]
+    pub fn without_promise(&self) -> Self {
         let kept = PROMISES.iter().find_map(|promise| self.sentence.strip_suffix(promise));
-        Self::new(self.reason, kept.unwrap_or(&self.sentence)).message(cluster)
+        Self::new(self.reason, kept.unwrap_or(&self.sentence))
     }
 }
 
@@ -236,10 +237,10 @@ mod tests {
     }
 
     #[test]
-    fn a_final_message_promises_nothing() {
-        let told = |sentence: &str| Held::new(Reason::VaultUnreachable, sentence).final_message("nas");
-        assert_eq!(told("down; it is tried again by itself"), "VaultUnreachable: cluster nas: down");
-        assert_eq!(told("down; mend it"), "VaultUnreachable: cluster nas: down; mend it");
+    fn a_command_that_ends_promises_nothing() {
+        let told = |sentence: &str| Held::new(Reason::VaultUnreachable, sentence).without_promise().sentence;
+        assert_eq!(told("down; it is tried again by itself"), "down");
+        assert_eq!(told("down; mend it"), "down; mend it");
         let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
         for (file, sentence) in [
             ("vault/answer.rs", "; it is tried again by itself"),

@@ -72,7 +72,7 @@ pub async fn run(args: Adopt) -> Result<ExitCode, Failure> {
     let vault = parts::vault(&args.vault, Role::Bootstrap)?;
     let access = parts::access(&args.kubernetes).await?;
     let cluster = args.cluster.or(access.context).map_or_else(|| access.server.clone(), |name| foreign_text(&name));
-    let held = |held: Held| Failure::Held(held.final_message(&cluster));
+    let held = |held: Held| Failure::Held(held.without_promise().message(&cluster));
     let mut adoption = Adoption {
         names: Names {
             cacerts: format!("{}/{}", args.namespace, args.secret),
@@ -183,7 +183,7 @@ impl Adoption {
     async fn read_back(&mut self, sound: &Sound, write: Write) -> Result<(Found, u64), Held> {
         let (mut last, reads) = match write {
             Write::Applied | Write::Lost => (decide::behind(&self.names), READS_BACK),
-            Write::Unclear(refused) => (decide::unclear(refused.held), READS_BACK),
+            Write::Unclear(refused) => (decide::unclear(&refused.held), READS_BACK),
             // It says that there is no right to write, or that there is a record: the next read tells.
             Write::Forbidden(held) => (held, 1),
         };
@@ -193,8 +193,8 @@ impl Adoption {
                     Step::Nothing { version } => return Ok((found, version)),
                     Step::Adopt => {}
                 },
-                Err(refused) if is_passing(refused.held.reason) => last = decide::unclear(refused.held),
-                Err(refused) => return Err(decide::unclear(refused.held)),
+                Err(refused) if is_passing(refused.held.reason) => last = decide::unclear(&refused.held),
+                Err(refused) => return Err(decide::unclear(&refused.held)),
             }
             if left > 0 {
                 tokio::time::sleep(READ_BACK_PAUSE).await;

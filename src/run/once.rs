@@ -10,6 +10,7 @@ use super::{Failure, PIN_AGE_MAX};
 use crate::args::Once;
 use crate::converge::{Converger, Schedule};
 use crate::plan::Role;
+use crate::shutdown::Signals;
 use crate::telemetry;
 
 /// Makes the root where Vault has never had one, and publishes it.
@@ -30,6 +31,8 @@ pub async fn sync(args: Once) -> Result<(), Failure> {
 
 async fn once(args: Once, role: Role) -> Result<(), Failure> {
     telemetry::init(&args.log).map_err(Failure::Usage)?;
+    // The first process of a container is not ended by a signal that it does not listen to.
+    let mut signals = Signals::listen().map_err(|error| Failure::Broken(error.to_string()))?;
     let vault = parts::vault(&args.vault, role)?;
     let record = vault.settings().record();
     let client = parts::client(&args.kubernetes).await?;
@@ -37,8 +40,15 @@ async fn once(args: Once, role: Role) -> Result<(), Failure> {
         parts::assemble(role, &args.cluster, &args.converge, client, vault, PIN_AGE_MAX);
     // Once it is open, it ends: nothing is refreshed.
     let schedule = Schedule { retry_max: args.converge.retry_max, refresh: Duration::ZERO };
-    let opened = Converger::new(cacerts.watched()).until_open(attempts, schedule, Instant::now() + args.wait).await;
-    let verified = opened.map_err(|held| Failure::Held(held.message(&args.cluster.name_in(role))))?;
+    let converger = Converger::new(cacerts.watched());
+    let verified = tokio::select! {
+        opened = converger.until_open(attempts, schedule, Instant::now() + args.wait) => {
+            opened.map_err(|held| Failure::Held(held.without_promise().message(&args.cluster.name_in(role))))?
+        }
+        () = signals.next() => {
+            return Err(Failure::Broken("ended by a signal before it was done: run it again, it goes on from there".to_owned()));
+        }
+    };
     let line = format!(
         "Secret {}/{} holds the root of {record} in Vault: version {}, sha256 {}",
         args.cluster.namespace, args.cluster.secret, verified.version, verified.stored.root

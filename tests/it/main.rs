@@ -2,12 +2,14 @@
 
 #![allow(unreachable_pub, reason = "a test binary has no API")]
 
+mod adopt;
 mod bodies;
 mod certificates;
 mod converging;
 mod gate;
 mod kubernetes;
 mod memory;
+mod once;
 mod product;
 mod quiet;
 mod reviews;

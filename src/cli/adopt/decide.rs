@@ -99,12 +99,12 @@ pub(super) fn behind(names: &Names) -> Held {
 }
 
 /// Nobody knows whether the write arrived.
-pub(super) fn unclear(held: Held) -> Held {
+pub(super) fn unclear(held: &Held) -> Held {
+    let Held { reason, sentence } = held.without_promise();
     let sentence = format!(
-        "it is not known whether Vault took the root ({}): run adopt again, which writes nothing where there is a root",
-        held.sentence
+        "it is not known whether Vault took the root ({sentence}): run adopt again, which writes nothing where there is a root"
     );
-    Held::new(held.reason, sentence)
+    Held::new(reason, sentence)
 }
 
 /// Whether a person's answer means yes: anything else means no.
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn an_unclear_end_keeps_its_code_and_says_that_it_may_be_run_again() {
-        let held = refused(Err::<(), _>(unclear(Held::new(Reason::VaultSealed, "it is sealed"))));
+        let held = refused(Err::<(), _>(unclear(&Held::new(Reason::VaultSealed, "it is sealed"))));
         assert_eq!(held.reason, Reason::VaultSealed);
         assert!(held.sentence.contains("it is sealed") && held.sentence.contains("run adopt again"));
         assert_eq!(refused(Err::<(), _>(behind(&names()))).reason, Reason::VaultUnreachable);
