@@ -5,10 +5,12 @@
 
 #![allow(unreachable_pub, clippy::print_stdout, reason = "a test binary has no API, and prints its figures")]
 
+mod adopt;
 mod adversity;
 mod cacerts;
 mod gate;
 mod lossy;
+mod once;
 mod race;
 mod restart;
 mod story;

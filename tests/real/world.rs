@@ -32,21 +32,36 @@ impl Deref for Side {
 
 impl Side {
     async fn homelab() -> Result<Self> {
-        let cluster = Cluster::start("homelab").await?;
-        Self { side: sandbox::side::Side::homelab((*cluster).clone()), cluster }.prepare().await
+        Self::homelab_with("homelab").await
     }
 
     async fn nas() -> Result<Self> {
-        let cluster = Cluster::start("nas").await?;
-        Self { side: sandbox::side::Side::nas((*cluster).clone()), cluster }.prepare().await
+        Self::nas_with("nas").await
     }
 
-    /// Applies the manifests of deploy/ by kubectl, as a user does.
-    async fn prepare(self) -> Result<Self> {
+    /// A homelab with this overlay of deploy/.
+    pub async fn homelab_with(overlay: &str) -> Result<Self> {
+        let cluster = Cluster::start("homelab").await?;
+        Self { side: sandbox::side::Side::homelab((*cluster).clone()), cluster }.prepare(overlay).await
+    }
+
+    /// A NAS with this overlay of deploy/.
+    pub async fn nas_with(overlay: &str) -> Result<Self> {
+        let cluster = Cluster::start("nas").await?;
+        Self { side: sandbox::side::Side::nas((*cluster).clone()), cluster }.prepare(overlay).await
+    }
+
+    /// Applies manifests of deploy/ by kubectl, as a user does.
+    async fn prepare(self, overlay: &str) -> Result<Self> {
         self.cluster.kubectl(&["create", "namespace", NAMESPACE]).await?;
-        let overlay = format!("{}/deploy/{}", env!("CARGO_MANIFEST_DIR"), self.name);
-        self.cluster.kubectl(&["apply", "-k", &overlay]).await?;
+        self.apply(overlay).await?;
         Ok(self)
+    }
+
+    /// Applies an overlay of deploy/, in which every field has to be one that the API server knows.
+    pub async fn apply(&self, overlay: &str) -> Result<String> {
+        let folder = format!("{}/deploy/{overlay}", env!("CARGO_MANIFEST_DIR"));
+        self.cluster.kubectl(&["apply", "--validate=strict", "-k", &folder]).await
     }
 
     /// Each cluster as the README lets it in.
