@@ -43,6 +43,22 @@ fn completions_of_each_shell_know_every_command_and_flag() -> Result<()> {
 }
 
 #[test]
+fn every_flag_of_these_commands_has_a_variable() -> Result<()> {
+    for name in ["bootstrap", "sync", "adopt", "man"] {
+        let mut program = Cli::command();
+        let command = program.find_subcommand_mut(name).context("no such command")?;
+        // KUBECONFIG is read by the client itself, and may name several files.
+        let flags = command.get_arguments().filter(|arg| arg.get_long().is_some_and(|long| long != "kubeconfig"));
+        for flag in flags {
+            ensure!(flag.get_env().is_some() && flag.get_help().is_some(), "{name}: {flag}");
+        }
+        let help = stdout(&[name, "--help"])?;
+        ensure!(help.contains("Usage: istio-ca-gate"), "{help}");
+    }
+    Ok(())
+}
+
+#[test]
 fn bash_takes_its_completions_and_completes_with_them() -> Result<()> {
     let script = stdout(&["completions", "bash"])?;
     // As readline does it: by the function that the script registers.

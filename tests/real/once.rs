@@ -70,8 +70,8 @@ impl Run {
         let log = self.process.log();
         ensure!(status.success(), "{status}: {log}");
         ensure!(!log.contains("PRIVATE KEY") && !log.contains("LS0tLS1CRUdJTiB"), "key material in its output");
-        let lines = log.lines().filter(|line| line.starts_with("Secret "));
-        lines.last().map(str::to_owned).context("no line tells of it")
+        let mut lines = log.lines().filter(|line| line.starts_with("Secret "));
+        lines.next_back().map(str::to_owned).context("no line tells of it")
     }
 }
 
