@@ -213,13 +213,15 @@ mod tests {
             ("secret/data/*", &["update"]),
             ("secret/data/istio/ca", &["create"]),
             ("secret/+/istio/*", &["delete"]),
+            ("kv/+/istio/*", &["delete"]),
             ("secret/data/+/plus", &["patch"]),
         ]);
         for (path, names) in [
             ("secret/other", vec!["list", "read"]),
             ("secret/data/x", vec!["update"]),
             ("secret/data/istio/ca", vec!["create"]),
-            ("secret/meta/istio/ca", vec!["delete"]),
+            ("secret/meta/istio/ca", vec!["list", "read"]),
+            ("kv/meta/istio/ca", vec!["delete"]),
             ("secret/data/a/plus", vec!["patch"]),
             ("secret/data/istio/other", vec!["update"]),
         ] {

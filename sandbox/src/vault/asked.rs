@@ -119,10 +119,16 @@ fn body(method: &Method, text: &[u8]) -> Result<Map<String, Value>, Refusal> {
     if text.is_empty() {
         return Ok(Map::new());
     }
-    serde_json::from_slice(text).map_err(|error| match *method {
-        Method::PATCH => Refusal::new(400, "error parsing JSON"),
-        _ => Refusal::new(400, format!("error parsing JSON: failed to parse JSON input: {error}")),
-    })
+    let unfit = |problem: &str| match *method {
+        Method::PATCH => Refusal::bad("error parsing JSON"),
+        _ => Refusal::bad(format!("error parsing JSON: failed to parse JSON input: {problem}")),
+    };
+    match serde_json::from_slice(text) {
+        Ok(Value::Object(data)) => Ok(data),
+        Ok(_) => Err(unfit("json: cannot unmarshal into Go value of type map[string]interface {}")),
+        Err(error) if error.is_eof() => Err(Refusal::new(500, "malformed JSON, unclosed containers")),
+        Err(error) => Err(unfit(&error.to_string())),
+    }
 }
 
 /// A patch is a JSON merge patch, and has to say so.

@@ -107,16 +107,21 @@ pub async fn a_write_without_data_is_refused(vault: &VaultApi) -> Result<()> {
 }
 
 pub async fn a_body_that_is_no_json_object_is_refused(vault: &VaultApi) -> Result<()> {
-    for body in ["not json", "{", "[1]", "\"text\""] {
+    let post = async |body: &str| {
         let answer = vault.raw(Some(vault.root_token()), "POST", "secret/data/a", &[], Some(body.to_owned())).await?;
-        let status = answer.status();
-        let answer: Value = serde_json::from_str(&answer.text().await?)?;
+        let status = answer.status().as_u16();
+        anyhow::Ok((status, serde_json::from_str::<Value>(&answer.text().await?)?))
+    };
+    for body in ["not json", "[1]", "\"text\""] {
+        let (status, answer) = post(body).await?;
         let error = answer["errors"][0].as_str().unwrap_or_default();
-        // The rest is the JSON parser's.
-        ensure!(
-            status == 400 && error.starts_with("error parsing JSON: failed to parse JSON input: "),
-            "{body}: {answer}"
-        );
+        // What follows is the JSON parser's.
+        ensure!(status == 400, "{body}: {answer}");
+        ensure!(error.starts_with("error parsing JSON: failed to parse JSON input: "), "{body}: {answer}");
+    }
+    for body in ["{", "{\"data\":{\"k\":\"v\"}", "["] {
+        let cut = json!({ "errors": ["malformed JSON, unclosed containers"] });
+        ensure!(post(body).await? == (500, cut), "{body}");
     }
     Ok(())
 }

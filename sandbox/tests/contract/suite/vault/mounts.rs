@@ -237,7 +237,7 @@ pub async fn mounts_are_shown_to_whoever_has_a_right_in_them(vault: &VaultApi) -
     let difference = super::difference(&secret, &all["data"]["secret"]["secret/"], "");
     ensure!(difference.is_none(), "{difference:?}: {all}");
     Caller::nobody(vault).get(path).await?.gives("", json!({ "auth": {}, "secret": {} }))?;
-    Caller::with(vault, "hvs.unknown").get(path).await?.gives("", json!({ "auth": {}, "secret": {} }))?;
+    Caller::with(vault, "hvs.unknown").get(path).await?.refuses(403, UNKNOWN_TOKEN)?;
 
     let reader = Caller::who_may(vault, "path \"secret/data/a\" { capabilities = [\"read\"] }").await?;
     ensure!(names(&reader.get(path).await?.body, "secret").contains(&"secret/".to_owned()));

@@ -123,7 +123,8 @@ pub async fn the_most_specific_rule_decides(vault: &VaultApi) -> Result<()> {
         "secret/other": ["list", "read"],
         "secret/data/x": ["update"],
         "secret/data/istio/ca": ["create"],
-        "secret/metadata/istio/ca": ["delete"],
+        // Of two whose first wildcard is at the same place, the one with fewer of them.
+        "secret/metadata/istio/ca": ["list", "read"],
         "secret/data/istio/other": ["update"],
         "secret/data/a/plus": ["patch"],
         "secret/data/a/plus/more": ["update"],
