@@ -31,7 +31,7 @@ use k8s_openapi::jiff::Timestamp;
 use testbed::VaultApi;
 
 use crate::faults::{Fault, Faults};
-use crate::wire::{Answer, Request, Server, Service, random_hex};
+use crate::wire::{self, Answer, Request, Server, Service, random_hex};
 use moment::Moment;
 use reply::{Refusal, Reply};
 use state::{State, Step};
@@ -78,8 +78,11 @@ impl Core {
 
 impl Service for Core {
     async fn answer(&self, request: Request) -> Answer {
+        let Some(path) = request.uri.path().strip_prefix("/v1/") else {
+            return wire::text(404, "text/plain; charset=utf-8", "404 page not found\n");
+        };
         let Ok(moment) = moment() else { return Reply::from(Refusal::new(500, "internal error")).into_answer() };
-        let step = self.state().handle(&moment, &request);
+        let step = self.state().handle(&moment, &request, path);
         let reply = match step {
             Step::Reply(reply) => reply,
             Step::Review(pending) => {

@@ -79,3 +79,64 @@ pub(super) fn audiences(claims: &Map<String, Value>) -> Vec<&str> {
         _ => Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000;
+
+    fn checked(claims: &Value, clock_skew_leeway: i64, needs_time: bool) -> Result<(), &'static str> {
+        let audiences = ["vault".to_owned()];
+        let expected = Expected {
+            issuer: "i",
+            subject: "s",
+            audiences: &audiences,
+            needs_time,
+            expiration_leeway: 0,
+            not_before_leeway: 0,
+            clock_skew_leeway,
+        };
+        let mut all = json!({ "iss": "i", "sub": "s", "aud": ["other", "vault"] });
+        for (claim, value) in claims.as_object().into_iter().flatten() {
+            all[claim] = value.clone();
+        }
+        check(all.as_object().unwrap_or(&Map::new()), &expected, Timestamp::from_second(NOW).unwrap_or_default())
+    }
+
+    #[test]
+    fn each_claim_has_to_be_as_expected() {
+        let with = |claim: &str, value: Value| json!({ "exp": NOW + 60, claim: value });
+        assert_eq!(checked(&with("aud", json!("vault")), 0, true), Ok(()));
+        assert_eq!(checked(&with("iss", json!("x")), 0, true), Err("invalid issuer (iss) claim"));
+        assert_eq!(checked(&with("sub", json!("x")), 0, true), Err("invalid subject (sub) claim"));
+        for audience in [json!("x"), json!(["x"]), json!([]), json!(null)] {
+            assert!(checked(&with("aud", audience), 0, true).is_err_and(|error| error.contains("(aud)")));
+        }
+    }
+
+    #[test]
+    fn a_token_is_good_from_its_beginning_to_its_end_and_a_minute_around() {
+        for (claims, skew, refused) in [
+            (json!({ "exp": NOW - 60 }), 0, None),
+            (json!({ "exp": NOW - 61 }), 0, Some("(exp)")),
+            (json!({ "exp": NOW - 1 }), -1, Some("(exp)")),
+            (json!({ "exp": NOW + 600, "nbf": NOW + 60 }), 0, None),
+            (json!({ "exp": NOW + 600, "nbf": NOW + 61 }), 0, Some("(nbf)")),
+            (json!({ "exp": NOW + 600, "nbf": NOW, "iat": NOW + 61 }), 0, Some("(iat)")),
+            // Without an end it ends soon after its beginning.
+            (json!({ "iat": NOW - 210 }), 0, None),
+            (json!({ "iat": NOW - 211 }), 0, Some("(exp)")),
+            // Without a beginning it begins soon before its end.
+            (json!({ "exp": NOW + 210 }), 0, None),
+            (json!({ "exp": NOW + 211 }), 0, Some("(nbf)")),
+        ] {
+            let outcome = checked(&claims, skew, true);
+            assert_eq!(outcome.is_err(), refused.is_some(), "{claims}: {outcome:?}");
+            assert!(outcome.err().unwrap_or_default().contains(refused.unwrap_or_default()), "{claims}: {outcome:?}");
+        }
+        assert_eq!((checked(&json!({}), 0, false), checked(&json!({}), 0, true).is_err()), (Ok(()), true));
+    }
+}

@@ -144,6 +144,9 @@ impl Versioned {
         let Some(mut data) = version.data_at(now).cloned() else {
             return Ok(Said::Gone(version.show(secret.current, &secret.custom)));
         };
+        if data.is_null() {
+            return Err(Refusal::listed(500, &["resource does not exist"]));
+        }
         json_patch::merge(&mut data, &changes);
         Ok(Said::Data(secret.add(now, data, by.did("patch"), &self.settings)))
     }

@@ -55,5 +55,5 @@ pub(super) fn timestamp(time: Timestamp) -> String {
 #[cfg(test)]
 pub(super) fn some(second: i64) -> Moment {
     let now = Timestamp::from_second(1_800_000_000 + second).unwrap_or_default();
-    Moment::new(now, format!("{second:0>128x}"))
+    Moment::new(now, format!("{second:0>8x}").repeat(2 * RANDOM_BYTES / 8))
 }

@@ -84,6 +84,9 @@ impl Mounts {
             (_, Operation::Update) => self.enable(moment, asked, table, &at),
             (_, Operation::Delete) => {
                 let is_builtin = BUILTIN.iter().any(|(builtin, kind, _)| *builtin == at && *kind != "kv");
+                if at == "auth/token/" {
+                    return Err(Refusal::bad("token credential backend cannot be disabled"));
+                }
                 if is_builtin {
                     return Err(Refusal::bad(format!("cannot unmount {at:?}")));
                 }

@@ -62,10 +62,8 @@ impl State {
         }
     }
 
-    pub(super) fn handle(&mut self, moment: &Moment, request: &Request) -> Step {
-        let Some(path) = request.uri.path().strip_prefix("/v1/") else {
-            return Step::Reply(Refusal::silent(404).into());
-        };
+    /// Acts on a request whose path is below `/v1/`.
+    pub(super) fn handle(&mut self, moment: &Moment, request: &Request, path: &str) -> Step {
         let reply = match self.about_the_seal(moment, request, path) {
             Some(reply) => reply.unwrap_or_else(Reply::from),
             None => match asked::read(request, path).and_then(|asked| self.route(moment, asked)) {
@@ -89,6 +87,9 @@ impl State {
     fn route(&mut self, moment: &Moment, mut asked: Asked) -> Result<Step, Refusal> {
         if self.seal.sealed {
             return Err(Refusal::sealed());
+        }
+        if asked.path.ends_with('/') && matches!(asked.operation, Operation::Update | Operation::Patch) {
+            return Err(Refusal::bad("cannot write to a path ending in '/'"));
         }
         let mount = self.mounts.of(&asked.path);
         let login = mount.as_ref().and_then(|(at, mount)| mount.engine.login(moment.now, &asked.below(at)));

@@ -195,7 +195,7 @@ async fn a_service_account_logs_in_by_review(pair: &Pair) -> Result<()> {
     let caller = Caller::with(&pair.vault, client_token(&answer)?);
     caller.get("secret/data/a").await?.refuses(403, super::vault::DENIED)?;
     pair.vault.policy("p", "path \"secret/data/a\" { capabilities = [\"read\"] }").await?;
-    caller.get("secret/data/a").await?.is_silent(404)?;
+    caller.get("secret/data/a").await?.silent(404)?;
     Ok(())
 }
 
@@ -420,7 +420,7 @@ async fn a_service_account_logs_in_offline(pair: &Pair) -> Result<()> {
     let token = place.token("gate", "vault").await?;
     let answer = place.login("j", "gate", &token).await?.is(200, granted(json!({ "role": "gate" })))?;
     pair.vault.policy("p", "path \"secret/data/a\" { capabilities = [\"read\"] }").await?;
-    Caller::with(&pair.vault, client_token(&answer)?).get("secret/data/a").await?.is_silent(404)?;
+    Caller::with(&pair.vault, client_token(&answer)?).get("secret/data/a").await?.silent(404)?;
     // A mount may be at any path.
     pair.vault.jwt_auth("clusters/nas", &pair.cluster).await?;
     pair.vault.role("clusters/nas", "gate", place.jwt_role(json!({}))).await?;
@@ -547,7 +547,7 @@ async fn a_login_ends_with_its_time_its_mount_and_on_demand(pair: &Pair) -> Resu
     };
     let caller = login("j").await?;
     let revoke = "sys/leases/revoke-prefix/auth/j/login";
-    Caller::root(&pair.vault).ask("PUT", revoke, Some(json!({}))).await?.is_done()?;
+    Caller::root(&pair.vault).ask("PUT", revoke, Some(json!({}))).await?.done()?;
     ended(&caller).await?;
 
     let caller = login("j").await?;
@@ -563,6 +563,6 @@ async fn a_login_ends_with_its_time_its_mount_and_on_demand(pair: &Pair) -> Resu
 }
 
 async fn unmount(vault: &VaultApi, mount: &str) -> Result<()> {
-    Caller::root(vault).delete(&format!("sys/auth/{mount}")).await?.is_done()?;
+    Caller::root(vault).delete(&format!("sys/auth/{mount}")).await?.done()?;
     Ok(())
 }

@@ -183,7 +183,7 @@ impl Answered {
     }
 
     /// Expects that it was done, and nothing was said.
-    pub fn is_done(self) -> Result<Self> {
+    pub fn done(self) -> Result<Self> {
         self.is(204, Value::Null)
     }
 
@@ -193,7 +193,7 @@ impl Answered {
     }
 
     /// Expects that nothing is found, or for no reason that is told.
-    pub fn is_silent(self, status: u16) -> Result<Self> {
+    pub fn silent(self, status: u16) -> Result<Self> {
         self.is(status, json!({ "errors": [] }))
     }
 

@@ -27,7 +27,7 @@ pub async fn a_path_that_was_never_written_has_no_errors(vault: &VaultApi) -> Re
     ensure!(answer.headers()["cache-control"] == "no-store", "{answer:?}");
     let text = answer.text().await?;
     ensure!(text == "{\"errors\":[]}\n", "{text:?}");
-    Caller::root(vault).get("secret/metadata/never").await?.is_silent(404)?;
+    Caller::root(vault).get("secret/metadata/never").await?.silent(404)?;
     Ok(())
 }
 
@@ -53,7 +53,7 @@ pub async fn a_version_is_read_by_its_number(vault: &VaultApi) -> Result<()> {
         let path = format!("secret/data/a?version={latest}");
         root.get(&path).await?.gives("kv", record(2, &json!({ "k": "two" })))?;
     }
-    root.get("secret/data/a?version=3").await?.is_silent(404)?;
+    root.get("secret/data/a?version=3").await?.silent(404)?;
     let error = "Field validation failed: error converting input for field \"version\": cannot parse '' as int: \
         strconv.ParseInt: parsing \"x\": invalid syntax";
     root.get("secret/data/a?version=x").await?.refuses(400, error)?;
@@ -102,7 +102,7 @@ pub async fn a_write_without_data_is_refused(vault: &VaultApi) -> Result<()> {
         let error = format!("error converting input for field \"data\": '' expected a map, got '{kind}'");
         root.post("secret/data/a", json!({ "data": data })).await?.refuses(400, &error)?;
     }
-    root.get("secret/data/a").await?.is_silent(404)?;
+    root.get("secret/data/a").await?.silent(404)?;
     Ok(())
 }
 
@@ -144,6 +144,10 @@ pub async fn a_patch_needs_something_to_change(vault: &VaultApi) -> Result<()> {
     let root = Caller::root(vault);
     let patch = || Some(json!({ "data": { "k": "v" } }));
     root.ask("PATCH", "secret/data/a", patch()).await?.is(404, Value::Null)?;
+    root.post("secret/data/null", json!({ "data": null })).await?.gives("kv", version(1))?;
+    root.get("secret/data/null").await?.gives("kv", record(1, &Value::Null))?;
+    let nothing = "1 error occurred:\n\t* resource does not exist\n\n";
+    root.ask("PATCH", "secret/data/null", patch()).await?.refuses(500, nothing)?;
     root.post("secret/data/a", json!({ "data": {} })).await?;
     root.ask("PATCH", "secret/data/a", Some(json!({}))).await?.refuses(400, "no data provided")?;
     root.delete("secret/data/a").await?;
@@ -172,6 +176,9 @@ pub async fn paths_that_version_2_does_not_have_are_astray(vault: &VaultApi) -> 
     for path in ["secret/istio/ca", "secret/data/", "secret/data/a/"] {
         root.get(path).await?.warns(404, "", &warning("get"))?;
     }
+    for path in ["secret/data/a/", "secret/", "none/"] {
+        root.post(path, json!({ "data": {} })).await?.refuses(400, "cannot write to a path ending in '/'")?;
+    }
     root.post("secret/istio/ca", json!({ "k": "v" })).await?.warns(404, "", &warning("put"))?;
     root.list("secret/data/a").await?.warns(404, "", &warning("list"))?;
     root.delete("secret/a").await?.warns(404, "", &warning("delete"))?;
@@ -189,6 +196,6 @@ pub async fn methods_that_a_path_does_not_have_are_refused(vault: &VaultApi) -> 
         let refusal = "1 error occurred:\n\t* unsupported operation\n\n";
         root.ask(method, path, None).await?.refuses(405, refusal)?;
     }
-    root.ask("TRACE", "secret/data/a", None).await?.is_silent(405)?;
+    root.ask("TRACE", "secret/data/a", None).await?.silent(405)?;
     Ok(())
 }

@@ -13,7 +13,7 @@ const RECORD: &str = "secret/data/istio/ca";
 pub async fn the_bootstrap_policy_creates_and_never_overwrites(vault: &VaultApi) -> Result<()> {
     let root = Caller::root(vault);
     let bootstrap = Caller::who_may(vault, include_str!("../../../../../deploy/vault/istio-ca-bootstrap.hcl")).await?;
-    bootstrap.get(RECORD).await?.is_silent(404)?;
+    bootstrap.get(RECORD).await?.silent(404)?;
     bootstrap.post(RECORD, with_cas(0)).await?.gives("kv", version(1))?;
     bootstrap.get(RECORD).await?.gives("kv", record(1, &json!({ "k": "v" })))?;
     // Not the 400 of check-and-set: the right to overwrite is asked for first.
@@ -24,16 +24,16 @@ pub async fn the_bootstrap_policy_creates_and_never_overwrites(vault: &VaultApi)
     for (method, path) in [("DELETE", RECORD), ("GET", "secret/metadata/istio/ca"), ("GET", "secret/data/other")] {
         bootstrap.ask(method, path, None).await?.refuses(403, DENIED)?;
     }
-    root.delete(RECORD).await?.is_done()?;
+    root.delete(RECORD).await?.done()?;
     bootstrap.post(RECORD, with_cas(0)).await?.refuses(403, DENIED)?;
-    root.delete("secret/metadata/istio/ca").await?.is_done()?;
+    root.delete("secret/metadata/istio/ca").await?.done()?;
     bootstrap.post(RECORD, with_cas(0)).await?.gives("kv", version(1))?;
     Ok(())
 }
 
 pub async fn the_sync_policy_only_reads(vault: &VaultApi) -> Result<()> {
     let sync = Caller::who_may(vault, include_str!("../../../../../deploy/vault/istio-ca-sync.hcl")).await?;
-    sync.get(RECORD).await?.is_silent(404)?;
+    sync.get(RECORD).await?.silent(404)?;
     sync.post(RECORD, with_cas(0)).await?.refuses(403, DENIED)?;
     Caller::root(vault).post(RECORD, with_cas(0)).await?.gives("kv", version(1))?;
     sync.get(RECORD).await?.gives("kv", record(1, &json!({ "k": "v" })))?;
@@ -88,7 +88,7 @@ pub async fn an_unknown_token_is_told_apart_from_a_missing_right(vault: &VaultAp
 pub async fn whether_a_write_creates_is_asked_of_the_metadata(vault: &VaultApi) -> Result<()> {
     let root = Caller::root(vault);
     let creator = Caller::who_may(vault, "path \"secret/data/*\" { capabilities = [\"create\"] }").await?;
-    root.post("secret/metadata/a", json!({ "max_versions": 3 })).await?.is_done()?;
+    root.post("secret/metadata/a", json!({ "max_versions": 3 })).await?.done()?;
     creator.post("secret/data/a", with_cas(0)).await?.refuses(403, DENIED)?;
     creator.post("secret/data/b", with_cas(0)).await?.gives("kv", version(1))?;
     let updater = Caller::who_may(vault, "path \"secret/data/*\" { capabilities = [\"update\"] }").await?;
@@ -142,10 +142,10 @@ pub async fn a_denial_outweighs_every_other_policy(vault: &VaultApi) -> Result<(
     vault.policy("may", "path \"secret/data/a\" { capabilities = [\"read\"] }").await?;
     vault.policy("must-not", "path \"secret/data/a\" { capabilities = [\"deny\"] }").await?;
     vault.policy("all", "path \"secret/*\" { capabilities = [\"read\"] }").await?;
-    Caller::of(vault, &["may", "all"]).await?.get("secret/data/a").await?.is_silent(404)?;
+    Caller::of(vault, &["may", "all"]).await?.get("secret/data/a").await?.silent(404)?;
     let denied = Caller::of(vault, &["may", "must-not", "all"]).await?;
     denied.get("secret/data/a").await?.refuses(403, DENIED)?;
-    denied.get("secret/data/b").await?.is_silent(404)?;
+    denied.get("secret/data/b").await?.silent(404)?;
     Ok(())
 }
 
@@ -153,19 +153,19 @@ pub async fn a_policy_is_kept_as_it_was_written(vault: &VaultApi) -> Result<()> 
     let root = Caller::root(vault);
     let text = "# why\npath \"secret/data/a\" {\n  capabilities = [\"read\"]\n}\n";
     root.list("sys/policies/acl").await?.gives("system", json!({ "keys": ["default", "root"] }))?;
-    root.post("sys/policies/acl/zoo", json!({ "policy": text })).await?.is_done()?;
+    root.post("sys/policies/acl/zoo", json!({ "policy": text })).await?.done()?;
     let caller = Caller::of(vault, &["zoo"]).await?;
     root.get("sys/policies/acl/zoo").await?.gives("system", json!({ "name": "zoo", "policy": text }))?;
     root.list("sys/policies/acl").await?.gives("system", json!({ "keys": ["default", "zoo", "root"] }))?;
-    caller.get("secret/data/a").await?.is_silent(404)?;
+    caller.get("secret/data/a").await?.silent(404)?;
     // A token has what its policies say now.
     let other = "path \"secret/data/b\" {\n  capabilities = [\"read\"]\n}\n";
-    root.ask("PUT", "sys/policies/acl/zoo", Some(json!({ "policy": other }))).await?.is_done()?;
+    root.ask("PUT", "sys/policies/acl/zoo", Some(json!({ "policy": other }))).await?.done()?;
     caller.get("secret/data/a").await?.refuses(403, DENIED)?;
-    caller.get("secret/data/b").await?.is_silent(404)?;
-    root.delete("sys/policies/acl/zoo").await?.is_done()?;
-    root.delete("sys/policies/acl/zoo").await?.is_done()?;
-    root.get("sys/policies/acl/zoo").await?.is_silent(404)?;
+    caller.get("secret/data/b").await?.silent(404)?;
+    root.delete("sys/policies/acl/zoo").await?.done()?;
+    root.delete("sys/policies/acl/zoo").await?.done()?;
+    root.get("sys/policies/acl/zoo").await?.silent(404)?;
     caller.get("secret/data/b").await?.refuses(403, DENIED)?;
     let converted = "policy name was converted to big";
     root.post("sys/policies/acl/BIG", json!({ "policy": text })).await?.warns(200, "system", converted)?;
@@ -177,7 +177,7 @@ pub async fn a_policy_in_json_is_one_too(vault: &VaultApi) -> Result<()> {
     let policy =
         json!({ "path": { "secret/data/a": { "capabilities": ["read"] }, "x": { "capabilities": ["list"] } } });
     let caller = Caller::who_may(vault, &policy.to_string()).await?;
-    caller.get("secret/data/a").await?.is_silent(404)?;
+    caller.get("secret/data/a").await?.silent(404)?;
     caller.get("secret/data/b").await?.refuses(403, DENIED)?;
     Ok(())
 }
@@ -210,7 +210,7 @@ pub async fn what_is_no_policy_is_refused(vault: &VaultApi) -> Result<()> {
         let error = answer.body["errors"][0].as_str().unwrap_or_default();
         ensure!(answer.status == 400 && error.starts_with(start), "{answer:?}");
     }
-    root.get("sys/policies/acl/bad").await?.is_silent(404)?;
+    root.get("sys/policies/acl/bad").await?.silent(404)?;
     let any = || json!({ "policy": "path \"a\" { capabilities=[\"read\"] }" });
     root.post("sys/policies/acl/root", any()).await?.refuses(400, "cannot update \"root\" policy")?;
     root.delete("sys/policies/acl/root").await?.refuses(400, "cannot delete \"root\" policy")?;
@@ -266,7 +266,7 @@ pub async fn a_token_ends_with_its_time(vault: &VaultApi) -> Result<()> {
     let body = json!({ "policies": ["p"], "ttl": "2s" });
     let answer = root.post("auth/token/create", body).await?.is(200, made(&["default", "p"], 2))?;
     let brief = Caller::with(vault, answer.body["auth"]["client_token"].as_str().context("no token")?);
-    brief.get("secret/data/a").await?.is_silent(404)?;
+    brief.get("secret/data/a").await?.silent(404)?;
     let ended = || async { brief.get("secret/data/a").await?.refuses(403, UNKNOWN_TOKEN) };
     eventually("a token that has ended", SOON, ended).await?;
 
@@ -284,7 +284,7 @@ pub async fn a_token_can_end_itself(vault: &VaultApi) -> Result<()> {
     let caller = Caller::of(vault, &["none"]).await?;
     caller.post("auth/token/lookup-self", json!({})).await?.refuses(403, DENIED)?;
     caller.get("auth/token/revoke-self").await?.refuses(403, DENIED)?;
-    caller.post("auth/token/revoke-self", json!({})).await?.is_done()?;
+    caller.post("auth/token/revoke-self", json!({})).await?.done()?;
     caller.get("auth/token/lookup-self").await?.refuses(403, UNKNOWN_TOKEN)?;
     caller.post("auth/token/revoke-self", json!({})).await?.refuses(403, UNKNOWN_TOKEN)?;
     Ok(())
@@ -295,7 +295,7 @@ pub async fn a_token_ends_with_its_parent(vault: &VaultApi) -> Result<()> {
     let answer = parent.post("auth/token/create", json!({})).await?;
     let child = Caller::with(vault, answer.body["auth"]["client_token"].as_str().context("no token")?);
     child.get("auth/token/lookup-self").await?;
-    parent.post("auth/token/revoke-self", json!({})).await?.is_done()?;
+    parent.post("auth/token/revoke-self", json!({})).await?.done()?;
     let ended = || async { child.get("auth/token/lookup-self").await?.refuses(403, UNKNOWN_TOKEN) };
     eventually("a child that has ended", SOON, ended).await?;
     Ok(())

@@ -52,13 +52,13 @@ pub async fn health_tells_which_vault_it_is(vault: &VaultApi) -> Result<()> {
     ensure!(told.body["cluster_id"] == first.body["cluster_id"], "{told:?}");
     let head = vault.raw(None, "HEAD", "sys/health", &[], None).await?;
     ensure!(head.status() == 200, "{head:?}");
-    Caller::nobody(vault).post("sys/health", json!({})).await?.is_silent(405)?;
+    Caller::nobody(vault).post("sys/health", json!({})).await?.silent(405)?;
     Ok(())
 }
 
 pub async fn a_sealed_vault_answers_nothing_else(vault: &VaultApi) -> Result<()> {
     let root = Caller::root(vault);
-    root.post("sys/auth/kubernetes", json!({ "type": "kubernetes" })).await?.is_done()?;
+    root.post("sys/auth/kubernetes", json!({ "type": "kubernetes" })).await?.done()?;
     vault.seal().await?;
     ask_health(vault).await?.is(503, health(true))?;
     Caller::nobody(vault).get("sys/seal-status").await?.is(200, status(true))?;
@@ -74,7 +74,7 @@ pub async fn a_sealed_vault_answers_nothing_else(vault: &VaultApi) -> Result<()>
         sealed(Caller::nobody(vault).post(&format!("auth/{mount}/login"), login.clone()).await?)?;
     }
     // Again, by whoever it may be.
-    Caller::nobody(vault).ask("PUT", "sys/seal", None).await?.is_done()?;
+    Caller::nobody(vault).ask("PUT", "sys/seal", None).await?.done()?;
     Ok(())
 }
 
@@ -93,11 +93,11 @@ pub async fn what_was_written_outlives_a_seal(vault: &VaultApi) -> Result<()> {
 
 pub async fn a_seal_between_read_and_write_writes_nothing(vault: &VaultApi) -> Result<()> {
     let root = Caller::root(vault);
-    root.get("secret/data/a").await?.is_silent(404)?;
+    root.get("secret/data/a").await?.silent(404)?;
     vault.seal().await?;
     root.post("secret/data/a", with_cas(0)).await?.refuses(503, "Vault is sealed")?;
     vault.unseal().await?;
-    root.get("secret/data/a").await?.is_silent(404)?;
+    root.get("secret/data/a").await?.silent(404)?;
     root.post("secret/data/a", with_cas(0)).await?.gives("kv", version(1))?;
     Ok(())
 }
@@ -120,7 +120,7 @@ pub async fn a_wrong_key_does_not_unseal(vault: &VaultApi) -> Result<()> {
     ] {
         nobody.post(path, body).await?.refuses(400, error)?;
     }
-    nobody.get(path).await?.is_silent(405)?;
+    nobody.get(path).await?.silent(405)?;
     ask_health(vault).await?.is(503, health(true))?;
     nobody.ask("PUT", path, Some(json!({ "key": vault.unseal_key() }))).await?.is(200, status(false))?;
     Ok(())
@@ -134,10 +134,10 @@ pub async fn sealing_needs_a_right(vault: &VaultApi) -> Result<()> {
     seal(Caller::of(vault, &["none"]).await?).await?.refuses(403, DENIED)?;
     let update = "path \"sys/seal\" { capabilities = [\"update\"] }";
     seal(Caller::who_may(vault, update).await?).await?.refuses(403, DENIED)?;
-    Caller::root(vault).get(path).await?.is_silent(405)?;
+    Caller::root(vault).get(path).await?.silent(405)?;
     ask_health(vault).await?.is(200, health(false))?;
     let sudo = "path \"sys/seal\" { capabilities = [\"update\", \"sudo\"] }";
-    seal(Caller::who_may(vault, sudo).await?).await?.is_done()?;
+    seal(Caller::who_may(vault, sudo).await?).await?.done()?;
     ask_health(vault).await?.is(503, health(true))?;
     Ok(())
 }
