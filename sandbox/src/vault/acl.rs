@@ -256,11 +256,11 @@ mod tests {
 
     #[test]
     fn a_mount_is_seen_by_whoever_has_a_right_below_it() {
-        for rule in ["secret/data/a", "secret/*", "sec*", "secret", "+/data/a", "secret/+/a"] {
+        for rule in ["secret/data/a", "secret/*", "sec*", "secret", "+", "+/data/a", "secret/+/a"] {
             assert!(acl(&[(rule, &["read"])]).sees_mount("secret/"), "{rule}");
             assert!(!acl(&[(rule, &["deny"])]).sees_mount("secret/"), "{rule}");
         }
-        for rule in ["secre", "other/data", "other/+", "+"] {
+        for rule in ["secre", "other/data", "other/+"] {
             assert!(!acl(&[(rule, &["read"])]).sees_mount("secret/"), "{rule}");
         }
     }

@@ -195,7 +195,7 @@ pub async fn the_preflight_tells_whoever_has_a_right_below_the_mount(vault: &Vau
         ("+/data/istio/ca", "read", true),
         ("secret", "read", true),
         ("secre", "read", false),
-        ("+", "read", false),
+        ("+", "read", true),
         ("secret/+", "read", true),
         ("secret/data/istio/ca", "deny", false),
         ("secret/*", "deny", false),
