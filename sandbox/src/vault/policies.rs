@@ -8,26 +8,15 @@ use super::acl::{Acl, Capabilities, Rule};
 use super::asked::{Asked, Operation};
 use super::reply::{Refusal, Said};
 
-/// What every token may do that was not made without it. In the real one there is more, on paths that are not here.
-const DEFAULT: &str = r#"
-# Allow tokens to look up their own properties
-path "auth/token/lookup-self" {
-    capabilities = ["read"]
+/// What every token may do that was not made without it. The real one has more, on paths that are not here.
+const DEFAULT: &str = r#"path "auth/token/lookup-self" {
+  capabilities = ["read"]
 }
-
-# Allow tokens to revoke themselves
 path "auth/token/revoke-self" {
-    capabilities = ["update"]
+  capabilities = ["update"]
 }
-
-# Allow a token to look up its own capabilities on a path
 path "sys/capabilities-self" {
-    capabilities = ["update"]
-}
-
-# Allow a token to manage its own cubbyhole
-path "cubbyhole/*" {
-    capabilities = ["create", "read", "update", "delete", "list"]
+  capabilities = ["update"]
 }
 "#;
 
@@ -93,35 +82,32 @@ impl Policies {
     }
 }
 
-/// Parses a policy. Of malformed HCL the error is the parser's, not the real one's.
+/// Parses a policy. Of malformed HCL or JSON the error is the parser's, not the real one's.
 fn parse(text: &str) -> Result<Vec<Rule>, String> {
-    let mut rules = Vec::new();
-    if text.trim_start().starts_with('{') {
-        let object: Map<String, Value> = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        for (key, value) in &object {
-            let paths = value.as_object().filter(|_| key == "path").ok_or_else(|| unknown_key(key))?;
-            for (path, stanza) in paths {
-                let stanza = stanza.as_object().into_iter().flatten().map(|(key, value)| (key.as_str(), value));
-                rules.push(rule(path, stanza)?);
-            }
-        }
-        return Ok(rules);
+    if text.trim_start().starts_with('{') { parse_json(text) } else { parse_hcl(text) }
+}
+
+fn parse_json(text: &str) -> Result<Vec<Rule>, String> {
+    let object: Map<String, Value> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    if let Some(unknown) = object.keys().find(|key| *key != "path") {
+        return Err(unknown_key(unknown));
     }
+    let paths = object.get("path").and_then(Value::as_object).into_iter().flatten();
+    let stanza = |stanza: &Value| stanza.as_object().cloned().unwrap_or_default();
+    paths.map(|(path, it)| rule(path, &stanza(it))).collect()
+}
+
+fn parse_hcl(text: &str) -> Result<Vec<Rule>, String> {
     let body = hcl::parse(text).map_err(|error| error.to_string())?;
-    for structure in body {
-        let block = match structure {
-            hcl::Structure::Block(block) if block.identifier.as_str() == "path" => block,
-            other => return Err(unknown_key(&name_of(&other))),
-        };
-        let path = block.labels.first().map(hcl::BlockLabel::as_str).unwrap_or_default().to_owned();
-        let mut stanza = Vec::new();
-        for attribute in block.body.attributes() {
-            let value = serde_json::to_value(&attribute.expr).map_err(|error| error.to_string())?;
-            stanza.push((attribute.key.as_str(), value));
+    let parse = |structure| match structure {
+        hcl::Structure::Block(block) if block.identifier.as_str() == "path" => {
+            let path = block.labels.first().map(hcl::BlockLabel::as_str).unwrap_or_default();
+            let stanza: Map<_, _> = hcl::from_body(block.body.clone()).map_err(|error| error.to_string())?;
+            rule(path, &stanza)
         }
-        rules.push(rule(&path, stanza.iter().map(|(key, value)| (*key, value)))?);
-    }
-    Ok(rules)
+        other => Err(unknown_key(&name_of(&other))),
+    };
+    body.into_iter().map(parse).collect()
 }
 
 fn name_of(structure: &hcl::Structure) -> String {
@@ -135,19 +121,18 @@ fn unknown_key(key: &str) -> String {
     format!("1 error occurred:\n\t* invalid key {key:?} on line 0\n\n")
 }
 
-fn rule<'a>(path: &str, stanza: impl IntoIterator<Item = (&'a str, &'a Value)>) -> Result<Rule, String> {
+fn rule(path: &str, stanza: &Map<String, Value>) -> Result<Rule, String> {
     if path.contains("+*") {
         return Err(format!("path {path:?}: invalid use of wildcards ('+*' is forbidden)"));
     }
+    if let Some(unknown) = stanza.keys().find(|key| *key != "capabilities") {
+        return Err(format!("1 error occurred:\n\t* path {path:?}: invalid key {unknown:?} on line 0\n\n"));
+    }
+    let names = stanza.get("capabilities").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
     let mut capabilities = Capabilities::default();
-    for (key, value) in stanza {
-        if key != "capabilities" {
-            return Err(format!("1 error occurred:\n\t* path {path:?}: invalid key {key:?} on line 0\n\n"));
-        }
-        for name in value.as_array().into_iter().flatten().filter_map(Value::as_str) {
-            let unknown = || format!("path {path:?}: invalid capability {name:?}");
-            capabilities = capabilities | Capabilities::named(name).ok_or_else(unknown)?;
-        }
+    for name in names {
+        let unknown = || format!("path {path:?}: invalid capability {name:?}");
+        capabilities = capabilities | Capabilities::named(name).ok_or_else(unknown)?;
     }
     Ok(Rule { path: path.trim_start_matches('/').to_owned(), capabilities })
 }

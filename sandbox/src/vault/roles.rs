@@ -38,16 +38,29 @@ impl TokenFields {
     }
 
     fn strings(&mut self, asked: &Asked, name: &str, old_name: &'static str) -> Result<Option<Vec<String>>, Refusal> {
+        self.note(asked, name, old_name);
         match asked.strings(name)? {
-            None => Ok(asked.strings(old_name)?.map(sanitised).inspect(|_| self.by_old_name.push(old_name))),
+            None => Ok(asked.strings(old_name)?.map(sanitised)),
             given => Ok(given),
         }
     }
 
     fn seconds(&mut self, asked: &Asked, name: &str, old_name: &'static str) -> Result<Option<i64>, Refusal> {
+        self.note(asked, name, old_name);
         match asked.seconds(name)? {
-            None => Ok(asked.seconds(old_name)?.inspect(|_| self.by_old_name.push(old_name))),
+            None => asked.seconds(old_name),
             given => Ok(given),
+        }
+    }
+
+    /// Which name a field has from now on.
+    fn note(&mut self, asked: &Asked, name: &str, old_name: &'static str) {
+        let by_old_name = asked.get(old_name).is_some();
+        if by_old_name || asked.get(name).is_some() {
+            self.by_old_name.retain(|other| *other != old_name);
+        }
+        if by_old_name {
+            self.by_old_name.push(old_name);
         }
     }
 

@@ -92,19 +92,19 @@ impl State {
             return Err(Refusal::bad("cannot write to a path ending in '/'"));
         }
         let mount = self.mounts.of(&asked.path);
-        let login = mount.as_ref().and_then(|(at, mount)| mount.engine.login(moment.now, &asked.below(at)));
-        let mount = mount.map(|(at, mount)| (at, mount.kind().to_owned(), &mount.engine));
-        if let (Some((at, ..)), Some(login)) = (&mount, login) {
+        if let Some((at, mount)) = &mount
+            && let Some(login) = mount.engine.login(moment.now, &asked.below(at))
+        {
             let at = at.clone();
-            return Ok(self.login(moment, at, login?));
+            return login.map(|login| self.login(moment, at, login));
         }
         if let Some(path) = asked.path.strip_prefix("sys/internal/ui/mounts") {
             return self.preflight(moment, &asked, path).map(|data| reply(moment, "", &asked, Said::Data(data)));
         }
         let (acl, actor) = self.caller(moment, &asked.token)?;
-        if let Some((at, _, engine)) = &mount
+        if let Some((at, mount)) = &mount
             && asked.is_write()
-            && engine.exists(&asked.below(at).path) == Some(false)
+            && mount.engine.exists(&asked.below(at).path) == Some(false)
         {
             // Which right a write needs depends on what is there.
             asked.operation = Operation::Create;
@@ -113,7 +113,8 @@ impl State {
         if !acl.allows(asked.operation, &asked.path) || (needs_sudo && !acl.has_sudo(&asked.path)) {
             return Err(Refusal::denied());
         }
-        let (at, kind, _) = mount.ok_or_else(|| Refusal::no_route(&asked.path))?;
+        let (at, mount) = mount.ok_or_else(|| Refusal::no_route(&asked.path))?;
+        let kind = mount.kind().to_owned();
         let said = self.ask(moment, &acl, &actor, &at, &asked.below(&at))?;
         Ok(reply(moment, &kind, &asked, said))
     }

@@ -189,7 +189,7 @@ impl Tokens {
         let is_root = parent.policies.iter().any(|name| name == "root");
         let wanted = sanitised(asked.strings("policies")?.unwrap_or_default());
         let mut warnings = Vec::new();
-        let ttl = self.ttl(asked, &mut warnings)?;
+        let ttl = ttl(asked, &mut warnings)?;
         let granted = if wanted.is_empty() { parent.policies.clone() } else { wanted };
         if !is_root && !granted.iter().all(|name| parent.policies.contains(name)) {
             return Err(Refusal::bad("child policies must be subset of parent"));
@@ -209,18 +209,19 @@ impl Tokens {
         };
         Ok(Said::Auth(self.make(moment, wanted), warnings))
     }
+}
 
-    fn ttl(&self, asked: &Asked, warnings: &mut Vec<String>) -> Result<Option<i64>, Refusal> {
-        let given = asked.text("ttl");
-        let invalid = |_| Refusal::bad(format!("time: invalid duration {given:?}"));
-        let ttl = asked.seconds("ttl").map_err(invalid)?.filter(|ttl| *ttl > 0);
-        if ttl.is_some_and(|ttl| ttl > TTL_MAX) {
-            warnings.push(format!(
-                "TTL of {given:?} exceeded the effective max_ttl of \"768h\"; TTL value is capped accordingly"
-            ));
-        }
-        Ok(ttl.map(|ttl| ttl.min(TTL_MAX)))
+/// The time that is asked for, as far as it is granted.
+fn ttl(asked: &Asked, warnings: &mut Vec<String>) -> Result<Option<i64>, Refusal> {
+    let given = asked.text("ttl");
+    let invalid = |_| Refusal::bad(format!("time: invalid duration {given:?}"));
+    let ttl = asked.seconds("ttl").map_err(invalid)?.filter(|ttl| *ttl > 0);
+    if ttl.is_some_and(|ttl| ttl > TTL_MAX) {
+        warnings.push(format!(
+            "TTL of {given:?} exceeded the effective max_ttl of \"768h\"; TTL value is capped accordingly"
+        ));
     }
+    Ok(ttl.map(|ttl| ttl.min(TTL_MAX)))
 }
 
 /// Policies as Vault keeps them: in lower case, sorted, each once, and nothing beside root.

@@ -18,13 +18,12 @@ async fn mount_version_1(root: &Caller<'_>) -> Result<()> {
 async fn mount_version_2(root: &Caller<'_>, path: &str) -> Result<()> {
     let body = json!({ "type": "kv", "options": { "version": "2" } });
     root.post(&format!("sys/mounts/{path}"), body).await?.done()?;
-    let config = format!("{path}/config");
-    eventually("a mount that is ready", SOON, || async { root.get(&config).await?.is(200, envelope("kv", CONFIG())) })
-        .await?;
+    let (config, settings) =
+        (format!("{path}/config"), json!({ "cas_required": false, "delete_version_after": "0s", "max_versions": 0 }));
+    let ready = || async { root.get(&config).await?.gives("kv", settings.clone()) };
+    eventually("a mount that is ready", SOON, ready).await?;
     Ok(())
 }
-
-const CONFIG: fn() -> Value = || json!({ "cas_required": false, "delete_version_after": "0s", "max_versions": 0 });
 
 pub async fn version_1_ignores_check_and_set(vault: &VaultApi) -> Result<()> {
     let root = Caller::root(vault);
