@@ -15,6 +15,7 @@ use super::{Case, cases};
 use auth::*;
 use kv::*;
 use mounts::*;
+pub use policies::rounded;
 use policies::*;
 use seal::*;
 use secrets::*;
@@ -63,6 +64,7 @@ pub const CASES: &[Case<VaultApi>] = cases![
     mounts_are_shown_to_whoever_has_a_right_in_them,
     // policies
     the_bootstrap_policy_creates_and_never_overwrites,
+    of_twenty_with_the_bootstrap_policy_one_creates,
     the_sync_policy_only_reads,
     two_stanzas_for_one_path_add_up,
     without_a_token_nothing_is_told,

@@ -215,11 +215,11 @@ pub async fn ten_versions_are_kept_by_default(vault: &VaultApi) -> Result<()> {
 
 pub async fn a_version_is_deleted_by_itself_after_its_time(vault: &VaultApi) -> Result<()> {
     let root = Caller::root(vault);
-    root.post("secret/metadata/a", json!({ "delete_version_after": "2s" })).await?.done()?;
+    root.post("secret/metadata/a", json!({ "delete_version_after": "3s" })).await?.done()?;
     let written = root.post("secret/data/a", with_cas(0)).await?;
     let time = |field: &str| written.body["data"][field].as_str().unwrap_or_default().parse::<Timestamp>();
     let after = time("deletion_time")?.duration_since(time("created_time")?);
-    ensure!(after.as_millis() == 2000, "{written:?}");
+    ensure!(after.as_millis() == 3000, "{written:?}");
     let mut shown = record(1, &json!({ "k": "v" }));
     shown["metadata"]["deletion_time"] = json!(ANY);
     root.get("secret/data/a").await?.gives("kv", shown)?;
