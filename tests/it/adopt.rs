@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::{Value, json};
+use tokio::sync::Barrier;
 
 use crate::certificates::Authority;
 use crate::kubernetes::{CONFIG_MAPS, Kubernetes, SECRETS, status};
@@ -79,12 +80,21 @@ impl World {
 
     /// Runs it on a terminal, does something while it waits for the answer, and gives the answer.
     async fn asked(&self, while_it_waits: impl FnOnce(), answer: &'static [u8]) -> Result<Ended> {
+        self.asked_by(self.command(&[]), async || while_it_waits(), answer).await
+    }
+
+    async fn asked_by(
+        &self,
+        mut command: Command,
+        while_it_waits: impl AsyncFnOnce(),
+        answer: &'static [u8],
+    ) -> Result<Ended> {
         let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
         grantpt(&keyboard)?;
         unlockpt(&keyboard)?;
         let terminal = ptsname(&keyboard, Vec::new())?.into_string()?;
         let terminal = File::options().read(true).write(true).open(terminal)?;
-        let mut child = self.command(&[]).stdin(terminal).spawn()?;
+        let mut child = command.stdin(terminal).spawn()?;
         let mut stderr = BufReader::new(child.stderr.take().context("no standard error")?);
         let (mut stderr, asked) = tokio::task::spawn_blocking(move || {
             let mut asked = Vec::new();
@@ -97,7 +107,7 @@ impl World {
         })
         .await?
         .context("nobody was asked")?;
-        while_it_waits();
+        while_it_waits().await;
         File::from(keyboard.try_clone()?).write_all(answer)?;
         let output = tokio::task::spawn_blocking(move || {
             let mut rest = String::new();
@@ -425,5 +435,45 @@ async fn without_a_token_it_logs_in_as_the_bootstrap_role() -> Result<()> {
     let [login] = &world.vault.of(LOGIN)[..] else { anyhow::bail!("{:?}", world.vault.lines()) };
     ensure!(login.json()["role"] == "istio-ca-bootstrap");
     ensure!(world.vault.of(WRITE)[0].token() == vault::token(1));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_ten_clusters_that_adopt_at_once_into_a_whole_vault_one_wins() -> Result<()> {
+    let vault = sandbox::vault::Vault::start().await?;
+    let worlds = futures::future::try_join_all((0..10).map(|_| World::start())).await?;
+    let to_the_vault = |world: &World, args: &[&str]| -> Result<Command> {
+        let ca = world.folder.path().join("vault-ca.pem");
+        std::fs::write(&ca, vault.ca_pem())?;
+        let mut command = world.command(args);
+        command.env("VAULT_ADDR", vault.address()).env("VAULT_CACERT", ca).env("VAULT_TOKEN", vault.root_token());
+        Ok(command)
+    };
+    // Each has found Vault empty before any is told to go on.
+    let all_have_looked = Barrier::new(worlds.len());
+    let race = worlds.iter().map(async |world| {
+        let looked = async || drop(all_have_looked.wait().await);
+        world.asked_by(to_the_vault(world, &[])?, looked, b"y\n").await
+    });
+    let ended = futures::future::try_join_all(race).await?;
+    let (won, lost): (Vec<_>, Vec<_>) = worlds.iter().zip(&ended).partition(|(_, ended)| ended.code == Some(0));
+    let [(winner, Ended { stdout, .. })] = won[..] else { anyhow::bail!("{} of them won", won.len()) };
+    ensure!(stdout.contains("Adopted"), "{stdout}");
+    for (_, Ended { code, stderr, .. }) in &lost {
+        ensure!(*code == Some(1) && stderr.contains("istio-ca-gate: RootChanged: "), "{stderr}");
+    }
+    let (status, record) = vault.api("GET", "secret/data/istio/ca", None).await?;
+    ensure!(status == 200 && record["data"]["data"] == json!(winner.authority.record()), "it is not the winner's");
+    ensure!(vault.versions("secret", "istio/ca").await? == [1]);
+
+    let adopt = async |world: &World| world.ended(to_the_vault(world, &["--yes"])?).await;
+    // What was deleted is not adopted anew, not even the same.
+    vault.ok("DELETE", "secret/data/istio/ca", None).await?;
+    let Ended { code, stderr, .. } = adopt(winner).await?;
+    ensure!(code == Some(1) && stderr.starts_with("istio-ca-gate: RootDeleted: "), "{stderr}");
+    vault.ok("POST", "secret/undelete/istio/ca", Some(json!({ "versions": [1] }))).await?;
+    let Ended { code, stdout, .. } = adopt(winner).await?;
+    ensure!(code == Some(0) && stdout.starts_with("Nothing to do: "), "{stdout}");
+    ensure!(vault.versions("secret", "istio/ca").await? == [1]);
     Ok(())
 }
