@@ -22,7 +22,8 @@ use crate::k8s::cacerts::Cacerts;
 use crate::k8s::pin::{self, Pins};
 use crate::plan::{Names, Pin, Published, Role, Stored};
 use crate::reason::{Held, Reason, foreign_text};
-use crate::run::{Failure, parts};
+use crate::run::Failure;
+use crate::run::parts::{self, Access};
 use crate::vault::{Found, Vault, Write};
 use decide::Step;
 use tell::Proposal;
@@ -30,6 +31,9 @@ use tell::Proposal;
 /// A standby node shows a write within this: replication takes milliseconds.
 const READS_BACK: usize = 10;
 const READ_BACK_PAUSE: Duration = Duration::from_millis(500);
+
+/// Where there is neither a terminal nor `--yes`.
+const NOBODY_TO_ASK: &str = "standard input is not a terminal, so nobody can be asked: pass --yes (variable GATE_YES) to adopt, or --dry-run (variable GATE_DRY_RUN) to only see what would be done";
 
 /// `istio-ca-gate adopt`.
 #[derive(Debug, Args)]
@@ -64,41 +68,18 @@ pub struct Adopt {
 pub async fn run(args: Adopt) -> Result<ExitCode, Failure> {
     let asks = !args.yes && !args.dry_run;
     if asks && !io::stdin().is_terminal() {
-        return Err(Failure::Usage(
-            "standard input is not a terminal, so nobody can be asked: pass --yes (variable GATE_YES) to adopt, or --dry-run (variable GATE_DRY_RUN) to only see what would be done"
-                .to_owned(),
-        ));
+        return Err(Failure::Usage(NOBODY_TO_ASK.to_owned()));
     }
-    let vault = parts::vault(&args.vault, Role::Bootstrap)?;
-    let access = parts::access(&args.kubernetes).await?;
-    let cluster = args.cluster.or(access.context).map_or_else(|| access.server.clone(), |name| foreign_text(&name));
+    let mut adoption = Adoption::prepare(&args).await?;
+    let cluster = adoption.cluster.clone();
     let held = |held: Held| Failure::Held(held.without_promise().message(&cluster));
-    let mut adoption = Adoption {
-        names: Names {
-            cacerts: format!("{}/{}", args.namespace, args.secret),
-            pin: format!("{}/{}", args.namespace, pin::NAME),
-            record: vault.settings().record(),
-        },
-        cacerts: Cacerts::new(access.client.clone(), &args.namespace, &args.secret),
-        pins: Pins::new(access.client, &args.namespace),
-        vault,
-    };
 
     let seen = adoption.look().await.map_err(held)?;
     if let Step::Nothing { version } = seen.step {
         say(&tell::nothing(&adoption.names, &seen.found.address, version, &seen.sound));
         return Ok(ExitCode::SUCCESS);
     }
-    say(&Proposal {
-        cluster: &cluster,
-        server: access.server.trim_end_matches('/'),
-        names: &adoption.names,
-        published: &seen.published,
-        pin: seen.pin.as_ref(),
-        sound: &seen.sound,
-        address: &seen.found.address,
-    }
-    .text(Timestamp::now()));
+    say(&adoption.proposal(&seen).text(Timestamp::now()));
     if args.dry_run {
         say("Dry run: nothing was written.");
         return Ok(ExitCode::SUCCESS);
@@ -107,8 +88,7 @@ pub async fn run(args: Adopt) -> Result<ExitCode, Failure> {
         eprintln!("istio-ca-gate: not adopted: nothing was written");
         return Ok(ExitCode::FAILURE);
     }
-    let done = adoption.adopt(&seen).await.map_err(held)?;
-    say(&done);
+    say(&adoption.adopt(&seen).await.map_err(held)?);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -129,6 +109,10 @@ async fn agreed() -> bool {
 
 /// One cluster's CA on its way into one Vault.
 struct Adoption {
+    /// What the cluster is called.
+    cluster: String,
+    /// The address of its API server.
+    server: String,
     names: Names,
     cacerts: Cacerts,
     pins: Pins,
@@ -146,6 +130,38 @@ struct Seen {
 }
 
 impl Adoption {
+    /// Speaks to nobody yet.
+    async fn prepare(args: &Adopt) -> Result<Self, Failure> {
+        let vault = parts::vault(&args.vault, Role::Bootstrap)?;
+        let Access { client, server, context } = parts::access(&args.kubernetes).await?;
+        let server = server.trim_end_matches('/').to_owned();
+        let name = args.cluster.clone().or(context).unwrap_or_else(|| server.clone());
+        Ok(Self {
+            cluster: foreign_text(&name),
+            server,
+            names: Names {
+                cacerts: format!("{}/{}", args.namespace, args.secret),
+                pin: format!("{}/{}", args.namespace, pin::NAME),
+                record: vault.settings().record(),
+            },
+            cacerts: Cacerts::new(client.clone(), &args.namespace, &args.secret),
+            pins: Pins::new(client, &args.namespace),
+            vault,
+        })
+    }
+
+    fn proposal<'a>(&'a self, seen: &'a Seen) -> Proposal<'a> {
+        Proposal {
+            cluster: &self.cluster,
+            server: &self.server,
+            names: &self.names,
+            published: &seen.published,
+            pin: seen.pin.as_ref(),
+            sound: &seen.sound,
+            address: &seen.found.address,
+        }
+    }
+
     /// Reads both sides. Writes nothing.
     async fn look(&mut self) -> Result<Seen, Held> {
         let (published, pins) = tokio::try_join!(self.cacerts.read(), self.pins.read())?;
