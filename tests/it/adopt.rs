@@ -452,7 +452,9 @@ async fn of_ten_clusters_that_adopt_at_once_into_a_whole_vault_one_wins() -> Res
     // Each has found Vault empty before any is told to go on.
     let all_have_looked = Barrier::new(worlds.len());
     let race = worlds.iter().map(async |world| {
-        let looked = async || drop(all_have_looked.wait().await);
+        let looked = async || {
+            all_have_looked.wait().await;
+        };
         world.asked_by(to_the_vault(world, &[])?, looked, b"y\n").await
     });
     let ended = futures::future::try_join_all(race).await?;
