@@ -1,5 +1,8 @@
 //! A Kubernetes API server in memory, with the controllers that make pods.
 
+mod admission;
+mod controllers;
+
 use std::ops::Deref;
 use std::sync::Arc;
 
