@@ -174,7 +174,10 @@ fn body_of(answered: Answered) -> Result<Bytes, String> {
     }
     if body.is_empty() {
         let content_type = content_type.unwrap_or_default();
-        return Err(format!("0-length response with status code: {} and content type: {content_type}", status.as_u16()));
+        return Err(format!(
+            "0-length response with status code: {} and content type: {content_type}",
+            status.as_u16()
+        ));
     }
     Ok(body)
 }

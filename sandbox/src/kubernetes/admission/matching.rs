@@ -44,7 +44,8 @@ fn namespace_matches(selector: &Value, attempt: &Attempt<'_>) -> bool {
 }
 
 fn object_matches(selector: &Value, attempt: &Attempt<'_>) -> bool {
-    let matches = |object: &Option<Value>| object.as_ref().is_some_and(|object| selects(selector, labels(Some(object))));
+    let matches =
+        |object: &Option<Value>| object.as_ref().is_some_and(|object| selects(selector, labels(Some(object))));
     is_empty(selector) || matches(&attempt.object) || matches(&attempt.old)
 }
 
@@ -53,7 +54,8 @@ fn labels(object: Option<&Value>) -> Option<&Map<String, Value>> {
 }
 
 fn is_empty(selector: &Value) -> bool {
-    selector["matchLabels"].as_object().is_none_or(Map::is_empty) && items(&selector["matchExpressions"]).next().is_none()
+    selector["matchLabels"].as_object().is_none_or(Map::is_empty)
+        && items(&selector["matchExpressions"]).next().is_none()
 }
 
 /// Whether a LabelSelector selects these labels: `metav1.LabelSelectorAsSelector`.
@@ -115,11 +117,17 @@ mod tests {
 
     #[test]
     fn a_rule_matches_by_name_and_by_star() {
-        let matching = [("", "v1", "CREATE", "pods"), ("*", "*", "*", "*"), ("*", "*", "*", "*/*"), ("", "v1", "*", "pods/*")];
+        let matching =
+            [("", "v1", "CREATE", "pods"), ("*", "*", "*", "*"), ("*", "*", "*", "*/*"), ("", "v1", "*", "pods/*")];
         for (groups, versions, operations, resources) in matching {
             assert!(rule_matches(&rule(groups, versions, operations, resources), &pod()), "{resources}");
         }
-        let others = [("apps", "v1", "*", "pods"), ("", "v2", "*", "pods"), ("", "v1", "UPDATE", "pods"), ("", "v1", "*", "pods/status")];
+        let others = [
+            ("apps", "v1", "*", "pods"),
+            ("", "v2", "*", "pods"),
+            ("", "v1", "UPDATE", "pods"),
+            ("", "v1", "*", "pods/status"),
+        ];
         for (groups, versions, operations, resources) in others {
             assert!(!rule_matches(&rule(groups, versions, operations, resources), &pod()), "{resources}");
         }
@@ -143,7 +151,8 @@ mod tests {
             rule
         };
         let namespace = Attempt { plural: "namespaces", namespaced: false, namespace: None, ..pod() };
-        for (scope, of_pod, of_namespace) in [("*", true, true), ("Namespaced", true, false), ("Cluster", false, true)] {
+        for (scope, of_pod, of_namespace) in [("*", true, true), ("Namespaced", true, false), ("Cluster", false, true)]
+        {
             assert_eq!(rule_matches(&scoped(scope), &pod()), of_pod, "{scope}");
             assert_eq!(rule_matches(&scoped(scope), &namespace), of_namespace, "{scope}");
         }
@@ -166,9 +175,7 @@ mod tests {
 
     #[test]
     fn the_selectors_look_at_the_namespace_and_at_either_object() {
-        let webhook = |namespace: Value, object: Value| {
-            json!({"rules": [rule("*", "*", "*", "*")], "namespaceSelector": namespace, "objectSelector": object})
-        };
+        let webhook = |namespace: Value, object: Value| json!({"rules": [rule("*", "*", "*", "*")], "namespaceSelector": namespace, "objectSelector": object});
         let by = |key: &str, value: &str| json!({"matchLabels": {key: value}});
         assert!(matches(&webhook(by("team", "a"), by("app", "istiod")), &pod()));
         assert!(!matches(&webhook(by("team", "b"), json!({})), &pod()));
@@ -179,7 +186,8 @@ mod tests {
 
     #[test]
     fn a_namespace_is_selected_by_its_own_labels() {
-        let by_label = json!({"rules": [rule("*", "*", "*", "*")], "namespaceSelector": {"matchLabels": {"app": "istiod"}}});
+        let by_label =
+            json!({"rules": [rule("*", "*", "*", "*")], "namespaceSelector": {"matchLabels": {"app": "istiod"}}});
         let namespace = Attempt { plural: "namespaces", namespaced: false, namespace: None, ..pod() };
         assert!(matches(&by_label, &namespace));
         let other = Attempt { object: Some(json!({"metadata": {}})), ..namespace };

@@ -55,8 +55,11 @@ fn kind_of(attempt: &Attempt<'_>) -> Value {
 fn posted(object: Option<&Value>, kind: &Value) -> Value {
     let Some(Value::Object(object)) = object else { return Value::Null };
     let text = |field: &str| kind[field].as_str().unwrap_or_default();
-    let api_version =
-        if text("group").is_empty() { text("version").to_owned() } else { format!("{}/{}", text("group"), text("version")) };
+    let api_version = if text("group").is_empty() {
+        text("version").to_owned()
+    } else {
+        format!("{}/{}", text("group"), text("version"))
+    };
     let mut object = object.clone();
     object.entry("kind").or_insert_with(|| kind["kind"].clone());
     object.entry("apiVersion").or_insert_with(|| api_version.into());
