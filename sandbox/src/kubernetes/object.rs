@@ -1,0 +1,41 @@
+//! Parts that all objects have.
+
+use serde_json::Value;
+
+/// A field of an object's metadata as text; empty if there is none.
+pub(crate) fn meta<'a>(object: &'a Value, field: &str) -> &'a str {
+    object["metadata"][field].as_str().unwrap_or_default()
+}
+
+pub(crate) fn set_meta(object: &mut Value, field: &str, value: impl Into<Value>) {
+    object["metadata"][field] = value.into();
+}
+
+/// Removes a field of a map, if it is one.
+pub(crate) fn remove(value: &mut Value, field: &str) -> Option<Value> {
+    value.as_object_mut()?.remove(field)
+}
+
+/// Sets a field that is absent or null.
+pub(crate) fn default(value: &mut Value, field: &str, default: impl Into<Value>) {
+    if value[field].is_null() {
+        value[field] = default.into();
+    }
+}
+
+/// Whether something keeps a deleted object from going.
+pub(crate) fn has_finalizers(object: &Value) -> bool {
+    object["metadata"]["finalizers"].as_array().is_some_and(|finalizers| !finalizers.is_empty())
+}
+
+/// Leaves out what Go leaves out: nulls.
+pub(crate) fn without_nulls(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|_, value| !value.is_null());
+            map.values_mut().for_each(without_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_nulls),
+        _ => {}
+    }
+}

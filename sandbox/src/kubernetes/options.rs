@@ -1,0 +1,60 @@
+//! The options of a write, which come with its query.
+
+use serde_json::{Value, json};
+
+use super::refusal::Refusal;
+use super::server::Call;
+
+/// How a write is to be done.
+pub(crate) struct Options {
+    pub(crate) dry_run: bool,
+    pub(crate) force: bool,
+    /// Who is to own the fields: told, or the client's name.
+    pub(crate) manager: String,
+    told: Option<String>,
+    validation: Option<String>,
+}
+
+impl Options {
+    pub(crate) fn of(call: &Call<'_>) -> Result<Self, Refusal> {
+        let told = call.query("fieldManager");
+        let agent = call.request.header(http::header::USER_AGENT).unwrap_or_default();
+        let dry_run = call.query("dryRun");
+        if dry_run.as_ref().is_some_and(|dry_run| dry_run != "All") {
+            return Err(Refusal::bad_request("invalid dryRun"));
+        }
+        Ok(Self {
+            dry_run: dry_run.is_some(),
+            force: call.query("force").is_some_and(|force| force == "true"),
+            manager: told.clone().unwrap_or_else(|| client(agent)),
+            told,
+            validation: call.query("fieldValidation"),
+        })
+    }
+
+    /// As a webhook is told of them.
+    pub(crate) fn as_sent(&self, operation: &str) -> Value {
+        let kind = match operation {
+            "CREATE" => "CreateOptions",
+            "DELETE" => "DeleteOptions",
+            _ => "UpdateOptions",
+        };
+        let mut options = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
+        if let Some(manager) = &self.told {
+            options["fieldManager"] = manager.clone().into();
+        }
+        if let Some(validation) = &self.validation {
+            options["fieldValidation"] = validation.clone().into();
+        }
+        if self.dry_run {
+            options["dryRun"] = json!(["All"]);
+        }
+        options
+    }
+}
+
+/// What stands before the first slash of a user agent: `prefixFromUserAgent` in
+/// `k8s.io/apiserver/pkg/endpoints/handlers/create.go`.
+fn client(agent: &str) -> String {
+    agent.split('/').next().unwrap_or_default().chars().take(128).collect()
+}

@@ -1,0 +1,212 @@
+//! Who may do what, by the roles and bindings that are stored.
+//!
+//! The rules are those of `plugin/pkg/auth/authorizer/rbac` and `pkg/apis/rbac/v1/evaluation_helpers.go`.
+
+use serde_json::{Value, json};
+
+use super::object::meta;
+use super::refusal::Refusal;
+use super::route::Ask;
+use super::store::{Key, Store};
+use super::tokens::User;
+
+/// Every right that a user has.
+pub(crate) struct Rights {
+    /// Each rule with the namespace that it is for; none is everywhere.
+    rules: Vec<(Option<String>, Value)>,
+    all: bool,
+}
+
+impl Rights {
+    pub(crate) fn of(store: &Store, user: &User) -> Self {
+        let mut rules = Vec::new();
+        let bound = |binding: &Value| {
+            let own = meta(binding, "namespace");
+            binding["subjects"].as_array().is_some_and(|subjects| subjects.iter().any(|subject| is(user, own, subject)))
+        };
+        for plural in ["clusterrolebindings", "rolebindings"] {
+            for binding in store.list(plural, None).iter().filter(|binding| bound(binding)) {
+                let namespace = Some(meta(binding, "namespace").to_owned()).filter(|namespace| !namespace.is_empty());
+                for rule in role_rules(store, binding) {
+                    rules.push((namespace.clone(), rule));
+                }
+            }
+        }
+        Self { rules, all: has_all(user) }
+    }
+
+    pub(crate) fn allow(&self, ask: &Ask) -> bool {
+        let here = |namespace: &Option<String>| {
+            namespace.as_ref().is_none_or(|namespace| ask.is_resource && *namespace == ask.namespace)
+        };
+        self.all || self.rules.iter().any(|(namespace, rule)| here(namespace) && allows(rule, ask))
+    }
+}
+
+/// Members of `system:masters` are asked for nothing, nor are the controllers, whose roles are not written out here.
+fn has_all(user: &User) -> bool {
+    const CONTROLLERS: [&str; 5] = [
+        "deployment-controller",
+        "replicaset-controller",
+        "job-controller",
+        "generic-garbage-collector",
+        "namespace-controller",
+    ];
+    let controller = user.name.strip_prefix("system:serviceaccount:kube-system:");
+    user.groups.iter().any(|group| group == "system:masters")
+        || controller.is_some_and(|name| CONTROLLERS.contains(&name))
+}
+
+fn is(user: &User, own_namespace: &str, subject: &Value) -> bool {
+    let name = subject["name"].as_str().unwrap_or_default();
+    match subject["kind"].as_str() {
+        Some("User") => name == user.name,
+        Some("Group") => user.groups.iter().any(|group| group == name),
+        Some("ServiceAccount") => {
+            let namespace = subject["namespace"].as_str().unwrap_or(own_namespace);
+            user.name == format!("system:serviceaccount:{namespace}:{name}")
+        }
+        _ => false,
+    }
+}
+
+fn role_rules(store: &Store, binding: &Value) -> Vec<Value> {
+    let role = &binding["roleRef"];
+    let (plural, namespace) = match role["kind"].as_str() {
+        Some("ClusterRole") => ("clusterroles", ""),
+        _ => ("roles", meta(binding, "namespace")),
+    };
+    let name = role["name"].as_str().unwrap_or_default().to_owned();
+    let role = store.get(&Key { plural, namespace: namespace.to_owned(), name });
+    role.and_then(|role| role["rules"].as_array().cloned()).unwrap_or_default()
+}
+
+fn allows(rule: &Value, ask: &Ask) -> bool {
+    let values = |field: &str| rule[field].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let has = |field: &str, wanted: &str| values(field).any(|value| value == "*" || value == wanted);
+    if !has("verbs", &ask.verb) {
+        return false;
+    }
+    if !ask.is_resource {
+        return values("nonResourceURLs").any(|url| match url.strip_suffix('*') {
+            Some(prefix) => ask.path.starts_with(prefix),
+            None => url == ask.path,
+        });
+    }
+    let resource = match ask.subresource.as_str() {
+        "" => has("resources", &ask.plural),
+        sub => {
+            has("resources", &format!("{}/{sub}", ask.plural)) || values("resources").any(|v| v == format!("*/{sub}"))
+        }
+    };
+    let named = values("resourceNames").next().is_none() || values("resourceNames").any(|name| name == ask.name);
+    has("apiGroups", &ask.group) && resource && named
+}
+
+/// As `k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/errors.go` says it.
+pub(crate) fn refusal(user: &User, ask: &Ask) -> Refusal {
+    let who = &user.name;
+    if !ask.is_resource {
+        let message = format!("forbidden: User {who:?} cannot {} path {:?}", ask.verb, ask.path);
+        return Refusal::new(403, "Forbidden", message, Some(json!({})));
+    }
+    let Ask { verb, group, plural, subresource, namespace, name, .. } = ask;
+    let resource = if subresource.is_empty() { plural.clone() } else { format!("{plural}/{subresource}") };
+    let scope = match namespace.as_str() {
+        "" => "at the cluster scope".to_owned(),
+        namespace => format!("in the namespace {namespace:?}"),
+    };
+    let what = if group.is_empty() { plural.clone() } else { format!("{plural}.{group}") };
+    let what = if name.is_empty() { what } else { format!("{what} {name:?}") };
+    let message =
+        format!("{what} is forbidden: User {who:?} cannot {verb} resource {resource:?} in API group {group:?} {scope}");
+    let mut details = json!({"kind": plural});
+    for (field, value) in [("name", name), ("group", group)] {
+        if !value.is_empty() {
+            details[field] = value.clone().into();
+        }
+    }
+    Refusal::new(403, "Forbidden", message, Some(details))
+}
+
+/// The roles and bindings of `plugin/pkg/auth/authorizer/rbac/bootstrappolicy` that are used here, by plural.
+pub(crate) fn defaults() -> Vec<(&'static str, Value)> {
+    let reads = json!(["get", "list", "watch"]);
+    let discovery = [
+        "/api",
+        "/api/*",
+        "/apis",
+        "/apis/*",
+        "/healthz",
+        "/livez",
+        "/openapi",
+        "/openapi/*",
+        "/readyz",
+        "/version",
+        "/version/",
+    ];
+    let issuer = [
+        "/.well-known/openid-configuration",
+        "/.well-known/openid-configuration/",
+        "/openid/v1/jwks",
+        "/openid/v1/jwks/",
+    ];
+    let public = ["/healthz", "/livez", "/readyz", "/version", "/version/"];
+    let paths = |paths: &[&str]| json!([{"nonResourceURLs": paths, "verbs": ["get"]}]);
+    let create =
+        |group: &str, resources: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": ["create"]});
+    let (authentication, authorization) = ("authentication.k8s.io", "authorization.k8s.io");
+    let everything = json!([
+        {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
+        {"nonResourceURLs": ["*"], "verbs": ["*"]},
+    ]);
+    let view = json!([
+        {"apiGroups": [""], "resources": ["configmaps", "events", "namespaces", "namespaces/status", "pods",
+            "pods/status", "serviceaccounts", "services", "services/status"], "verbs": reads},
+        {"apiGroups": ["apps"], "resources": ["daemonsets", "daemonsets/status", "deployments", "deployments/status",
+            "replicasets", "replicasets/status", "statefulsets", "statefulsets/status"], "verbs": reads},
+        {"apiGroups": ["batch"], "resources": ["jobs", "jobs/status"], "verbs": reads},
+        {"apiGroups": ["policy"], "resources": ["poddisruptionbudgets", "poddisruptionbudgets/status"], "verbs": reads},
+    ]);
+    let delegator =
+        json!([create(authentication, &["tokenreviews"]), create(authorization, &["subjectaccessreviews"])]);
+    let basic = json!([create(authorization, &["selfsubjectaccessreviews"])]);
+    let authenticated = ["system:authenticated"].as_slice();
+    [
+        ("cluster-admin", everything, ["system:masters"].as_slice()),
+        ("system:auth-delegator", delegator, &[]),
+        ("system:basic-user", basic, authenticated),
+        ("system:discovery", paths(&discovery), authenticated),
+        ("system:public-info-viewer", paths(&public), &["system:authenticated", "system:unauthenticated"]),
+        ("system:service-account-issuer-discovery", paths(&issuer), &["system:serviceaccounts"]),
+        ("view", view, &[]),
+    ]
+    .into_iter()
+    .flat_map(|(name, rules, groups)| role_and_binding(name, &rules, groups))
+    .collect()
+}
+
+fn role_and_binding(name: &str, rules: &Value, groups: &[&str]) -> Vec<(&'static str, Value)> {
+    const GROUP: &str = "rbac.authorization.k8s.io";
+    const VERSION: &str = "rbac.authorization.k8s.io/v1";
+    let metadata = json!({
+        "name": name,
+        "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"},
+        "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
+    });
+    let role = json!({"apiVersion": VERSION, "kind": "ClusterRole", "metadata": metadata, "rules": rules});
+    let mut planted = vec![("clusterroles", role)];
+    if !groups.is_empty() {
+        let subjects: Vec<Value> =
+            groups.iter().map(|name| json!({"apiGroup": GROUP, "kind": "Group", "name": name})).collect();
+        let binding = json!({
+            "apiVersion": VERSION,
+            "kind": "ClusterRoleBinding",
+            "metadata": metadata,
+            "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": name},
+            "subjects": subjects,
+        });
+        planted.push(("clusterrolebindings", binding));
+    }
+    planted
+}

@@ -1,0 +1,318 @@
+//! Create, update, patch and delete: each decided on a version of the object that was read, and done only over that.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, header};
+use serde_json::{Map, Value, json};
+
+use super::admission::{self, Attempt, Webhooks};
+use super::object::{has_finalizers, meta, remove, set_meta};
+use super::options::Options;
+use super::refusal::Refusal;
+use super::server::{Call, Core};
+use super::store::{Key, Stale, Store};
+use super::{body, kinds, managed, namespaces, patch};
+use crate::wire::Answer;
+
+/// So often a patch is made anew over an object that changed meanwhile, as in
+/// `k8s.io/apiserver/pkg/endpoints/handlers/patch.go`.
+const PATCH_TRIES: usize = 5;
+
+/// What came of a change.
+pub(crate) struct Written {
+    pub(crate) object: Value,
+    pub(crate) warnings: Vec<String>,
+    created: bool,
+}
+
+impl Core {
+    pub(crate) async fn create(&self, call: &Call<'_>) -> Result<Answer, Refusal> {
+        let options = Options::of(call)?;
+        let object = body::object(call)?;
+        let written = self.create_object(call, &options, object).await?;
+        Ok(answered(call, &written))
+    }
+
+    /// Creates an object, by a POST or by an apply of one that is not there.
+    async fn create_object(&self, call: &Call<'_>, options: &Options, mut object: Value) -> Result<Written, Refusal> {
+        let resource = call.resource;
+        let labels = self.namespace_labels(call, true)?;
+        kinds::begin(resource, &mut object)?;
+        let (object, warnings) = self.admit(call, options, "CREATE", labels, Some(object), None).await?;
+        let mut object = object.unwrap_or_default();
+        name(&mut object)?;
+        set_meta(&mut object, "uid", super::uid()?);
+        set_meta(&mut object, "creationTimestamp", super::seconds(super::now().as_second()));
+        object = managed::created(call, options, object)?;
+        kinds::check(resource, &object, None)?;
+        let key = call.key_of(meta(&object, "name"));
+        if options.dry_run {
+            return match self.store().get(&key) {
+                Some(_) => Err(Refusal::already_exists(resource, &key.name)),
+                None => Ok(Written { object, warnings, created: true }),
+            };
+        }
+        let stored = self.state.write(|store| {
+            let stored = store.create(key.clone(), object)?;
+            if resource.plural == "namespaces" {
+                namespaces::furnish(store, &key.name);
+            }
+            Ok(stored)
+        });
+        let stored = stored.map_err(|stale: Stale| refused(stale, call, &key.name))?;
+        Ok(Written { object: (*stored).clone(), warnings, created: true })
+    }
+
+    /// Update, patch and apply, of the object or of its status.
+    pub(crate) async fn change(&self, call: &Call<'_>) -> Result<Answer, Refusal> {
+        let options = Options::of(call)?;
+        let change = patch::Change::of(call)?;
+        for _ in 0..PATCH_TRIES {
+            let Some(old) = self.store().get(&call.key()) else {
+                let Some(object) = change.creates(call)? else {
+                    return Err(Refusal::not_found(call.resource, &call.ask.name));
+                };
+                let written = self.create_object(call, &options, object).await?;
+                return Ok(answered(call, &written));
+            };
+            match self.change_object(call, &options, &change, &old).await {
+                Ok(Some(written)) => return Ok(answered(call, &written)),
+                Ok(None) => {}
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        Err(Refusal::modified(call.resource, &call.ask.name))
+    }
+
+    /// None: the object changed meanwhile, and the change did not say over which version it is to be made.
+    async fn change_object(
+        &self,
+        call: &Call<'_>,
+        options: &Options,
+        change: &patch::Change,
+        old: &Arc<Value>,
+    ) -> Result<Option<Written>, Refusal> {
+        let resource = call.resource;
+        let new = change.made(call, options, old)?;
+        let asked = meta(&new, "resourceVersion").to_owned();
+        if !asked.is_empty() && asked != meta(old, "resourceVersion") {
+            return Err(Refusal::modified(resource, &call.ask.name));
+        }
+        let uid = meta(&new, "uid");
+        if !uid.is_empty() && uid != meta(old, "uid") {
+            let why =
+                format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta(old, "uid"));
+            return Err(Refusal::conflict(resource, &call.ask.name, &why));
+        }
+        let mut new = kinds::succeed(resource, &call.ask.subresource, new, old)?;
+        let labels = self.namespace_labels(call, false)?;
+        let unmanaged = new.clone();
+        let admitted = self.admit(call, options, "UPDATE", labels, Some(new), Some((**old).clone())).await?;
+        let warnings = admitted.1;
+        new = admitted.0.unwrap_or_default();
+        new = managed::changed(call, options, change, new, &unmanaged, old)?;
+        kinds::check(resource, &new, Some(old))?;
+        if same(&new, old) {
+            return Ok(Some(Written { object: (**old).clone(), warnings, created: false }));
+        }
+        if options.dry_run {
+            return Ok(Some(Written { object: new, warnings, created: false }));
+        }
+        match self.state.write(|store| put(store, call.key(), old, new)) {
+            Ok(stored) => Ok(Some(Written { object: (*stored).clone(), warnings, created: false })),
+            Err(Stale::Changed) if !change.pins_version() => Ok(None),
+            Err(stale) => Err(refused(stale, call, &call.ask.name)),
+        }
+    }
+
+    /// Asks the webhooks.
+    async fn admit(
+        &self,
+        call: &Call<'_>,
+        options: &Options,
+        operation: &'static str,
+        namespace_labels: Map<String, Value>,
+        object: Option<Value>,
+        old: Option<Value>,
+    ) -> Result<(Option<Value>, Vec<String>), Refusal> {
+        let resource = call.resource;
+        if !kinds::is_admitted(resource) {
+            return Ok((object, Vec::new()));
+        }
+        let named = object.as_ref().or(old.as_ref()).map(|object| meta(object, "name").to_owned()).unwrap_or_default();
+        let attempt = Attempt {
+            operation,
+            group: resource.group,
+            version: resource.version,
+            plural: resource.plural,
+            kind: resource.kind,
+            namespaced: resource.namespaced,
+            subresource: Some(call.ask.subresource.as_str()).filter(|subresource| !subresource.is_empty()),
+            namespace: Some(call.ask.namespace.as_str()).filter(|namespace| !namespace.is_empty()),
+            namespace_labels,
+            name: &named,
+            object,
+            old,
+            user: call.user.info(),
+            dry_run: options.dry_run,
+            options: options.as_sent(operation),
+        };
+        let configurations = |plural| self.store().list(plural, None).iter().map(|c| (**c).clone()).collect();
+        let webhooks = Webhooks {
+            mutating: configurations("mutatingwebhookconfigurations"),
+            validating: configurations("validatingwebhookconfigurations"),
+        };
+        let admitted = admission::admit(&webhooks, attempt).await;
+        let admitted = admitted.map_err(|(code, status)| Refusal { code, status })?;
+        Ok((admitted.object, admitted.warnings))
+    }
+
+    /// The labels of the namespace that the request is about, which has to be there for a new object.
+    fn namespace_labels(&self, call: &Call<'_>, create: bool) -> Result<Map<String, Value>, Refusal> {
+        if !call.resource.namespaced {
+            return Ok(Map::new());
+        }
+        let name = call.ask.namespace.clone();
+        let key = Key { plural: "namespaces", namespace: String::new(), name: name.clone() };
+        match self.store().get(&key) {
+            Some(namespace) => Ok(namespace["metadata"]["labels"].as_object().cloned().unwrap_or_default()),
+            None if create => Err(namespaces::not_found(&name)),
+            None => Ok(Map::new()),
+        }
+    }
+
+    pub(crate) async fn delete(&self, call: &Call<'_>) -> Result<Answer, Refusal> {
+        let options = Options::of(call)?;
+        let deletion = body::deletion(call)?;
+        for _ in 0..PATCH_TRIES {
+            let old = self.store().get(&call.key());
+            let old = old.ok_or_else(|| Refusal::not_found(call.resource, &call.ask.name))?;
+            if let Some(last) = self.delete_object(call, &options, &deletion, &old).await? {
+                return Ok(call.object(200, &kinds::deleted(call.resource, &old, last)));
+            }
+        }
+        Err(Refusal::modified(call.resource, &call.ask.name))
+    }
+
+    pub(crate) async fn delete_collection(&self, call: &Call<'_>) -> Result<Answer, Refusal> {
+        let options = Options::of(call)?;
+        let deletion = body::deletion(call)?;
+        let selector = super::read::selector(call)?;
+        let objects = self.store().list(call.resource.plural, call.within());
+        let objects: Vec<_> = objects.into_iter().filter(|object| selector.matches(object)).collect();
+        for old in &objects {
+            let name = meta(old, "name").to_owned();
+            let ask = super::route::Ask { name, ..call.ask.clone() };
+            let one = Call { request: call.request, ask, resource: call.resource, user: call.user.clone() };
+            // One that is gone or changed meanwhile is no longer what was asked about.
+            self.delete_object(&one, &options, &deletion, old).await?;
+        }
+        let items = objects.iter().map(|object| (**object).clone()).collect();
+        let metadata = json!({"resourceVersion": self.store().version().to_string()});
+        Ok(call.object(200, &super::read::list(call.resource, metadata, items)))
+    }
+
+    /// The last state of the object: with its finalizers, or gone. None: it changed meanwhile.
+    async fn delete_object(
+        &self,
+        call: &Call<'_>,
+        options: &Options,
+        deletion: &body::Deletion,
+        old: &Arc<Value>,
+    ) -> Result<Option<Option<Value>>, Refusal> {
+        deletion.preconditions(call, old)?;
+        let labels = self.namespace_labels(call, false)?;
+        self.admit(call, options, "DELETE", labels, None, Some((**old).clone())).await?;
+        if options.dry_run {
+            return Ok(Some(None));
+        }
+        let key = call.key();
+        let finalized = deletion.finalized(old);
+        let kept = has_finalizers(&finalized).then(|| dying(finalized));
+        let done = self.state.write(|store| match kept {
+            _ if key.plural == "namespaces" => namespaces::delete(store, &key.name, old).map(Some),
+            Some(kept) if same(&kept, old) => Ok(Some((**old).clone())),
+            Some(kept) => store.replace(key.clone(), old, kept).map(|kept| Some((*kept).clone())),
+            None => {
+                let gone = store.remove(key.clone(), old).map(|_| None);
+                namespaces::finish(store, &key.namespace);
+                gone
+            }
+        });
+        match done {
+            Ok(last) => Ok(Some(last)),
+            Err(Stale::Changed) => Ok(None),
+            Err(stale) => Err(refused(stale, call, &key.name)),
+        }
+    }
+}
+
+/// Marked as deleted, once.
+pub(crate) fn dying(mut object: Value) -> Value {
+    if object["metadata"]["deletionTimestamp"].is_null() {
+        set_meta(&mut object, "deletionTimestamp", super::seconds(super::now().as_second()));
+        set_meta(&mut object, "deletionGracePeriodSeconds", 0);
+        if let Some(generation) = object["metadata"]["generation"].as_u64() {
+            set_meta(&mut object, "generation", generation + 1);
+        }
+    }
+    object
+}
+
+/// A deleted object goes with its last finalizer.
+fn put(store: &mut Store, key: Key, old: &Value, new: Value) -> Result<Arc<Value>, Stale> {
+    if new["metadata"]["deletionTimestamp"].is_null() || has_finalizers(&new) {
+        return store.replace(key, old, new);
+    }
+    let namespace = key.namespace.clone();
+    store.remove(key, old)?;
+    namespaces::finish(store, &namespace);
+    Ok(Arc::new(new))
+}
+
+/// Whether two states differ only in their versions.
+fn same(new: &Value, old: &Value) -> bool {
+    let bare = |object: &Value| {
+        let mut object = object.clone();
+        remove(&mut object["metadata"], "resourceVersion");
+        object
+    };
+    bare(new) == bare(old)
+}
+
+/// Names an object that leaves its name to the server: five letters without vowels, as
+/// `k8s.io/apiserver/pkg/storage/names` makes them.
+fn name(object: &mut Value) -> Result<(), Refusal> {
+    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    const LONGEST: usize = 58;
+    const SUFFIX: usize = 5;
+    let prefix: String = meta(object, "generateName").chars().take(LONGEST).collect();
+    if !meta(object, "name").is_empty() || prefix.is_empty() {
+        return Ok(());
+    }
+    let random = crate::wire::random_hex(SUFFIX).map_err(Refusal::internal)?;
+    let byte = |at: usize| u8::from_str_radix(random.get(2 * at..2 * at + 2)?, 16).ok();
+    let letter = |at| Some(char::from(LETTERS[usize::from(byte(at)?) % LETTERS.len()]));
+    let suffix: String = (0..SUFFIX).filter_map(letter).collect();
+    set_meta(object, "name", prefix + &suffix);
+    Ok(())
+}
+
+fn refused(stale: Stale, call: &Call<'_>, name: &str) -> Refusal {
+    match stale {
+        Stale::Exists => Refusal::already_exists(call.resource, name),
+        Stale::Gone => Refusal::not_found(call.resource, name),
+        Stale::Changed => Refusal::modified(call.resource, name),
+    }
+}
+
+fn answered(call: &Call<'_>, written: &Written) -> Answer {
+    let mut answer = call.object(if written.created { 201 } else { 200 }, &written.object);
+    for warning in &written.warnings {
+        let escaped = warning.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{escaped}\"")) {
+            answer.headers_mut().append(header::WARNING, value);
+        }
+    }
+    answer
+}
