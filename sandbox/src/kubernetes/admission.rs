@@ -9,8 +9,6 @@ use futures::future::join_all;
 use json_patch::Patch;
 use serde_json::{Map, Value};
 
-use crate::wire::random_hex;
-
 /// A webhook's time where its configuration names none.
 const TIMEOUT_SECONDS: u64 = 10;
 
@@ -158,7 +156,7 @@ async fn ask(webhook: &Value, mutating: bool, attempt: &Attempt<'_>) -> Result<O
     if attempt.dry_run && !matches!(webhook["sideEffects"].as_str(), Some("None" | "NoneOnDryRun")) {
         return Err(refusal::dry_run_unsupported(name));
     }
-    let uid = uid().map_err(|error| refusal::internal(&error.to_string()))?;
+    let uid = super::uid().map_err(|refusal| (refusal.code, refusal.status))?;
     let seconds = webhook["timeoutSeconds"].as_u64().unwrap_or(TIMEOUT_SECONDS);
     let posted = call::post(&webhook["clientConfig"], seconds, &review::review(&uid, attempt)).await;
     match posted.and_then(|body| review::verdict(&uid, mutating, &body)) {
@@ -176,10 +174,4 @@ fn name(webhook: &Value) -> &str {
 /// Whether a failed call counts as a refusal.
 fn fails(webhook: &Value) -> bool {
     webhook["failurePolicy"] != "Ignore"
-}
-
-/// A random UUID (RFC 9562, version 4).
-fn uid() -> anyhow::Result<String> {
-    let hex = random_hex(16)?;
-    Ok(format!("{}-{}-4{}-8{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..]))
 }

@@ -230,8 +230,11 @@ fn quoted(text: &str) -> String {
 }
 
 fn broken(error: &hyper::Error) -> String {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
-    source.map_or_else(|| "EOF".to_owned(), |error| format!("read: {}", go_text(error)))
+    let cause = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    match cause {
+        Some(cause) if cause.kind() != io::ErrorKind::UnexpectedEof => format!("read: {}", go_text(cause)),
+        _ => "EOF".to_owned(),
+    }
 }
 
 fn go_text(error: &io::Error) -> String {

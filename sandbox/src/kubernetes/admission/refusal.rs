@@ -3,6 +3,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::kubernetes::refusal::Refusal;
+
 /// A webhook's own refusal.
 pub(super) fn denied(webhook: &str, answered: &Value) -> (u16, Value) {
     let text = |field: &str| answered[field].as_str().filter(|text| !text.is_empty());
@@ -37,21 +39,16 @@ pub(super) fn uncalled(webhook: &str, why: &str) -> (u16, Value) {
 }
 
 pub(super) fn internal(why: &str) -> (u16, Value) {
-    let status = json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "message": format!("Internal error occurred: {why}"), "reason": "InternalError",
-        "details": {"causes": [{"message": why}]}, "code": 500,
-    });
-    (500, status)
+    answer(Refusal::internal(why))
 }
 
 /// A dry run cannot be asked of a webhook that does more than answer.
 pub(super) fn dry_run_unsupported(webhook: &str) -> (u16, Value) {
-    let status = json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "message": format!("admission webhook {webhook:?} does not support dry run"), "reason": "BadRequest", "code": 400,
-    });
-    (400, status)
+    answer(Refusal::bad_request(format!("admission webhook {webhook:?} does not support dry run")))
+}
+
+fn answer(refusal: Refusal) -> (u16, Value) {
+    (refusal.code, refusal.status)
 }
 
 /// What Go's library for JSON Patch (`evanphx/json-patch`) says of an operation that does not apply.
