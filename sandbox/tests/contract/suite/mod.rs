@@ -1,6 +1,7 @@
 //! What both sides, the embedded and the real one, have to do alike. A case speaks to them over the network only.
 
 mod admission;
+mod controllers;
 mod kubernetes;
 mod login;
 mod vault;
@@ -70,8 +71,11 @@ where
             runtime.block_on(async { (case.run)(&*vault().await?).await })
         }));
     }
-    let of_cluster = [("kubernetes", kubernetes::CASES)].into_iter();
-    for (group, cases) in of_cluster.chain(admission::CASES.map(|cases| ("admission", cases))) {
+    let of_cluster = [("kubernetes", kubernetes::CASES)]
+        .into_iter()
+        .chain(admission::CASES.map(|cases| ("admission", cases)))
+        .chain(controllers::CASES.map(|cases| ("controllers", cases)));
+    for (group, cases) in of_cluster {
         for case in cases {
             let (runtime, shared, cluster) = (Arc::clone(&runtime), Arc::clone(&shared), cluster.clone());
             trials.push(trial(side, group, case.name, move || {
