@@ -102,7 +102,7 @@ pub(crate) async fn run(api: KubernetesApi, token: impl Fn(&str) -> String + Sen
                 graph.apply(&event);
                 let garbage = (!graph.work().is_empty()).then(|| (Key::garbage(), Duration::ZERO));
                 for (key, delay) in keys(&event).into_iter().chain(garbage) {
-                    queue.add(key, now + delay);
+                    if delay.is_zero() { queue.add(key) } else { queue.add_at(key, Instant::now() + delay) }
                 }
             }
             Some(Ok((key, outcome))) = running.join_next() => done(&mut queue, key, outcome),
@@ -187,7 +187,7 @@ fn done(queue: &mut Queue<Key>, key: Key, outcome: Outcome) {
     let now = Instant::now();
     queue.done(&key, matches!(outcome, Outcome::Failed), backoff, now);
     if let Outcome::Again(after) = outcome {
-        queue.add(key, now + after);
+        queue.add_at(key, now + after);
     }
 }
 
@@ -221,7 +221,7 @@ mod tests {
         let (mut queue, now) = (Queue::new(), Instant::now());
         for controller in [Controller::ReplicaSet, Controller::Job] {
             for name in 0..7 {
-                queue.add(Key { controller, namespace: String::new(), name: name.to_string() }, now);
+                queue.add(Key { controller, namespace: String::new(), name: name.to_string() });
             }
         }
         let taken: Vec<Key> = std::iter::from_fn(|| next(&mut queue, now)).collect();

@@ -1,7 +1,8 @@
 //! Deployments: a ReplicaSet for each template, and the change from one to the next.
 //! `k8s.io/kubernetes/pkg/controller/deployment`.
 //!
-//! ReplicaSets without owner are not adopted, several active ones are not scaled in proportion, and old ones are kept.
+//! ReplicaSets without owner are not adopted, several active ones are not scaled in proportion, old ones are kept, and
+//! none is ever paused.
 
 mod progress;
 mod rollout;

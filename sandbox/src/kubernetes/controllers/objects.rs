@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::kubernetes::object::meta;
+use crate::kubernetes::object::{meta, remove};
 use crate::kubernetes::resources::{self, RESOURCES, Resource};
 
 /// A resource of the table, by its plural.
@@ -71,10 +71,10 @@ pub(super) fn condition<'a>(status: &'a Value, name: &str) -> Option<&'a Value> 
 
 /// Removes a condition of a status.
 pub(super) fn remove_condition(status: &mut Value, name: &str) {
-    if let Some(conditions) = status["conditions"].as_array_mut() {
+    if let Some(conditions) = status.get_mut("conditions").and_then(Value::as_array_mut) {
         conditions.retain(|condition| condition["type"] != name);
         if conditions.is_empty() {
-            crate::kubernetes::object::remove(status, "conditions");
+            remove(status, "conditions");
         }
     }
 }
@@ -82,7 +82,7 @@ pub(super) fn remove_condition(status: &mut Value, name: &str) {
 /// Puts a condition at the end, in place of the former one of its type.
 pub(super) fn put_condition(status: &mut Value, condition: Value) {
     remove_condition(status, condition["type"].as_str().unwrap_or_default());
-    match status["conditions"].as_array_mut() {
+    match status.get_mut("conditions").and_then(Value::as_array_mut) {
         Some(conditions) => conditions.push(condition),
         None => status["conditions"] = json!([condition]),
     }

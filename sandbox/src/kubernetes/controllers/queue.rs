@@ -25,17 +25,21 @@ pub(super) struct Queue<K> {
 
 #[derive(Debug, Default)]
 struct Entry {
-    /// When it is due because something happened.
-    changed: Option<Instant>,
-    /// When it is due because it failed. A change does not put it off.
-    retry: Option<Instant>,
+    /// Whether it is due at once.
+    now: bool,
+    /// When it is due anyway: the earliest of all times that it was to wait for.
+    later: Option<Instant>,
     failures: u32,
     running: bool,
 }
 
 impl Entry {
-    fn due(&self) -> Option<Instant> {
-        if self.running { None } else { self.changed.into_iter().chain(self.retry).min() }
+    fn is_due(&self, now: Instant) -> bool {
+        !self.running && (self.now || self.later.is_some_and(|later| later <= now))
+    }
+
+    fn wait(&mut self, until: Instant) {
+        self.later = Some(self.later.map_or(until, |earlier| earlier.min(until)));
     }
 }
 
@@ -44,20 +48,21 @@ impl<K: Ord + Clone> Queue<K> {
         Self { entries: BTreeMap::new() }
     }
 
-    /// Something happened to this key.
-    pub(super) fn add(&mut self, key: K, at: Instant) {
-        let entry = self.entries.entry(key).or_default();
-        entry.changed = Some(entry.changed.map_or(at, |earlier| earlier.min(at)));
+    /// This key is to be looked at now.
+    pub(super) fn add(&mut self, key: K) {
+        self.entries.entry(key).or_default().now = true;
+    }
+
+    /// This key is to be looked at then, at the latest.
+    pub(super) fn add_at(&mut self, key: K, then: Instant) {
+        self.entries.entry(key).or_default().wait(then);
     }
 
     /// The next key that is due, of those that may run now.
     pub(super) fn take(&mut self, now: Instant, may_run: impl Fn(&K) -> bool) -> Option<K> {
-        let is_due = |entry: &Entry| entry.due().is_some_and(|due| due <= now);
-        let (key, entry) = self.entries.iter_mut().find(|(key, entry)| is_due(entry) && may_run(key))?;
-        for due in [&mut entry.changed, &mut entry.retry] {
-            *due = due.filter(|due| *due > now);
-        }
-        entry.running = true;
+        let (key, entry) = self.entries.iter_mut().find(|(key, entry)| entry.is_due(now) && may_run(key))?;
+        (entry.now, entry.running) = (false, true);
+        entry.later = entry.later.filter(|later| *later > now);
         Some(key.clone())
     }
 
@@ -71,20 +76,19 @@ impl<K: Ord + Clone> Queue<K> {
         let Some(entry) = self.entries.get_mut(key) else { return };
         entry.running = false;
         if failed {
-            let retry = now + backoff.after(entry.failures);
-            entry.retry = Some(entry.retry.map_or(retry, |earlier| earlier.min(retry)));
+            entry.wait(now + backoff.after(entry.failures));
             entry.failures = entry.failures.saturating_add(1);
         } else {
             entry.failures = 0;
-            if entry.due().is_none() {
+            if !entry.now && entry.later.is_none() {
                 self.entries.remove(key);
             }
         }
     }
 
-    /// When the next key is due.
+    /// When the next key that waits is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.entries.values().filter_map(Entry::due).min()
+        self.entries.values().filter(|entry| !entry.running).filter_map(|entry| entry.later).min()
     }
 }
 
@@ -106,11 +110,11 @@ mod tests {
     #[test]
     fn a_failed_key_is_due_again_later_and_at_once_after_a_change() {
         let (mut queue, start) = (Queue::new(), Instant::now());
-        queue.add("a", start);
+        queue.add("a");
         assert_eq!(queue.take(start, |_| true), Some("a"));
         queue.done(&"a", true, FIVE, start);
         assert_eq!((queue.take(start, |_| true), queue.next_due()), (None, Some(start + 5 * MS)));
-        queue.add("a", start + MS);
+        queue.add("a");
         assert_eq!(queue.take(start + MS, |_| true), Some("a"));
         // It fails again: the earlier retry stands.
         queue.done(&"a", true, FIVE, start + MS);
@@ -121,10 +125,22 @@ mod tests {
     }
 
     #[test]
+    fn of_several_waits_the_shortest_counts() {
+        let (mut queue, start) = (Queue::new(), Instant::now());
+        for wait in [3, 1, 2] {
+            queue.add_at("a", start + wait * MS);
+        }
+        assert_eq!((queue.take(start, |_| true), queue.next_due()), (None, Some(start + MS)));
+        assert_eq!(queue.take(start + MS, |_| true), Some("a"));
+        queue.done(&"a", false, FIVE, start + MS);
+        assert_eq!(queue.next_due(), None);
+    }
+
+    #[test]
     fn a_success_forgets_the_failures() {
         let (mut queue, now) = (Queue::new(), Instant::now());
         for failed in [true, true, false] {
-            queue.add("a", now);
+            queue.add("a");
             assert_eq!(queue.take(now, |_| true), Some("a"));
             queue.done(&"a", failed, FIVE, now);
         }
@@ -136,9 +152,9 @@ mod tests {
     #[test]
     fn a_key_that_runs_is_not_taken_again_until_it_is_done() {
         let (mut queue, now) = (Queue::new(), Instant::now());
-        queue.add("a", now);
+        queue.add("a");
         assert_eq!(queue.take(now, |_| true), Some("a"));
-        queue.add("a", now);
+        queue.add("a");
         assert_eq!((queue.take(now, |_| true), queue.running(|_| true)), (None, 1));
         queue.done(&"a", false, FIVE, now);
         assert_eq!(queue.take(now, |_| true), Some("a"));
@@ -149,7 +165,7 @@ mod tests {
     #[test]
     fn what_may_not_run_waits() {
         let (mut queue, now) = (Queue::new(), Instant::now());
-        queue.add("a", now);
+        queue.add("a");
         assert_eq!(queue.take(now, |_| false), None);
         assert_eq!(queue.take(now, |_| true), Some("a"));
     }

@@ -52,7 +52,7 @@ pub(super) fn status(deployment: &Value, new: Option<&Value>, sets: &[&Value], n
         ("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.")
     };
     set(&mut status, "Available", value, reason, message, now);
-    if deployment["spec"]["paused"] == true || !deployment["metadata"]["deletionTimestamp"].is_null() {
+    if !deployment["metadata"]["deletionTimestamp"].is_null() {
         return status;
     }
     advance(&mut status, deployment, new, now);

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{annotations, progress, set_of};
 use crate::kubernetes::controllers::objects::number;
 use crate::kubernetes::controllers::replicaset::replicas as size;
-use crate::kubernetes::object::meta;
+use crate::kubernetes::object::{meta, remove};
 
 pub(super) const REVISION: &str = "deployment.kubernetes.io/revision";
 pub(super) const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
@@ -45,12 +45,11 @@ pub(super) fn step(deployment: &Value, sets: &[Value], now: i64) -> Step {
     let new = newest(deployment, sets);
     let old: Vec<&Value> = oldest_first(sets).into_iter().filter(|set| new.is_none_or(|new| *set != new)).collect();
     let next_revision = old.iter().map(|set| revision(set)).max().unwrap_or_default() + 1;
-    let paused = deployment["spec"]["paused"] == true;
     let Some(new) = new else {
         let waits = is_recreate(deployment) && old.iter().any(|set| size(set) > 0 || present(set) > 0);
-        return match old.iter().find(|set| size(set) > 0).filter(|_| is_recreate(deployment) && !paused) {
+        return match old.iter().find(|set| size(set) > 0).filter(|_| is_recreate(deployment)) {
             Some(running) => scaled(deployment, running, 0),
-            None if paused || waits => report(deployment, sets, now),
+            None if waits => report(deployment, sets, now),
             None => {
                 let room = max_total(deployment) - old.iter().map(|set| size(set)).sum::<i64>();
                 let size = replicas(deployment).min(room.max(0));
@@ -65,7 +64,7 @@ pub(super) fn step(deployment: &Value, sets: &[Value], now: i64) -> Step {
     if let Some(reported) = found(deployment, new, now) {
         return Step::Report(reported);
     }
-    let scale = resize(deployment, new, &old).or_else(|| if paused { None } else { roll(deployment, new, &old) });
+    let scale = resize(deployment, new, &old).or_else(|| roll(deployment, new, &old));
     scale.map_or_else(|| report(deployment, sets, now), |(set, size)| scaled(deployment, set, size))
 }
 
@@ -161,8 +160,13 @@ fn oldest_first(sets: &[Value]) -> Vec<&Value> {
 fn newest<'a>(deployment: &Value, sets: &'a [Value]) -> Option<&'a Value> {
     let plain = |object: &Value| {
         let mut template = object["spec"]["template"].clone();
-        if let Some(labels) = template["metadata"]["labels"].as_object_mut() {
-            labels.remove(HASH);
+        for field in ["labels", "annotations"] {
+            if let Some(pairs) = template["metadata"].get_mut(field).and_then(Value::as_object_mut) {
+                pairs.remove(HASH);
+                if pairs.is_empty() {
+                    remove(&mut template["metadata"], field);
+                }
+            }
         }
         template
     };
