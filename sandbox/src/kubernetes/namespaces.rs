@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::object::{has_finalizers, meta, set_meta};
+use super::object::{has_finalizers, meta, remove, set_meta};
 use super::refusal::Refusal;
 use super::resources::named;
 use super::store::{Key, Stale, Store};
@@ -72,6 +72,7 @@ pub(crate) fn delete(store: &mut Store, name: &str, old: &Arc<Value>) -> Result<
         return Ok((**old).clone());
     }
     let mut marked = dying((**old).clone());
+    remove(&mut marked["metadata"], "deletionGracePeriodSeconds");
     marked["status"]["phase"] = "Terminating".into();
     let marked = store.replace(key(name), old, marked)?;
     for key in store.contents(name) {

@@ -63,8 +63,8 @@ pub(crate) fn selector(call: &Call<'_>) -> Result<Selector, Refusal> {
 /// The number of a version that a client sends.
 pub(crate) fn version_number(text: &str) -> Result<u64, Refusal> {
     text.parse().map_err(|_| {
-        let why = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
-        Refusal::bad_request(format!("invalid resource version {text:?}: {why}"))
+        let why = format!("Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax");
+        Refusal::bad_request(format!("invalid resource version: resourceVersion: {why}"))
     })
 }
 
@@ -75,7 +75,7 @@ fn too_large(asked: u64, now: u64) -> Refusal {
 }
 
 /// Items tell their kind only where it is not the list's: in lists of custom resources.
-fn item(resource: &Resource, object: &Value) -> Value {
+pub(crate) fn item(resource: &Resource, object: &Value) -> Value {
     let mut object = object.clone();
     if !resource.is_custom()
         && let Some(fields) = object.as_object_mut()

@@ -81,7 +81,7 @@ fn go_strings(values: &[String]) -> String {
 pub(crate) fn review(core: &Core, call: &Call<'_>) -> Result<Answer, Refusal> {
     let options = Options::of(call)?;
     let mut review = body::object(call)?;
-    review = managed::created(call, &options, review)?;
+    review = managed::created(call, &options, review);
     review["status"] = match call.resource.kind {
         "TokenReview" => token_review(core, &review)?,
         "SelfSubjectAccessReview" => access(core, &call.user, &review["spec"]),
