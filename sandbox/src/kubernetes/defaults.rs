@@ -20,6 +20,12 @@ pub(crate) fn fill(resource: &Resource, object: &mut Value) {
         "pods" => {
             pod_spec(&mut object["spec"]);
             default(&mut object["spec"], "enableServiceLinks", true);
+            if let Some(status) = object.get_mut("status") {
+                for condition in items(status, "conditions") {
+                    default(condition, "lastProbeTime", Value::Null);
+                    default(condition, "lastTransitionTime", Value::Null);
+                }
+            }
         }
         "deployments" | "replicasets" | "statefulsets" | "daemonsets" => workload(resource, object),
         "jobs" => job(object),

@@ -166,8 +166,4 @@ impl Difference {
         }
         difference
     }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.set.is_empty() && self.removed.is_empty()
-    }
 }

@@ -26,8 +26,8 @@ const UNOWNED: [&[&str]; 10] = [
     &["f:metadata", "f:selfLink"],
 ];
 
-/// Structs that are there in any object of their kind, so that nobody added them.
-const GIVEN: [&[&str]; 10] = [
+/// What is there in any object of its kind, if only empty, so that nobody added it.
+const GIVEN: [&[&str]; 16] = [
     &["spec"],
     &["spec", "containers"],
     &["spec", "strategy"],
@@ -36,8 +36,14 @@ const GIVEN: [&[&str]; 10] = [
     &["spec", "template", "metadata"],
     &["spec", "template", "spec"],
     &["spec", "template", "spec", "containers"],
+    &["spec", "serviceName"],
     &["status"],
     &["source"],
+    &["firstTimestamp"],
+    &["lastTimestamp"],
+    &["eventTime"],
+    &["reportingComponent"],
+    &["reportingInstance"],
 ];
 
 /// Somebody who owns fields, and which.
@@ -154,16 +160,16 @@ fn applied_fields(call: &Call<'_>, applied: &Value) -> Fields {
 fn given(object: &Value) -> Value {
     let mut given = json!({"metadata": {}});
     for path in GIVEN {
-        let found = path.iter().fold(object, |value, field| &value[field]);
+        let found = path.iter().try_fold(object, |value, field| value.get(field));
         let empty = match found {
-            Value::Object(_) => json!({}),
-            Value::Array(_) => json!([]),
+            Some(Value::Object(_)) => json!({}),
+            Some(Value::Array(_)) => json!([]),
+            Some(Value::String(_)) => json!(""),
+            Some(Value::Null) => Value::Null,
             _ => continue,
         };
-        let (Some((last, parents)), true) = (path.split_last(), found.is_object() || found.is_array()) else {
-            continue;
-        };
-        parents.iter().fold(&mut given, |value, field| &mut value[field])[last] = empty;
+        let at = path.iter().fold(&mut given, |value, field| &mut value[*field]);
+        *at = empty;
     }
     given
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::object::{has_finalizers, meta, remove, set_meta};
 use super::refusal::Refusal;
-use super::resources::named;
+use super::resources::{Resource, named};
 use super::store::{Key, Stale, Store};
 use super::write::dying;
 
@@ -14,6 +14,16 @@ pub(crate) fn not_found(name: &str) -> Refusal {
     match named("namespaces") {
         Some(resource) => Refusal::not_found(resource, name),
         None => Refusal::internal("no namespaces"),
+    }
+}
+
+/// The plugin NamespaceLifecycle keeps those that a cluster cannot be without.
+pub(crate) fn may_be_deleted(resource: &Resource, name: &str) -> Result<(), Refusal> {
+    match name {
+        "default" | "kube-system" | "kube-public" => {
+            Err(Refusal::forbidden(resource, name, "this namespace may not be deleted"))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -16,9 +16,9 @@ pub(crate) fn remove(value: &mut Value, field: &str) -> Option<Value> {
     value.as_object_mut()?.remove(field)
 }
 
-/// Sets a field that is absent or null.
+/// Sets a field that is absent, null or an empty text.
 pub(crate) fn default(value: &mut Value, field: &str, default: impl Into<Value>) {
-    if value[field].is_null() {
+    if value[field].is_null() || value[field] == "" {
         value[field] = default.into();
     }
 }

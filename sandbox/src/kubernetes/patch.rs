@@ -25,22 +25,21 @@ impl Change {
         }
         let kind = call.request.header(header::CONTENT_TYPE).unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim();
-        let parsed = || -> Result<Value, Refusal> {
-            serde_json::from_slice(&call.request.body)
-                .map_err(|error| Refusal::bad_request(format!("error decoding patch: {error}")))
-        };
         match kind {
-            "application/merge-patch+json" => Ok(Self::Merge(parsed()?)),
+            "application/merge-patch+json" => Ok(Self::Merge(map(call)?)),
             "application/json-patch+json" => {
-                let value = parsed()?;
-                let pins = value.as_array().is_some_and(|steps| {
-                    steps.iter().any(|step| step["path"] == "/metadata/resourceVersion" && step["op"] != "test")
-                });
-                let patch = serde_json::from_value(value)
-                    .map_err(|error| Refusal::bad_request(format!("error decoding patch: {error}")))?;
-                Ok(Self::Json(patch, pins))
+                let steps = parsed(call)?;
+                if !steps.is_array() {
+                    return Err(not_decoded(&format!("{} into Go value of type []handlers.jsonPatchOp", go(&steps))));
+                }
+                let pins = steps
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .any(|step| step["path"] == "/metadata/resourceVersion" && step["op"] != "test");
+                Ok(Self::Json(serde_json::from_value(steps).map_err(|_| not_applied())?, pins))
             }
-            "application/strategic-merge-patch+json" if !call.resource.is_custom() => Ok(Self::Strategic(parsed()?)),
+            "application/strategic-merge-patch+json" if !call.resource.is_custom() => Ok(Self::Strategic(map(call)?)),
             "application/apply-patch+yaml" => Ok(Self::Apply(applied(call)?)),
             _ => Err(Refusal::media_type()),
         }
@@ -75,6 +74,9 @@ impl Change {
     /// The object that it makes where there is none.
     pub(crate) fn creates(&self, call: &Call<'_>) -> Result<Option<Value>, Refusal> {
         let Some(applied) = self.applied().filter(|_| call.ask.subresource.is_empty()) else { return Ok(None) };
+        if meta(applied, "name").is_empty() {
+            return Err(nameless(call));
+        }
         let mut object = applied.clone();
         remove(&mut object["metadata"], "resourceVersion");
         body::decode(call, object).map(Some)
@@ -91,10 +93,7 @@ impl Change {
             }
             Self::Json(patch, _) => {
                 let mut new = old.clone();
-                json_patch::patch(&mut new, patch).map_err(|_| {
-                    let message = "the server rejected our request due to an error in our request";
-                    Refusal::new(422, "Invalid", message, Some(json!({})))
-                })?;
+                json_patch::patch(&mut new, patch).map_err(|_| not_applied())?;
                 new
             }
             Self::Strategic(patch) => strategic::merged(call.resource, old, patch),
@@ -104,18 +103,8 @@ impl Change {
         if name != call.ask.name {
             return Err(other_name(call, name));
         }
-        body::decode(call, new).map_err(|refusal| self.undecoded(refusal))
-    }
-
-    /// What a patch makes is told of in other words than what is sent as it is.
-    fn undecoded(&self, refusal: Refusal) -> Refusal {
-        let text = refusal.status["message"].as_str().unwrap_or_default();
-        match text.split_once(": ") {
-            Some((start, why)) if start.contains(" cannot be handled as a ") => {
-                Refusal::invalid_of("", "", "", &[Cause::invalid("patch", &"".into(), why)])
-            }
-            _ => refusal,
-        }
+        let shown = new.to_string();
+        body::decode(call, new).map_err(|refusal| undecoded(refusal, &shown))
     }
 
     /// An object's uid is for good.
@@ -139,6 +128,53 @@ impl Change {
             path.join("/")
         );
         Err(Refusal::conflict(resource, name, &why))
+    }
+}
+
+fn parsed(call: &Call<'_>) -> Result<Value, Refusal> {
+    serde_json::from_slice(&call.request.body).map_err(|error| {
+        let why = if error.is_eof() { "unexpected end of JSON input".to_owned() } else { error.to_string() };
+        Refusal::bad_request(format!("error decoding patch: {why}"))
+    })
+}
+
+fn map(call: &Call<'_>) -> Result<Value, Refusal> {
+    let patch = parsed(call)?;
+    if patch.is_object() {
+        return Ok(patch);
+    }
+    Err(not_decoded(&format!("{} into Go value of type map[string]interface {{}}", go(&patch))))
+}
+
+fn not_decoded(why: &str) -> Refusal {
+    Refusal::bad_request(format!("error decoding patch: json: cannot unmarshal {why}"))
+}
+
+/// A kind of JSON, as Go calls it.
+fn go(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+fn not_applied() -> Refusal {
+    let message = "the server rejected our request due to an error in our request";
+    Refusal::new(422, "Invalid", message, Some(json!({})))
+}
+
+/// Of what a patch makes, other words are used than of what is sent as it is.
+fn undecoded(refusal: Refusal, shown: &str) -> Refusal {
+    let text = refusal.status["message"].as_str().unwrap_or_default();
+    match text.split_once(": ") {
+        Some((start, why)) if start.contains(" cannot be handled as a ") => {
+            Refusal::invalid_of("", "", "", &[Cause::invalid("patch", &shown.into(), why)])
+        }
+        _ => refusal,
     }
 }
 
@@ -171,11 +207,9 @@ fn applied(call: &Call<'_>) -> Result<Value, Refusal> {
     if !object["metadata"]["managedFields"].is_null() {
         return Err(Refusal::bad_request("metadata.managedFields must be nil"));
     }
-    let name = meta(&object, "name").to_owned();
-    if name.is_empty() {
-        return Err(nameless(call));
-    } else if name != call.ask.name {
-        return Err(other_name(call, &name));
+    let name = meta(&object, "name");
+    if !name.is_empty() && name != call.ask.name {
+        return Err(other_name(call, name));
     }
     without_nulls(&mut object);
     Ok(object)

@@ -99,9 +99,13 @@ fn token(version: u64, last: &Key) -> String {
 }
 
 fn continued(plural: &'static str, within: Option<&str>, token: &str) -> Result<(u64, Option<Key>), Refusal> {
-    let refusal = || Refusal::bad_request("continue key is not valid");
+    const WHAT: &str = "invalid continue token: continue key is not valid";
+    let refusal = || Refusal::bad_request(WHAT);
     let json = URL_SAFE_NO_PAD.decode(token).map_err(|_| refusal())?;
-    let token: Value = serde_json::from_slice(&json).map_err(|_| refusal())?;
+    let token: Value = serde_json::from_slice(&json).map_err(|_| {
+        let first = String::from_utf8_lossy(&json).chars().next().unwrap_or_default();
+        Refusal::bad_request(format!("{WHAT}: invalid character '{first}' looking for beginning of value"))
+    })?;
     let version = token["rv"].as_u64().ok_or_else(refusal)?;
     let start = token["start"].as_str().ok_or_else(refusal)?.trim_end_matches('\0');
     let (namespace, name) = start.split_once('/').unwrap_or((within.unwrap_or_default(), start));

@@ -162,8 +162,8 @@ pub(crate) fn details(resource: &Resource, name: &str) -> Value {
 }
 
 fn about(name: &str, group: &str, kind: &str) -> Value {
-    let mut details = json!({"kind": kind});
-    for (field, value) in [("name", name), ("group", group)] {
+    let mut details = json!({});
+    for (field, value) in [("name", name), ("group", group), ("kind", kind)] {
         if !value.is_empty() {
             details[field] = value.into();
         }

@@ -70,9 +70,9 @@ pub(crate) fn find(group: &str, version: &str, plural: &str) -> Option<&'static 
     RESOURCES.iter().find(|r| r.group == group && r.version == version && r.plural == plural)
 }
 
-/// Whether anything is served in this version of a group.
-pub(crate) fn serves(group: &str, version: &str) -> bool {
-    RESOURCES.iter().any(|resource| resource.group == group && resource.version == version)
+/// Whether anything is served in this group.
+pub(crate) fn serves(group: &str) -> bool {
+    RESOURCES.iter().any(|resource| resource.group == group)
 }
 
 /// The resource of this plural.

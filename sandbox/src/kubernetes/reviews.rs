@@ -125,7 +125,12 @@ fn access(core: &Core, user: &User, spec: &Value) -> Value {
         name: text(&resource["name"]),
         path: text(&spec["nonResourceAttributes"]["path"]),
     };
-    json!({"allowed": rbac::Rights::of(&core.store(), user).allow(&ask)})
+    let rights = rbac::Rights::of(&core.store(), user);
+    let allowed = rights.allow(&ask);
+    match rights.trouble(&ask).filter(|_| !allowed) {
+        Some(trouble) => json!({"allowed": allowed, "reason": trouble}),
+        None => json!({"allowed": allowed}),
+    }
 }
 
 /// `POST …/serviceaccounts/x/token`.

@@ -134,7 +134,7 @@ impl Core {
         if !matches!(change, patch::Change::Apply(_)) {
             new = managed::changed(call, options, new, old);
         }
-        if !asked.is_empty() && asked != meta(old, "resourceVersion") && !same(&new, old) {
+        if !asked.is_empty() && asked != meta(old, "resourceVersion") {
             return Err(Refusal::modified(resource, &call.ask.name));
         }
         change.keeps_uid(call, &new, old)?;
@@ -249,6 +249,9 @@ impl Core {
         deletion: &body::Deletion,
         old: &Arc<Value>,
     ) -> Result<Option<Ended>, Refusal> {
+        if call.resource.plural == "namespaces" {
+            namespaces::may_be_deleted(call.resource, &call.ask.name)?;
+        }
         deletion.preconditions(call, old)?;
         let labels = self.namespace_labels(call, false)?;
         let objects = (None, Some((**old).clone()));
