@@ -1,5 +1,6 @@
 //! What comes in the body of a request.
 
+use http::header;
 use serde_json::{Value, json};
 
 use super::object::{meta, remove, set_meta, without_empty, without_nulls};
@@ -10,6 +11,10 @@ use super::server::Call;
 /// The object that is sent, as its kind has it.
 pub(crate) fn object(call: &Call<'_>) -> Result<Value, Refusal> {
     let resource = call.resource;
+    let kind = call.request.header(header::CONTENT_TYPE).unwrap_or("application/json");
+    if !kind.starts_with("application/json") {
+        return Err(Refusal::media_type());
+    }
     let text = String::from_utf8_lossy(&call.request.body);
     let object: Value = serde_json::from_str(&text).map_err(|error| {
         let why = if error.is_eof() { "unexpected end of JSON input".to_owned() } else { error.to_string() };
