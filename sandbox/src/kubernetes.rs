@@ -8,7 +8,9 @@
 mod admission;
 mod body;
 mod controllers;
+mod defaults;
 mod discovery;
+mod fields;
 mod kinds;
 mod managed;
 mod namespaces;
@@ -21,12 +23,14 @@ mod refusal;
 mod resources;
 mod reviews;
 mod route;
+mod schema;
 mod selectors;
 mod server;
 mod store;
 mod strategic;
 mod table;
 mod tokens;
+mod validate;
 mod watch;
 mod write;
 

@@ -1,8 +1,9 @@
 //! What comes in the body of a request.
 
+use http::header;
 use serde_json::{Value, json};
 
-use super::object::{meta, remove, set_meta, without_nulls};
+use super::object::{meta, remove, set_meta, without_empty, without_nulls};
 use super::refusal::Refusal;
 use super::resources::typed;
 use super::server::Call;
@@ -10,6 +11,10 @@ use super::server::Call;
 /// The object that is sent, as its kind has it.
 pub(crate) fn object(call: &Call<'_>) -> Result<Value, Refusal> {
     let resource = call.resource;
+    let kind = call.request.header(header::CONTENT_TYPE).unwrap_or("application/json");
+    if !kind.starts_with("application/json") {
+        return Err(Refusal::media_type());
+    }
     let text = String::from_utf8_lossy(&call.request.body);
     let object: Value = serde_json::from_str(&text).map_err(|error| {
         let why = if error.is_eof() { "unexpected end of JSON input".to_owned() } else { error.to_string() };
@@ -43,7 +48,8 @@ pub(crate) fn decode(call: &Call<'_>, mut object: Value) -> Result<Value, Refusa
     object["kind"] = kind.clone().into();
     object["apiVersion"] = api_version.into();
     without_nulls(&mut object);
-    let mut object = typed(resource, object).map_err(|error| cannot(&error.to_string()))?;
+    let mut object = typed(resource, object).map_err(|why| cannot(&why))?;
+    without_empty(&mut object);
     if !object["metadata"].is_object() {
         object["metadata"] = json!({});
     }
@@ -85,12 +91,15 @@ pub(crate) fn deletion(call: &Call<'_>) -> Result<Deletion, Refusal> {
 
 impl Deletion {
     pub(crate) fn preconditions(&self, call: &Call<'_>, object: &Value) -> Result<(), Refusal> {
-        for (name, field, wanted) in [("UID", "uid", &self.uid), ("ResourceVersion", "resourceVersion", &self.version)]
-        {
+        let hints = ["The object might have been deleted and then recreated", "The object might have been modified"];
+        let fields = [("UID", "uid", &self.uid), ("ResourceVersion", "resourceVersion", &self.version)];
+        for ((name, field, wanted), hint) in fields.into_iter().zip(hints) {
             let is = meta(object, field);
             if let Some(wanted) = wanted.as_ref().filter(|wanted| *wanted != is) {
-                let why = format!("Precondition failed: {name} in precondition: {wanted}, {name} in object meta: {is}");
-                return Err(Refusal::conflict(call.resource, &call.ask.name, &why));
+                let why = format!(
+                    "the {name} in the precondition ({wanted}) does not match the {name} in record ({is}). {hint}"
+                );
+                return Err(Refusal::conflict_of_kind(call.resource, &call.ask.name, &why));
             }
         }
         Ok(())

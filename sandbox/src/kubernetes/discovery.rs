@@ -8,6 +8,9 @@ use super::resources::{RESOURCES, Resource};
 use super::server::{Core, answer as json_answer};
 use crate::wire::{self, Answer, Request};
 
+/// What `kubectl get all` shows.
+const ALL: [&str; 7] = ["pods", "services", "daemonsets", "deployments", "replicasets", "statefulsets", "jobs"];
+
 /// Answers a request that is not about objects.
 pub(crate) fn answer(core: &Core, request: &Request) -> Answer {
     let segments = request.segments();
@@ -82,6 +85,9 @@ fn entries(resource: &Resource) -> Vec<Value> {
     });
     if !resource.short.is_empty() {
         entry["shortNames"] = json!(resource.short);
+    }
+    if ALL.contains(&resource.plural) {
+        entry["categories"] = json!(["all"]);
     }
     let mut entries = vec![entry];
     let sub = |name: &str, kind: &str, verbs: &[&str]| {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::object::{has_finalizers, meta, set_meta};
+use super::object::{has_finalizers, meta, remove, set_meta};
 use super::refusal::Refusal;
-use super::resources::named;
+use super::resources::{Resource, named};
 use super::store::{Key, Stale, Store};
 use super::write::dying;
 
@@ -14,6 +14,16 @@ pub(crate) fn not_found(name: &str) -> Refusal {
     match named("namespaces") {
         Some(resource) => Refusal::not_found(resource, name),
         None => Refusal::internal("no namespaces"),
+    }
+}
+
+/// The plugin NamespaceLifecycle keeps those that a cluster cannot be without.
+pub(crate) fn may_be_deleted(resource: &Resource, name: &str) -> Result<(), Refusal> {
+    match name {
+        "default" | "kube-system" | "kube-public" => {
+            Err(Refusal::forbidden(resource, name, "this namespace may not be deleted"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -72,6 +82,7 @@ pub(crate) fn delete(store: &mut Store, name: &str, old: &Arc<Value>) -> Result<
         return Ok((**old).clone());
     }
     let mut marked = dying((**old).clone());
+    remove(&mut marked["metadata"], "deletionGracePeriodSeconds");
     marked["status"]["phase"] = "Terminating".into();
     let marked = store.replace(key(name), old, marked)?;
     for key in store.contents(name) {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::refusal::Refusal;
+use super::refusal::{Cause, Refusal};
 use super::server::Call;
 
 /// How a write is to be done.
@@ -19,16 +19,27 @@ impl Options {
     pub(crate) fn of(call: &Call<'_>) -> Result<Self, Refusal> {
         let told = call.query("fieldManager");
         let agent = call.request.header(http::header::USER_AGENT).unwrap_or_default();
-        let dry_run = call.query("dryRun");
-        if dry_run.as_ref().is_some_and(|dry_run| dry_run != "All") {
-            return Err(Refusal::bad_request("invalid dryRun"));
+        let kind = match call.ask.verb.as_str() {
+            "create" => "CreateOptions",
+            "update" => "UpdateOptions",
+            "patch" => "PatchOptions",
+            _ => "DeleteOptions",
+        };
+        let refused = |cause| Err(Refusal::invalid_of("meta.k8s.io", kind, "", &[cause]));
+        let (dry_run, validation) = (call.query("dryRun"), call.query("fieldValidation"));
+        if let Some(other) = dry_run.as_ref().filter(|dry_run| *dry_run != "All") {
+            return refused(Cause::unsupported("dryRun", &json!([other]), &["All"]));
+        }
+        let validations = ["", "Ignore", "Strict", "Warn"];
+        if let Some(other) = validation.as_ref().filter(|validation| !validations.contains(&validation.as_str())) {
+            return refused(Cause::unsupported("fieldValidation", &json!(other), &validations));
         }
         Ok(Self {
             dry_run: dry_run.is_some(),
             force: call.query("force").is_some_and(|force| force == "true"),
             manager: told.clone().unwrap_or_else(|| client(agent)),
             told,
-            validation: call.query("fieldValidation"),
+            validation,
         })
     }
 

@@ -14,33 +14,53 @@ use super::tokens::User;
 pub(crate) struct Rights {
     /// Each rule with the namespace that it is for; none is everywhere.
     rules: Vec<(Option<String>, Value)>,
+    /// Roles that are bound and not there, with the same.
+    missing: Vec<(Option<String>, String)>,
     all: bool,
 }
 
 impl Rights {
     pub(crate) fn of(store: &Store, user: &User) -> Self {
-        let mut rules = Vec::new();
-        let bound = |binding: &Value| {
-            let own = meta(binding, "namespace");
-            binding["subjects"].as_array().is_some_and(|subjects| subjects.iter().any(|subject| is(user, own, subject)))
-        };
+        let mut rights = Self { rules: Vec::new(), missing: Vec::new(), all: has_all(user) };
         for plural in ["clusterrolebindings", "rolebindings"] {
-            for binding in store.list(plural, None).iter().filter(|binding| bound(binding)) {
+            for binding in store.list(plural, None).iter().filter(|binding| binds(binding, user)) {
                 let namespace = Some(meta(binding, "namespace").to_owned()).filter(|namespace| !namespace.is_empty());
-                for rule in role_rules(store, binding) {
-                    rules.push((namespace.clone(), rule));
+                match role_rules(store, binding) {
+                    Ok(rules) => rights.rules.extend(rules.into_iter().map(|rule| (namespace.clone(), rule))),
+                    Err(missing) => rights.missing.push((namespace, missing)),
                 }
             }
         }
-        Self { rules, all: has_all(user) }
+        rights
     }
 
     pub(crate) fn allow(&self, ask: &Ask) -> bool {
-        let here = |namespace: &Option<String>| {
-            namespace.as_ref().is_none_or(|namespace| ask.is_resource && *namespace == ask.namespace)
-        };
-        self.all || self.rules.iter().any(|(namespace, rule)| here(namespace) && allows(rule, ask))
+        self.all || self.rules.iter().any(|(namespace, rule)| is_for(namespace.as_ref(), ask) && allows(rule, ask))
     }
+
+    /// What stood in the way of finding a right, in the authorizer's words.
+    pub(crate) fn trouble(&self, ask: &Ask) -> Option<String> {
+        let missing: Vec<&str> = self
+            .missing
+            .iter()
+            .filter(|(namespace, _)| is_for(namespace.as_ref(), ask))
+            .map(|(_, role)| role.as_str())
+            .collect();
+        match missing.as_slice() {
+            [] => None,
+            [one] => Some(format!("RBAC: {one}")),
+            several => Some(format!("RBAC: [{}]", several.join(", "))),
+        }
+    }
+}
+
+fn is_for(namespace: Option<&String>, ask: &Ask) -> bool {
+    namespace.is_none_or(|namespace| ask.is_resource && *namespace == ask.namespace)
+}
+
+fn binds(binding: &Value, user: &User) -> bool {
+    let own = meta(binding, "namespace");
+    binding["subjects"].as_array().into_iter().flatten().any(|subject| is(user, own, subject))
 }
 
 /// Members of `system:masters` are asked for nothing, nor are the controllers, whose roles are not written out here.
@@ -70,15 +90,18 @@ fn is(user: &User, own_namespace: &str, subject: &Value) -> bool {
     }
 }
 
-fn role_rules(store: &Store, binding: &Value) -> Vec<Value> {
+/// The rules of the role that is bound, or what is said if it is not there.
+fn role_rules(store: &Store, binding: &Value) -> Result<Vec<Value>, String> {
     let role = &binding["roleRef"];
-    let (plural, namespace) = match role["kind"].as_str() {
-        Some("ClusterRole") => ("clusterroles", ""),
-        _ => ("roles", meta(binding, "namespace")),
+    let (plural, kind, namespace) = match role["kind"].as_str() {
+        Some("ClusterRole") => ("clusterroles", "clusterrole", ""),
+        _ => ("roles", "role", meta(binding, "namespace")),
     };
     let name = role["name"].as_str().unwrap_or_default().to_owned();
-    let role = store.get(&Key { plural, namespace: namespace.to_owned(), name });
-    role.and_then(|role| role["rules"].as_array().cloned()).unwrap_or_default()
+    match store.get(&Key { plural, namespace: namespace.to_owned(), name: name.clone() }) {
+        Some(role) => Ok(role["rules"].as_array().cloned().unwrap_or_default()),
+        None => Err(format!("{kind}.rbac.authorization.k8s.io {name:?} not found")),
+    }
 }
 
 fn allows(rule: &Value, ask: &Ask) -> bool {
@@ -104,10 +127,11 @@ fn allows(rule: &Value, ask: &Ask) -> bool {
 }
 
 /// As `k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/errors.go` says it.
-pub(crate) fn refusal(user: &User, ask: &Ask) -> Refusal {
+pub(crate) fn refusal(user: &User, ask: &Ask, trouble: Option<String>) -> Refusal {
     let who = &user.name;
+    let trouble = trouble.map(|trouble| format!(": {trouble}")).unwrap_or_default();
     if !ask.is_resource {
-        let message = format!("forbidden: User {who:?} cannot {} path {:?}", ask.verb, ask.path);
+        let message = format!("forbidden: User {who:?} cannot {} path {:?}{trouble}", ask.verb, ask.path);
         return Refusal::new(403, "Forbidden", message, Some(json!({})));
     }
     let Ask { verb, group, plural, subresource, namespace, name, .. } = ask;
@@ -118,8 +142,9 @@ pub(crate) fn refusal(user: &User, ask: &Ask) -> Refusal {
     };
     let what = if group.is_empty() { plural.clone() } else { format!("{plural}.{group}") };
     let what = if name.is_empty() { what } else { format!("{what} {name:?}") };
-    let message =
-        format!("{what} is forbidden: User {who:?} cannot {verb} resource {resource:?} in API group {group:?} {scope}");
+    let message = format!(
+        "{what} is forbidden: User {who:?} cannot {verb} resource {resource:?} in API group {group:?} {scope}{trouble}"
+    );
     let mut details = json!({"kind": plural});
     for (field, value) in [("name", name), ("group", group)] {
         if !value.is_empty() {

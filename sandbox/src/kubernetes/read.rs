@@ -63,8 +63,8 @@ pub(crate) fn selector(call: &Call<'_>) -> Result<Selector, Refusal> {
 /// The number of a version that a client sends.
 pub(crate) fn version_number(text: &str) -> Result<u64, Refusal> {
     text.parse().map_err(|_| {
-        let why = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
-        Refusal::bad_request(format!("invalid resource version {text:?}: {why}"))
+        let why = format!("Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax");
+        Refusal::bad_request(format!("invalid resource version: resourceVersion: {why}"))
     })
 }
 
@@ -75,7 +75,7 @@ fn too_large(asked: u64, now: u64) -> Refusal {
 }
 
 /// Items tell their kind only where it is not the list's: in lists of custom resources.
-fn item(resource: &Resource, object: &Value) -> Value {
+pub(crate) fn item(resource: &Resource, object: &Value) -> Value {
     let mut object = object.clone();
     if !resource.is_custom()
         && let Some(fields) = object.as_object_mut()
@@ -99,9 +99,13 @@ fn token(version: u64, last: &Key) -> String {
 }
 
 fn continued(plural: &'static str, within: Option<&str>, token: &str) -> Result<(u64, Option<Key>), Refusal> {
-    let refusal = || Refusal::bad_request("continue key is not valid");
+    const WHAT: &str = "invalid continue token: continue key is not valid";
+    let refusal = || Refusal::bad_request(WHAT);
     let json = URL_SAFE_NO_PAD.decode(token).map_err(|_| refusal())?;
-    let token: Value = serde_json::from_slice(&json).map_err(|_| refusal())?;
+    let token: Value = serde_json::from_slice(&json).map_err(|_| {
+        let first = String::from_utf8_lossy(&json).chars().next().unwrap_or_default();
+        Refusal::bad_request(format!("{WHAT}: invalid character '{first}' looking for beginning of value"))
+    })?;
     let version = token["rv"].as_u64().ok_or_else(refusal)?;
     let start = token["start"].as_str().ok_or_else(refusal)?.trim_end_matches('\0');
     let (namespace, name) = start.split_once('/').unwrap_or((within.unwrap_or_default(), start));

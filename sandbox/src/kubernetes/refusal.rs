@@ -37,6 +37,11 @@ impl Cause {
         Self { reason: "FieldValueForbidden", field: field.into(), message: format!("Forbidden: {why}") }
     }
 
+    pub(crate) fn duplicate(field: impl Into<String>, value: &Value) -> Self {
+        let message = format!("Duplicate value: {}", shown(value));
+        Self { reason: "FieldValueDuplicate", field: field.into(), message }
+    }
+
     pub(crate) fn unsupported(field: impl Into<String>, value: &Value, values: &[&str]) -> Self {
         let values = values.iter().map(|value| format!("{value:?}")).collect::<Vec<_>>().join(", ");
         let message = format!("Unsupported value: {}: supported values: {values}", shown(value));
@@ -80,6 +85,12 @@ impl Refusal {
     pub(crate) fn conflict(resource: &Resource, name: &str, why: &str) -> Self {
         let message = format!("Operation cannot be fulfilled on {} {name:?}: {why}", resource.qualified());
         Self::new(409, "Conflict", message, Some(details(resource, name)))
+    }
+
+    /// The same in other words: preconditions tell the kind.
+    pub(crate) fn conflict_of_kind(resource: &Resource, name: &str, why: &str) -> Self {
+        let message = format!("Operation cannot be fulfilled on {} {name:?}: {why}", resource.kind);
+        Self::new(409, "Conflict", message, Some(about(name, resource.group, resource.kind)))
     }
 
     /// The object was changed since it was read.
@@ -151,8 +162,8 @@ pub(crate) fn details(resource: &Resource, name: &str) -> Value {
 }
 
 fn about(name: &str, group: &str, kind: &str) -> Value {
-    let mut details = json!({"kind": kind});
-    for (field, value) in [("name", name), ("group", group)] {
+    let mut details = json!({});
+    for (field, value) in [("name", name), ("group", group), ("kind", kind)] {
         if !value.is_empty() {
             details[field] = value.into();
         }

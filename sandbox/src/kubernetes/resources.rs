@@ -1,5 +1,7 @@
 //! Every resource that is served, in one table.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::serde::Serialize;
 use k8s_openapi::serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -68,9 +70,9 @@ pub(crate) fn find(group: &str, version: &str, plural: &str) -> Option<&'static 
     RESOURCES.iter().find(|r| r.group == group && r.version == version && r.plural == plural)
 }
 
-/// Whether anything is served in this version of a group.
-pub(crate) fn serves(group: &str, version: &str) -> bool {
-    RESOURCES.iter().any(|resource| resource.group == group && resource.version == version)
+/// Whether anything is served in this group.
+pub(crate) fn serves(group: &str) -> bool {
+    RESOURCES.iter().any(|resource| resource.group == group)
 }
 
 /// The resource of this plural.
@@ -130,12 +132,13 @@ const fn of(
 ///
 /// # Errors
 /// Why it is not of its kind.
-pub(crate) fn typed(resource: &Resource, object: Value) -> Result<Value, serde_json::Error> {
+pub(crate) fn typed(resource: &Resource, object: Value) -> Result<Value, String> {
+    base64_of(resource, &object)?;
     use k8s_openapi::api::{admissionregistration, apps, batch, core, policy, rbac};
     match resource.plural {
         "configmaps" => through::<core::v1::ConfigMap>(object),
         "pods" => through::<core::v1::Pod>(object),
-        "secrets" => Ok(object),
+        "secrets" => through::<core::v1::Secret>(object),
         "serviceaccounts" => through::<core::v1::ServiceAccount>(object),
         "services" => through::<core::v1::Service>(object),
         "daemonsets" => through::<apps::v1::DaemonSet>(object),
@@ -156,8 +159,26 @@ pub(crate) fn typed(resource: &Resource, object: Value) -> Result<Value, serde_j
     }
 }
 
-fn through<T: DeserializeOwned + Serialize>(object: Value) -> Result<Value, serde_json::Error> {
-    serde_json::to_value(serde_json::from_value::<T>(object)?)
+fn through<T: DeserializeOwned + Serialize>(object: Value) -> Result<Value, String> {
+    let typed = serde_json::from_value::<T>(object).and_then(serde_json::to_value);
+    typed.map_err(|error| error.to_string())
+}
+
+/// Go tells where the first byte is that is no base64.
+fn base64_of(resource: &Resource, object: &Value) -> Result<(), String> {
+    let field = match resource.plural {
+        "secrets" => "data",
+        "configmaps" => "binaryData",
+        _ => return Ok(()),
+    };
+    for text in object[field].as_object().into_iter().flat_map(|data| data.values()).filter_map(Value::as_str) {
+        if STANDARD.decode(text).is_err() {
+            let wrong = |c: char| !c.is_ascii_alphanumeric() && !"+/=".contains(c);
+            let at = text.find(wrong).unwrap_or(text.len() - text.len() % 4);
+            return Err(format!("illegal base64 data at input byte {at}"));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

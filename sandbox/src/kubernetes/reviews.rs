@@ -81,7 +81,7 @@ fn go_strings(values: &[String]) -> String {
 pub(crate) fn review(core: &Core, call: &Call<'_>) -> Result<Answer, Refusal> {
     let options = Options::of(call)?;
     let mut review = body::object(call)?;
-    review = managed::created(call, &options, review)?;
+    review = managed::created(call, &options, review);
     review["status"] = match call.resource.kind {
         "TokenReview" => token_review(core, &review)?,
         "SelfSubjectAccessReview" => access(core, &call.user, &review["spec"]),
@@ -125,7 +125,12 @@ fn access(core: &Core, user: &User, spec: &Value) -> Value {
         name: text(&resource["name"]),
         path: text(&spec["nonResourceAttributes"]["path"]),
     };
-    json!({"allowed": rbac::Rights::of(&core.store(), user).allow(&ask)})
+    let rights = rbac::Rights::of(&core.store(), user);
+    let allowed = rights.allow(&ask);
+    match rights.trouble(&ask).filter(|_| !allowed) {
+        Some(trouble) => json!({"allowed": allowed, "reason": trouble}),
+        None => json!({"allowed": allowed}),
+    }
 }
 
 /// `POST …/serviceaccounts/x/token`.

@@ -89,7 +89,8 @@ fn requirement(text: &str) -> Result<(String, Rule), String> {
     };
     let key = key.trim();
     if key.is_empty() || key.contains(char::is_whitespace) {
-        return Err(format!("unable to parse requirement: {text}"));
+        let found = key.split_whitespace().nth(1).unwrap_or_default();
+        return Err(format!("unable to parse requirement: found '{found}', expected: in, notin, =, ==, !=, gt, lt"));
     }
     Ok((key.to_owned(), rule))
 }
@@ -125,6 +126,10 @@ fn field(resource: &Resource, text: &str) -> Result<(String, bool, String), Stri
         return Err(format!("invalid selector: '{text}'; can't understand '{text}'"));
     };
     if !["metadata.name", "metadata.namespace"].contains(&path) && !selectable(resource).contains(&path) {
+        if selectable(resource).is_empty() {
+            let known = "only \"metadata.name\", \"metadata.namespace\"";
+            return Err(format!("{path:?} is not a known field selector: {known}"));
+        }
         return Err(format!("field label not supported: {path}"));
     }
     Ok((path.to_owned(), is, value.to_owned()))
@@ -156,6 +161,6 @@ mod tests {
         let parse = |plural: &str, fields: &str| Selector::parse(named(plural).unwrap(), "", fields);
         assert!(parse("events", "involvedObject.name=p,involvedObject.kind!=Job").unwrap().matches(&event));
         assert!(!parse("events", "metadata.name=y").unwrap().matches(&event));
-        assert_eq!(parse("configmaps", "data=x").unwrap_err(), "field label not supported: data");
+        assert_eq!(parse("secrets", "data=x").unwrap_err(), "field label not supported: data");
     }
 }

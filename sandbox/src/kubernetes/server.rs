@@ -118,7 +118,7 @@ impl Core {
         let ask = ask(request);
         let rights = rbac::Rights::of(&self.store(), &user);
         if !rights.allow(&ask) {
-            return Err(rbac::refusal(&user, &ask));
+            return Err(rbac::refusal(&user, &ask, rights.trouble(&ask)));
         }
         if !ask.is_resource {
             return Ok(discovery::answer(self, request));
@@ -174,7 +174,7 @@ fn pretended(core: &Core, request: &Request, status: u16) -> Answer {
     let ask = ask(request);
     let refusal = match status {
         401 => Refusal::unauthorized(),
-        403 => rbac::refusal(&core.authenticate(request).unwrap_or_else(|_| User::anonymous()), &ask),
+        403 => rbac::refusal(&core.authenticate(request).unwrap_or_else(|_| User::anonymous()), &ask, None),
         409 => match find(&ask.group, &ask.version, &ask.plural) {
             Some(resource) => Refusal::modified(resource, &ask.name),
             None => Refusal::new(409, "Conflict", "the object has been modified", None),
@@ -212,7 +212,7 @@ pub(crate) fn answer(request: &Request, status: u16, value: &Value) -> Answer {
 }
 
 fn unknown(ask: &Ask) -> Refusal {
-    if serves(&ask.group, &ask.version) {
+    if serves(&ask.group) {
         let message = "the server could not find the requested resource";
         return Refusal::new(404, "NotFound", message, Some(json!({})));
     }

@@ -150,13 +150,15 @@ impl Store {
         Ok(self.put(key, object))
     }
 
-    /// Removes an object if it is still the one that was read, and returns its last state.
+    /// Removes an object if it is still the one that was read, and returns its last state, with the version of its end.
     pub(crate) fn remove(&mut self, key: Key, over: &Value) -> Result<Arc<Value>, Stale> {
         self.is_still(&key, over)?;
         let old = self.objects.remove(&key).ok_or(Stale::Gone)?;
         self.version += 1;
-        self.remember(Change { version: self.version, key, old: Some(Arc::clone(&old)), new: None });
-        Ok(old)
+        let mut last = (*old).clone();
+        last["metadata"]["resourceVersion"] = self.version.to_string().into();
+        self.remember(Change { version: self.version, key, old: Some(old), new: None });
+        Ok(Arc::new(last))
     }
 
     fn is_still(&self, key: &Key, over: &Value) -> Result<(), Stale> {

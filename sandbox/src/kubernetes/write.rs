@@ -11,7 +11,7 @@ use super::options::Options;
 use super::refusal::Refusal;
 use super::server::{Call, Core};
 use super::store::{Key, Stale, Store};
-use super::{body, kinds, managed, namespaces, patch};
+use super::{body, kinds, managed, namespaces, patch, validate};
 use crate::wire::Answer;
 
 /// So often a patch is made anew over an object that changed meanwhile, as in
@@ -25,26 +25,46 @@ pub(crate) struct Written {
     created: bool,
 }
 
+/// What came of a deletion, with the object's last state.
+pub(crate) enum Ended {
+    Gone(Value),
+    /// It waits for its finalizers.
+    Dying(Value),
+}
+
 impl Core {
     pub(crate) async fn create(&self, call: &Call<'_>) -> Result<Answer, Refusal> {
         let options = Options::of(call)?;
         let object = body::object(call)?;
-        let written = self.create_object(call, &options, object).await?;
+        let written = self.create_object(call, &options, object, None).await?;
         Ok(answered(call, &written))
     }
 
     /// Creates an object, by a POST or by an apply of one that is not there.
-    async fn create_object(&self, call: &Call<'_>, options: &Options, mut object: Value) -> Result<Written, Refusal> {
+    async fn create_object(
+        &self,
+        call: &Call<'_>,
+        options: &Options,
+        mut object: Value,
+        applied: Option<&Value>,
+    ) -> Result<Written, Refusal> {
         let resource = call.resource;
         let labels = self.namespace_labels(call, true)?;
         kinds::begin(resource, &mut object)?;
-        let (object, warnings) = self.admit(call, options, "CREATE", labels, Some(object), None).await?;
-        let mut object = object.unwrap_or_default();
+        object = match applied {
+            Some(applied) => managed::created_by_apply(call, options, applied, object),
+            None => managed::created(call, options, object),
+        };
+        let asked_name = meta(&object, "name").to_owned();
         name(&mut object)?;
         set_meta(&mut object, "uid", super::uid()?);
         set_meta(&mut object, "creationTimestamp", super::seconds(super::now().as_second()));
-        object = managed::created(call, options, object)?;
-        kinds::check(resource, &object, None)?;
+        self.has_account(call, &object)?;
+        kinds::complete(resource, &mut object, &suffix()?);
+        let (object, warnings) =
+            self.admit(call, options, "CREATE", (&asked_name, labels), (Some(object), None)).await?;
+        let object = object.unwrap_or_default();
+        validate::check(resource, &object, None)?;
         let key = call.key_of(meta(&object, "name"));
         if options.dry_run {
             return match self.store().get(&key) {
@@ -63,6 +83,21 @@ impl Core {
         Ok(Written { object: (*stored).clone(), warnings, created: true })
     }
 
+    /// The plugin ServiceAccount lets no pod in without its account.
+    fn has_account(&self, call: &Call<'_>, object: &Value) -> Result<(), Refusal> {
+        if call.resource.plural != "pods" {
+            return Ok(());
+        }
+        let namespace = call.ask.namespace.clone();
+        let name = object["spec"]["serviceAccountName"].as_str().unwrap_or("default").to_owned();
+        let key = Key { plural: "serviceaccounts", namespace: namespace.clone(), name: name.clone() };
+        if self.store().get(&key).is_some() {
+            return Ok(());
+        }
+        let why = format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");
+        Err(Refusal::forbidden(call.resource, meta(object, "name"), &why))
+    }
+
     /// Update, patch and apply, of the object or of its status.
     pub(crate) async fn change(&self, call: &Call<'_>) -> Result<Answer, Refusal> {
         let options = Options::of(call)?;
@@ -72,7 +107,7 @@ impl Core {
                 let Some(object) = change.creates(call)? else {
                     return Err(Refusal::not_found(call.resource, &call.ask.name));
                 };
-                let written = self.create_object(call, &options, object).await?;
+                let written = self.create_object(call, &options, object, change.applied()).await?;
                 return Ok(answered(call, &written));
             };
             match self.change_object(call, &options, &change, &old).await {
@@ -93,25 +128,21 @@ impl Core {
         old: &Arc<Value>,
     ) -> Result<Option<Written>, Refusal> {
         let resource = call.resource;
-        let new = change.made(call, options, old)?;
-        let asked = meta(&new, "resourceVersion").to_owned();
+        let sent = change.made(call, options, old)?;
+        let asked = meta(&sent, "resourceVersion").to_owned();
+        let mut new = kinds::succeed(resource, &call.ask.subresource, sent, old);
+        if !matches!(change, patch::Change::Apply(_)) {
+            new = managed::changed(call, options, new, old);
+        }
         if !asked.is_empty() && asked != meta(old, "resourceVersion") {
             return Err(Refusal::modified(resource, &call.ask.name));
         }
-        let uid = meta(&new, "uid");
-        if !uid.is_empty() && uid != meta(old, "uid") {
-            let why =
-                format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta(old, "uid"));
-            return Err(Refusal::conflict(resource, &call.ask.name, &why));
-        }
-        let mut new = kinds::succeed(resource, &call.ask.subresource, new, old)?;
+        change.keeps_uid(call, &new, old)?;
         let labels = self.namespace_labels(call, false)?;
-        let unmanaged = new.clone();
-        let admitted = self.admit(call, options, "UPDATE", labels, Some(new), Some((**old).clone())).await?;
-        let warnings = admitted.1;
-        new = admitted.0.unwrap_or_default();
-        new = managed::changed(call, options, change, new, &unmanaged, old)?;
-        kinds::check(resource, &new, Some(old))?;
+        let objects = (Some(new), Some((**old).clone()));
+        let (new, warnings) = self.admit(call, options, "UPDATE", (&call.ask.name, labels), objects).await?;
+        let new = new.unwrap_or_default();
+        validate::check(resource, &new, Some(old))?;
         if same(&new, old) {
             return Ok(Some(Written { object: (**old).clone(), warnings, created: false }));
         }
@@ -131,15 +162,13 @@ impl Core {
         call: &Call<'_>,
         options: &Options,
         operation: &'static str,
-        namespace_labels: Map<String, Value>,
-        object: Option<Value>,
-        old: Option<Value>,
+        (name, namespace_labels): (&str, Map<String, Value>),
+        (object, old): (Option<Value>, Option<Value>),
     ) -> Result<(Option<Value>, Vec<String>), Refusal> {
         let resource = call.resource;
         if !kinds::is_admitted(resource) {
             return Ok((object, Vec::new()));
         }
-        let named = object.as_ref().or(old.as_ref()).map(|object| meta(object, "name").to_owned()).unwrap_or_default();
         let attempt = Attempt {
             operation,
             group: resource.group,
@@ -150,7 +179,7 @@ impl Core {
             subresource: Some(call.ask.subresource.as_str()).filter(|subresource| !subresource.is_empty()),
             namespace: Some(call.ask.namespace.as_str()).filter(|namespace| !namespace.is_empty()),
             namespace_labels,
-            name: &named,
+            name,
             object,
             old,
             user: call.user.info(),
@@ -188,7 +217,7 @@ impl Core {
             let old = self.store().get(&call.key());
             let old = old.ok_or_else(|| Refusal::not_found(call.resource, &call.ask.name))?;
             if let Some(last) = self.delete_object(call, &options, &deletion, &old).await? {
-                return Ok(call.object(200, &kinds::deleted(call.resource, &old, last)));
+                return Ok(call.object(200, &kinds::deleted(call.resource, last)));
             }
         }
         Err(Refusal::modified(call.resource, &call.ask.name))
@@ -207,44 +236,54 @@ impl Core {
             // One that is gone or changed meanwhile is no longer what was asked about.
             self.delete_object(&one, &options, &deletion, old).await?;
         }
-        let items = objects.iter().map(|object| (**object).clone()).collect();
+        let items = objects.iter().map(|object| super::read::item(call.resource, object)).collect();
         let metadata = json!({"resourceVersion": self.store().version().to_string()});
         Ok(call.object(200, &super::read::list(call.resource, metadata, items)))
     }
 
-    /// The last state of the object: with its finalizers, or gone. None: it changed meanwhile.
+    /// None: it changed meanwhile.
     async fn delete_object(
         &self,
         call: &Call<'_>,
         options: &Options,
         deletion: &body::Deletion,
         old: &Arc<Value>,
-    ) -> Result<Option<Option<Value>>, Refusal> {
+    ) -> Result<Option<Ended>, Refusal> {
+        if call.resource.plural == "namespaces" {
+            namespaces::may_be_deleted(call.resource, &call.ask.name)?;
+        }
         deletion.preconditions(call, old)?;
         let labels = self.namespace_labels(call, false)?;
-        self.admit(call, options, "DELETE", labels, None, Some((**old).clone())).await?;
+        let objects = (None, Some((**old).clone()));
+        self.admit(call, options, "DELETE", (&call.ask.name, labels), objects).await?;
         if options.dry_run {
-            return Ok(Some(None));
+            return Ok(Some(Ended::Gone((**old).clone())));
         }
         let key = call.key();
         let finalized = deletion.finalized(old);
-        let kept = has_finalizers(&finalized).then(|| dying(finalized));
-        let done = self.state.write(|store| match kept {
-            _ if key.plural == "namespaces" => namespaces::delete(store, &key.name, old).map(Some),
-            Some(kept) if same(&kept, old) => Ok(Some((**old).clone())),
-            Some(kept) => store.replace(key.clone(), old, kept).map(|kept| Some((*kept).clone())),
-            None => {
-                let gone = store.remove(key.clone(), old).map(|_| None);
-                namespaces::finish(store, &key.namespace);
-                gone
-            }
-        });
-        match done {
+        match self.state.write(|store| end(store, &key, old, finalized)) {
             Ok(last) => Ok(Some(last)),
             Err(Stale::Changed) => Ok(None),
             Err(stale) => Err(refused(stale, call, &key.name)),
         }
     }
+}
+
+/// Removes an object, or marks it as deleted while it has finalizers.
+fn end(store: &mut Store, key: &Key, old: &Arc<Value>, finalized: Value) -> Result<Ended, Stale> {
+    if key.plural == "namespaces" {
+        return namespaces::delete(store, &key.name, old).map(Ended::Dying);
+    }
+    let dying = dying(finalized.clone());
+    if has_finalizers(&finalized) {
+        let kept = if same(&dying, old) { Arc::clone(old) } else { store.replace(key.clone(), old, dying)? };
+        return Ok(Ended::Dying((*kept).clone()));
+    }
+    // A pod is marked also when it goes at once.
+    let last = if key.plural == "pods" { store.replace(key.clone(), old, dying)? } else { Arc::clone(old) };
+    let gone = store.remove(key.clone(), &last)?;
+    namespaces::finish(store, &key.namespace);
+    Ok(Ended::Gone(if key.plural == "pods" { (*last).clone() } else { (*gone).clone() }))
 }
 
 /// Marked as deleted, once.
@@ -283,19 +322,21 @@ fn same(new: &Value, old: &Value) -> bool {
 /// Names an object that leaves its name to the server: five letters without vowels, as
 /// `k8s.io/apiserver/pkg/storage/names` makes them.
 fn name(object: &mut Value) -> Result<(), Refusal> {
-    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     const LONGEST: usize = 58;
-    const SUFFIX: usize = 5;
     let prefix: String = meta(object, "generateName").chars().take(LONGEST).collect();
-    if !meta(object, "name").is_empty() || prefix.is_empty() {
-        return Ok(());
+    if meta(object, "name").is_empty() && !prefix.is_empty() {
+        set_meta(object, "name", prefix + &suffix()?);
     }
-    let random = crate::wire::random_hex(SUFFIX).map_err(Refusal::internal)?;
+    Ok(())
+}
+
+fn suffix() -> Result<String, Refusal> {
+    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    const LENGTH: usize = 5;
+    let random = crate::wire::random_hex(LENGTH).map_err(Refusal::internal)?;
     let byte = |at: usize| u8::from_str_radix(random.get(2 * at..2 * at + 2)?, 16).ok();
     let letter = |at| Some(char::from(LETTERS[usize::from(byte(at)?) % LETTERS.len()]));
-    let suffix: String = (0..SUFFIX).filter_map(letter).collect();
-    set_meta(object, "name", prefix + &suffix);
-    Ok(())
+    Ok((0..LENGTH).filter_map(letter).collect())
 }
 
 fn refused(stale: Stale, call: &Call<'_>, name: &str) -> Refusal {
