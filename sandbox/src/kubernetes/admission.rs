@@ -9,6 +9,8 @@ use futures::future::join_all;
 use json_patch::Patch;
 use serde_json::{Map, Value};
 
+use super::refusal::Refusal;
+
 /// A webhook's time where its configuration names none.
 const TIMEOUT_SECONDS: u64 = 10;
 
@@ -54,13 +56,11 @@ pub(crate) struct Webhooks {
     pub(crate) validating: Vec<Value>,
 }
 
-type Refusal = (u16, Value);
-
 /// Asks all webhooks that an attempt matches: the mutating ones one after the other, each about what the former left,
 /// then the validating ones.
 ///
 /// # Errors
-/// The code and the Status to answer.
+/// The Status to answer.
 pub(crate) async fn admit(webhooks: &Webhooks, mut attempt: Attempt<'_>) -> Result<Admitted, Refusal> {
     let mut warnings = Vec::new();
     for webhook in in_order(&webhooks.mutating) {
@@ -156,12 +156,12 @@ async fn ask(webhook: &Value, mutating: bool, attempt: &Attempt<'_>) -> Result<O
     if attempt.dry_run && !matches!(webhook["sideEffects"].as_str(), Some("None" | "NoneOnDryRun")) {
         return Err(refusal::dry_run_unsupported(name));
     }
-    let uid = super::uid().map_err(|refusal| (refusal.code, refusal.status))?;
+    let uid = super::uid()?;
     let seconds = webhook["timeoutSeconds"].as_u64().unwrap_or(TIMEOUT_SECONDS);
     let posted = call::post(&webhook["clientConfig"], seconds, &review::review(&uid, attempt)).await;
     match posted.and_then(|body| review::verdict(&uid, mutating, &body)) {
         Ok(verdict) if verdict.allowed => Ok(Some(verdict)),
-        Ok(verdict) => Err(refusal::denied(name, &verdict.status)),
+        Ok(verdict) => Err(Refusal { warnings: tellable(verdict.warnings), ..refusal::denied(name, &verdict.status) }),
         Err(why) if fails(webhook) => Err(refusal::uncalled(name, &why)),
         Err(_) => Ok(None),
     }

@@ -13,6 +13,8 @@ pub(crate) struct Options {
     pub(crate) manager: String,
     told: Option<String>,
     validation: Option<String>,
+    /// What is asked of a deletion.
+    deletion: Value,
 }
 
 impl Options {
@@ -40,6 +42,7 @@ impl Options {
             manager: told.clone().unwrap_or_else(|| client(agent)),
             told,
             validation,
+            deletion: deletion(call),
         })
     }
 
@@ -51,6 +54,9 @@ impl Options {
             _ => "UpdateOptions",
         };
         let mut options = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
+        for (field, value) in self.deletion.as_object().into_iter().flatten() {
+            options[field] = value.clone();
+        }
         if let Some(manager) = &self.told {
             options["fieldManager"] = manager.clone().into();
         }
@@ -62,6 +68,22 @@ impl Options {
         }
         options
     }
+}
+
+/// The fields of `DeleteOptions` that say how to delete, from the body or the query; none for other requests.
+fn deletion(call: &Call<'_>) -> Value {
+    let mut deletion = json!({});
+    if !call.ask.verb.starts_with("delete") {
+        return deletion;
+    }
+    let sent: Value = serde_json::from_slice(&call.request.body).unwrap_or_default();
+    for field in ["gracePeriodSeconds", "orphanDependents", "preconditions", "propagationPolicy"] {
+        let asked = || call.query(field).map(|text| text.parse::<i64>().map_or(json!(text), Value::from));
+        if let Some(value) = sent.get(field).cloned().or_else(asked) {
+            deletion[field] = value;
+        }
+    }
+    deletion
 }
 
 /// What stands before the first slash of a user agent: `prefixFromUserAgent` in

@@ -12,6 +12,8 @@ pub(crate) struct Refusal {
     pub(crate) code: u16,
     /// The object of kind Status that tells.
     pub(crate) status: Value,
+    /// What webhooks want to be told beside it.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// What is wrong with a field.
@@ -69,7 +71,7 @@ impl Refusal {
         if let Some(details) = details {
             status["details"] = details;
         }
-        Self { code, status }
+        Self { code, status, warnings: Vec::new() }
     }
 
     pub(crate) fn not_found(resource: &Resource, name: &str) -> Self {

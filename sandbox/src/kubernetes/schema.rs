@@ -28,8 +28,11 @@ pub(crate) fn shape(resource: &Resource, field: &str, value: &Value) -> Shape {
     }
 }
 
+/// One reference to an owner, which is owned as a whole.
+const OWNER: &str = "ownerReference";
+
 fn is_atomic_map(resource: &Resource, field: &str) -> bool {
-    const ATOMIC: [&str; 12] = [
+    const ATOMIC: [&str; 13] = [
         "selector",
         "namespaceSelector",
         "objectSelector",
@@ -42,6 +45,7 @@ fn is_atomic_map(resource: &Resource, field: &str) -> bool {
         "secretKeyRef",
         "resourceFieldRef",
         "secretRef",
+        OWNER,
     ];
     !resource.is_custom() && ATOMIC.contains(&field)
 }
@@ -85,7 +89,9 @@ pub(crate) fn parts<'a>(
             Some(map.iter().map(|(key, value)| (format!("f:{key}"), value, key.clone())).collect())
         }
         (Shape::Keyed(keys), Value::Array(items)) => {
-            Some(items.iter().map(|item| (format!("k:{}", key(keys, item)), item, String::new())).collect())
+            let item_field = if field == "ownerReferences" { OWNER } else { "" };
+            let part = |item| (format!("k:{}", key(keys, item)), item, item_field.to_owned());
+            Some(items.iter().map(part).collect())
         }
         (Shape::Set, Value::Array(items)) => {
             Some(items.iter().map(|item| (format!("v:{item}"), item, String::new())).collect())

@@ -193,10 +193,22 @@ fn pretended(core: &Core, request: &Request, status: u16) -> Answer {
 
 fn refused(request: &Request, refusal: &Refusal) -> Answer {
     let mut answer = answer(request, refusal.code, &refusal.status);
-    if refusal.code == 429 {
-        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    let told = refusal.status["details"]["retryAfterSeconds"].as_u64();
+    if let Some(seconds) = told.or((refusal.code == 429).then_some(1)) {
+        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
+    warn(&mut answer, &refusal.warnings);
     answer
+}
+
+/// Tells the warnings of webhooks in headers.
+pub(crate) fn warn(answer: &mut Answer, warnings: &[String]) {
+    for warning in warnings {
+        let escaped = warning.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{escaped}\"")) {
+            answer.headers_mut().append(header::WARNING, value);
+        }
+    }
 }
 
 /// JSON, to be read by people where the client is theirs, as `pretty` in
@@ -216,5 +228,5 @@ fn unknown(ask: &Ask) -> Refusal {
         let message = "the server could not find the requested resource";
         return Refusal::new(404, "NotFound", message, Some(json!({})));
     }
-    Refusal { code: 404, status: "404 page not found".into() }
+    Refusal { code: 404, status: "404 page not found".into(), warnings: Vec::new() }
 }

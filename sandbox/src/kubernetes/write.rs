@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, header};
 use serde_json::{Map, Value, json};
 
 use super::admission::{self, Attempt, Webhooks};
@@ -55,14 +54,13 @@ impl Core {
             Some(applied) => managed::created_by_apply(call, options, applied, object),
             None => managed::created(call, options, object),
         };
-        let asked_name = meta(&object, "name").to_owned();
         name(&mut object)?;
+        let named = meta(&object, "name").to_owned();
         set_meta(&mut object, "uid", super::uid()?);
         set_meta(&mut object, "creationTimestamp", super::seconds(super::now().as_second()));
         self.has_account(call, &object)?;
         kinds::complete(resource, &mut object, &suffix()?);
-        let (object, warnings) =
-            self.admit(call, options, "CREATE", (&asked_name, labels), (Some(object), None)).await?;
+        let (object, warnings) = self.admit(call, options, "CREATE", (&named, labels), (Some(object), None)).await?;
         let object = object.unwrap_or_default();
         validate::check(resource, &object, None)?;
         let key = call.key_of(meta(&object, "name"));
@@ -191,8 +189,7 @@ impl Core {
             mutating: configurations("mutatingwebhookconfigurations"),
             validating: configurations("validatingwebhookconfigurations"),
         };
-        let admitted = admission::admit(&webhooks, attempt).await;
-        let admitted = admitted.map_err(|(code, status)| Refusal { code, status })?;
+        let admitted = admission::admit(&webhooks, attempt).await?;
         Ok((admitted.object, admitted.warnings))
     }
 
@@ -349,11 +346,6 @@ fn refused(stale: Stale, call: &Call<'_>, name: &str) -> Refusal {
 
 fn answered(call: &Call<'_>, written: &Written) -> Answer {
     let mut answer = call.object(if written.created { 201 } else { 200 }, &written.object);
-    for warning in &written.warnings {
-        let escaped = warning.replace('\\', "\\\\").replace('"', "\\\"");
-        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{escaped}\"")) {
-            answer.headers_mut().append(header::WARNING, value);
-        }
-    }
+    super::server::warn(&mut answer, &written.warnings);
     answer
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::kubernetes::refusal::Refusal;
 
 /// A webhook's own refusal.
-pub(super) fn denied(webhook: &str, answered: &Value) -> (u16, Value) {
+pub(super) fn denied(webhook: &str, answered: &Value) -> Refusal {
     let text = |field: &str| answered[field].as_str().filter(|text| !text.is_empty());
     let denied = format!("admission webhook {webhook:?} denied the request");
     let message = match text("message").or(text("reason")) {
@@ -24,7 +24,7 @@ pub(super) fn denied(webhook: &str, answered: &Value) -> (u16, Value) {
     if let Some(details) = answered["details"].as_object() {
         status["details"] = known(details).into();
     }
-    (code, status)
+    Refusal { code, status, warnings: Vec::new() }
 }
 
 /// The fields that a Status has for them; others are lost on the way.
@@ -34,21 +34,17 @@ fn known(details: &Map<String, Value>) -> Map<String, Value> {
 }
 
 /// A call that failed, of a webhook whose failures count.
-pub(super) fn uncalled(webhook: &str, why: &str) -> (u16, Value) {
+pub(super) fn uncalled(webhook: &str, why: &str) -> Refusal {
     internal(&format!("failed calling webhook {webhook:?}: {why}"))
 }
 
-pub(super) fn internal(why: &str) -> (u16, Value) {
-    answer(Refusal::internal(why))
+pub(super) fn internal(why: &str) -> Refusal {
+    Refusal::internal(why)
 }
 
 /// A dry run cannot be asked of a webhook that does more than answer.
-pub(super) fn dry_run_unsupported(webhook: &str) -> (u16, Value) {
-    answer(Refusal::bad_request(format!("admission webhook {webhook:?} does not support dry run")))
-}
-
-fn answer(refusal: Refusal) -> (u16, Value) {
-    (refusal.code, refusal.status)
+pub(super) fn dry_run_unsupported(webhook: &str) -> Refusal {
+    Refusal::bad_request(format!("admission webhook {webhook:?} does not support dry run"))
 }
 
 /// What Go's library for JSON Patch (`evanphx/json-patch`) says of an operation that does not apply.
