@@ -171,7 +171,7 @@ async fn a_change_of_size_goes_on_to_the_pods(cluster: &KubernetesApi) -> Result
         namespace.has_pods(replicas).await?;
         let set = namespace.set().await?;
         let annotations = &set["metadata"]["annotations"];
-        ensure!(annotations["deployment.kubernetes.io/desired-replicas"] == replicas.to_string(), "{set}");
+        ensure!(annotations["deployment.kubernetes.io/desired-replicas"] == format!("{replicas}").as_str(), "{set}");
         ensure!(annotations["deployment.kubernetes.io/max-replicas"] == max, "{set}");
     }
     let told = namespace.messages("Deployment", "web", "ScalingReplicaSet", 4).await?;
