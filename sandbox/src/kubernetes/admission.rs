@@ -49,11 +49,12 @@ pub(crate) struct Admitted {
     pub(crate) warnings: Vec<String>,
 }
 
-/// The webhook configurations as stored.
+/// The webhook configurations as stored, and the Services that webhooks may be behind.
 #[derive(Debug, Default)]
 pub(crate) struct Webhooks {
     pub(crate) mutating: Vec<Value>,
     pub(crate) validating: Vec<Value>,
+    pub(crate) services: Vec<Value>,
 }
 
 /// Asks all webhooks that an attempt matches: the mutating ones one after the other, each about what the former left,
@@ -65,13 +66,13 @@ pub(crate) async fn admit(webhooks: &Webhooks, mut attempt: Attempt<'_>) -> Resu
     let mut warnings = Vec::new();
     for webhook in in_order(&webhooks.mutating) {
         if matching::matches(webhook, &attempt) {
-            let (object, warned) = mutate(webhook, &attempt).await?;
+            let (object, warned) = mutate(webhook, webhooks, &attempt).await?;
             attempt.object = object.or(attempt.object);
             warnings.extend(warned);
         }
     }
     let asked = in_order(&webhooks.validating).into_iter().filter(|webhook| matching::matches(webhook, &attempt));
-    for answered in join_all(asked.map(|webhook| ask(webhook, false, &attempt))).await {
+    for answered in join_all(asked.map(|webhook| ask(webhook, webhooks, false, &attempt))).await {
         warnings.extend(answered?.into_iter().flat_map(|verdict| verdict.warnings));
     }
     Ok(Admitted { object: attempt.object, warnings: tellable(warnings) })
@@ -96,8 +97,12 @@ fn tellable(warnings: Vec<String>) -> Vec<String> {
 }
 
 /// What a webhook makes of the object, if it changes it.
-async fn mutate(webhook: &Value, attempt: &Attempt<'_>) -> Result<(Option<Value>, Vec<String>), Refusal> {
-    let Some(verdict) = ask(webhook, true, attempt).await? else { return Ok((None, Vec::new())) };
+async fn mutate(
+    webhook: &Value,
+    webhooks: &Webhooks,
+    attempt: &Attempt<'_>,
+) -> Result<(Option<Value>, Vec<String>), Refusal> {
+    let Some(verdict) = ask(webhook, webhooks, true, attempt).await? else { return Ok((None, Vec::new())) };
     if verdict.patch.is_empty() {
         return Ok((None, verdict.warnings));
     }
@@ -148,7 +153,12 @@ fn patched(verdict: &review::Verdict, attempt: &Attempt<'_>) -> Result<Option<Va
 }
 
 /// Asks a webhook. None: the call failed, and the webhook's failures do not count.
-async fn ask(webhook: &Value, mutating: bool, attempt: &Attempt<'_>) -> Result<Option<review::Verdict>, Refusal> {
+async fn ask(
+    webhook: &Value,
+    webhooks: &Webhooks,
+    mutating: bool,
+    attempt: &Attempt<'_>,
+) -> Result<Option<review::Verdict>, Refusal> {
     let name = name(webhook);
     if webhook["matchConditions"].as_array().is_some_and(|conditions| !conditions.is_empty()) {
         return Err(refusal::uncalled(name, "matchConditions cannot be evaluated here"));
@@ -158,7 +168,8 @@ async fn ask(webhook: &Value, mutating: bool, attempt: &Attempt<'_>) -> Result<O
     }
     let uid = super::uid()?;
     let seconds = webhook["timeoutSeconds"].as_u64().unwrap_or(TIMEOUT_SECONDS);
-    let posted = call::post(&webhook["clientConfig"], seconds, &review::review(&uid, attempt)).await;
+    let posted =
+        call::post(&webhook["clientConfig"], &webhooks.services, seconds, &review::review(&uid, attempt)).await;
     match posted.and_then(|body| review::verdict(&uid, mutating, &body)) {
         Ok(verdict) if verdict.allowed => Ok(Some(verdict)),
         Ok(verdict) => Err(Refusal { warnings: tellable(verdict.warnings), ..refusal::denied(name, &verdict.status) }),
@@ -174,4 +185,59 @@ fn name(webhook: &Value) -> &str {
 /// Whether a failed call counts as a refusal.
 fn fails(webhook: &Value) -> bool {
     webhook["failurePolicy"] != "Ignore"
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn attempt(dry_run: bool) -> Attempt<'static> {
+        Attempt {
+            operation: "CREATE",
+            group: "",
+            version: "v1",
+            plural: "pods",
+            kind: "Pod",
+            namespaced: true,
+            subresource: None,
+            namespace: Some("ns"),
+            namespace_labels: Map::new(),
+            name: "p",
+            object: Some(json!({})),
+            old: None,
+            user: Value::Null,
+            dry_run,
+            options: Value::Null,
+        }
+    }
+
+    fn webhooks(differs: &Value) -> Webhooks {
+        let rule = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["*"], "resources": ["pods"]});
+        let mut webhook = json!({"name": "w", "rules": [rule], "sideEffects": "None", "failurePolicy": "Ignore"});
+        for (field, value) in differs.as_object().into_iter().flatten() {
+            webhook[field] = value.clone();
+        }
+        Webhooks { validating: vec![json!({"webhooks": [webhook]})], ..Webhooks::default() }
+    }
+
+    async fn refused(differs: Value, dry_run: bool) -> Option<Value> {
+        admit(&webhooks(&differs), attempt(dry_run)).await.err().map(|refusal| refusal.status["message"].clone())
+    }
+
+    #[tokio::test]
+    async fn conditions_that_cannot_be_evaluated_refuse_whatever_the_failure_policy() {
+        let conditions = json!({"matchConditions": [{"name": "c", "expression": "true"}]});
+        let text = "Internal error occurred: failed calling webhook \"w\": matchConditions cannot be evaluated here";
+        assert_eq!(refused(conditions, false).await, Some(json!(text)));
+    }
+
+    #[tokio::test]
+    async fn a_dry_run_is_refused_where_a_webhook_has_side_effects() {
+        let some = json!({"sideEffects": "Some", "clientConfig": {"service": {"name": "s", "namespace": "ns"}}});
+        let text = "admission webhook \"w\" does not support dry run";
+        assert_eq!(refused(some.clone(), true).await, Some(json!(text)));
+        assert_eq!(refused(some, false).await, None, "it cannot be called, which is ignored");
+    }
 }

@@ -188,6 +188,7 @@ impl Core {
         let webhooks = Webhooks {
             mutating: configurations("mutatingwebhookconfigurations"),
             validating: configurations("validatingwebhookconfigurations"),
+            services: configurations("services"),
         };
         let admitted = admission::admit(&webhooks, attempt).await?;
         Ok((admitted.object, admitted.warnings))

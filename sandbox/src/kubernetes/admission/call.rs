@@ -18,6 +18,8 @@ use serde_json::Value;
 use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::TlsConnector;
 
+use crate::kubernetes::object::meta;
+
 /// `maxRetries` in `k8s.io/client-go/rest/request.go`.
 const RETRIES_MAX: usize = 10;
 
@@ -45,8 +47,13 @@ struct Answered {
 ///
 /// # Errors
 /// The reason why the call failed.
-pub(super) async fn post(client_config: &Value, seconds: u64, review: &Value) -> Result<Bytes, String> {
-    let endpoint = Endpoint::of(client_config, seconds)?;
+pub(super) async fn post(
+    client_config: &Value,
+    services: &[Value],
+    seconds: u64,
+    review: &Value,
+) -> Result<Bytes, String> {
+    let endpoint = Endpoint::of(client_config, services, seconds)?;
     let body = Bytes::from(review.to_string());
     let failed = |why: String| format!("failed to call webhook: Post {:?}: {why}", endpoint.url);
     let tries = async {
@@ -79,16 +86,11 @@ enum Failure {
 }
 
 impl Endpoint {
-    fn of(client_config: &Value, seconds: u64) -> Result<Self, String> {
+    fn of(client_config: &Value, services: &[Value], seconds: u64) -> Result<Self, String> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let service = &client_config["service"];
         let query = format!("?timeout={seconds}s");
-        if service.is_object() {
-            let (name, namespace, path) = (text(&service["name"]), text(&service["namespace"]), text(&service["path"]));
-            let port = service["port"].as_u64().unwrap_or(443);
-            let url = format!("https://{name}.{namespace}.svc:{port}{path}{query}");
-            // There are no nodes here, so no service has endpoints.
-            return Err(format!("failed to call webhook: Post {url:?}: no endpoints available for service {name:?}"));
+        if client_config["service"].is_object() {
+            return Err(unserved(&client_config["service"], services, &query));
         }
         let url = text(&client_config["url"]);
         let uri: Uri = url.parse().map_err(|error| format!("could not get REST client: {error}"))?;
@@ -134,6 +136,25 @@ impl Endpoint {
         let name = ServerName::try_from(self.host.clone()).map_err(|error| error.to_string())?;
         self.tls.connect(name, stream).await.map_err(|error| untrusted(&error))
     }
+}
+
+/// Why a webhook behind a Service cannot be called: there are no nodes here, so no Service has endpoints.
+/// `k8s.io/kube-aggregator/pkg/apiserver/resolvers.go`
+fn unserved(behind: &Value, services: &[Value], query: &str) -> String {
+    let text = |field: &str| behind[field].as_str().unwrap_or_default();
+    let (name, namespace) = (text("name"), text("namespace"));
+    let path = if text("path").is_empty() { "/" } else { text("path") };
+    let port = behind["port"].as_u64().unwrap_or(443);
+    let named = |service: &&Value| meta(service, "name") == name && meta(service, "namespace") == namespace;
+    let has_port = |service: &Value| {
+        service["spec"]["ports"].as_array().into_iter().flatten().any(|served| served["port"] == port)
+    };
+    let why = match services.iter().find(named) {
+        None => format!("service {name:?} not found"),
+        Some(service) if !has_port(service) => format!("no service port {port} found for service {name:?}"),
+        Some(_) => format!("no endpoints available for service {name:?}"),
+    };
+    format!("failed to call webhook: Post \"https://{name}.{namespace}.svc:{port}{path}{query}\": {why}")
 }
 
 /// TLS that trusts these CAs only. Without any, the real one trusts those of its system, which know no webhook.

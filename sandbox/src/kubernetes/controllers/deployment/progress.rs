@@ -135,3 +135,72 @@ pub(super) fn due(deployment: &Value, now: i64) -> Option<Duration> {
     let left = (deadline + 1).saturating_sub(now);
     Some(Duration::from_secs(u64::try_from(left).unwrap_or_default()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deployment(status: Value) -> Value {
+        json!({"metadata": {"name": "web", "generation": 1}, "spec": {"replicas": 1}, "status": status})
+    }
+
+    fn progress(reason: &str) -> Value {
+        let mut status = json!({});
+        set(&mut status, PROGRESSING, "True", reason, "told", 0);
+        status
+    }
+
+    fn set_with(status: Value) -> Value {
+        json!({"metadata": {"name": "web-1"}, "spec": {"replicas": 1}, "status": status})
+    }
+
+    fn reason(status: &Value) -> &str {
+        of(status).and_then(|told| told["reason"].as_str()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_condition_changes_its_transition_with_its_status_only() {
+        let mut status = progress("A");
+        set(&mut status, PROGRESSING, "True", "A", "other words", 1);
+        assert_eq!(status, progress("A"));
+        set(&mut status, PROGRESSING, "True", "B", "told", 2);
+        let told = of(&status).cloned().unwrap_or_default();
+        assert_eq!(
+            [&told["lastTransitionTime"], &told["lastUpdateTime"]],
+            ["1970-01-01T00:00:00Z", "1970-01-01T00:00:02Z"]
+        );
+        set(&mut status, PROGRESSING, "False", "B", "told", 3);
+        assert_eq!(of(&status).map(|told| &told["lastTransitionTime"]), Some(&json!("1970-01-01T00:00:03Z")));
+    }
+
+    #[test]
+    fn progress_is_more_pods_until_all_of_them_serve() {
+        let deployment = deployment(progress("NewReplicaSetCreated"));
+        let at = |status: Value| {
+            let set = set_with(status);
+            super::status(&deployment, Some(&set), &[&set], 5)
+        };
+        assert_eq!(reason(&at(json!({"replicas": 0}))), "NewReplicaSetCreated");
+        assert_eq!(reason(&at(json!({"replicas": 1}))), "ReplicaSetUpdated");
+        let done = at(json!({"replicas": 1, "readyReplicas": 1, "availableReplicas": 1}));
+        assert_eq!((reason(&done), done["unavailableReplicas"].is_null()), ("NewReplicaSetAvailable", true));
+    }
+
+    #[test]
+    fn a_rollout_that_stands_still_is_told_after_its_deadline() {
+        let deployment = deployment(progress("ReplicaSetUpdated"));
+        let set = set_with(json!({"replicas": 0}));
+        let at = |now| reason(&super::status(&deployment, Some(&set), &[&set], now)).to_owned();
+        assert_eq!((at(600), at(601)), ("ReplicaSetUpdated".to_owned(), "ProgressDeadlineExceeded".to_owned()));
+        assert_eq!(due(&deployment, 590), Some(Duration::from_secs(11)));
+    }
+
+    #[test]
+    fn the_failure_of_a_set_is_its_deployments() {
+        let failed = json!({"type": FAILURE, "status": "True", "reason": "FailedCreate", "message": "no"});
+        let set = set_with(json!({"replicas": 0, "conditions": [failed]}));
+        let status = super::status(&deployment(json!({})), Some(&set), &[&set], 0);
+        let told = condition(&status, FAILURE).cloned().unwrap_or_default();
+        assert_eq!((&told["reason"], &told["message"]), (&json!("FailedCreate"), &json!("no")));
+    }
+}

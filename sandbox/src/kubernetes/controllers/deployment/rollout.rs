@@ -46,16 +46,17 @@ pub(super) fn step(deployment: &Value, sets: &[Value], now: i64) -> Step {
     let old: Vec<&Value> = oldest_first(sets).into_iter().filter(|set| new.is_none_or(|new| *set != new)).collect();
     let next_revision = old.iter().map(|set| revision(set)).max().unwrap_or_default() + 1;
     let Some(new) = new else {
-        let waits = is_recreate(deployment) && old.iter().any(|set| size(set) > 0 || present(set) > 0);
-        return match old.iter().find(|set| size(set) > 0).filter(|_| is_recreate(deployment)) {
-            Some(running) => scaled(deployment, running, 0),
-            None if waits => report(deployment, sets, now),
-            None => {
-                let room = max_total(deployment) - old.iter().map(|set| size(set)).sum::<i64>();
-                let size = replicas(deployment).min(room.max(0));
-                Step::Create(set_of(deployment, next_revision, size, max_total(deployment)))
+        if is_recreate(deployment) {
+            if let Some(running) = old.iter().find(|set| size(set) > 0) {
+                return scaled(deployment, running, 0);
             }
-        };
+            if old.iter().any(|set| present(set) > 0) {
+                return report(deployment, sets, now);
+            }
+        }
+        let room = max_total(deployment) - old.iter().map(|set| size(set)).sum::<i64>();
+        let size = replicas(deployment).min(room.max(0));
+        return Step::Create(set_of(deployment, next_revision, size, max_total(deployment)));
     };
     let annotated = annotated(deployment, new, next_revision);
     if annotated != *new {
@@ -218,5 +219,160 @@ fn limits(deployment: &Value) -> (i64, i64) {
     match (of("maxSurge", 99), of("maxUnavailable", 0)) {
         (0, 0) => (0, 1),
         limits => limits,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn deployment(replicas: i64) -> Value {
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "web", "namespace": "ns", "uid": "u", "generation": 1, "annotations": {"note": "1"}},
+            "spec": {
+                "replicas": replicas,
+                "selector": {"matchLabels": {"app": "web"}},
+                "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": []}},
+            },
+            "status": {},
+        })
+    }
+
+    fn retemplated(mut deployment: Value) -> Value {
+        deployment["spec"]["template"]["spec"]["hostNetwork"] = true.into();
+        deployment
+    }
+
+    fn created(deployment: &Value, sets: &[Value]) -> Value {
+        match step(deployment, sets, 0) {
+            Step::Create(set) => set,
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    /// The first set of a Deployment, as it is when all of its pods are there.
+    fn first(deployment: &Value, available: i64) -> Value {
+        let mut set = created(deployment, &[]);
+        set["metadata"]["creationTimestamp"] = "1".into();
+        set["status"] = json!({"replicas": size(&set), "availableReplicas": available});
+        set
+    }
+
+    /// The Deployment with all that it tells, over these sets.
+    fn reported(mut deployment: Value, sets: &[Value]) -> Value {
+        while let Step::Report(reported) = report(&deployment, sets, 0) {
+            deployment = reported;
+        }
+        let new = newest(&deployment, sets).cloned();
+        new.and_then(|new| found(&deployment, &new, 0)).unwrap_or(deployment)
+    }
+
+    fn sizes(step: Step) -> (String, i64, i64) {
+        match step {
+            Step::Scale(Scale { set, from, to }) => (revision(&set).to_string(), from, to),
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_deployment_without_sets_gets_one_of_its_template() {
+        let set = created(&deployment(2), &[]);
+        let hash = set["metadata"]["labels"][HASH].as_str().unwrap_or_default();
+        assert_eq!(set["metadata"]["name"], format!("web-{hash}").as_str());
+        assert_eq!(set["spec"]["selector"]["matchLabels"], set["metadata"]["labels"]);
+        let annotations = json!({"note": "1", REVISION: "1", DESIRED: "2", MAX: "3"});
+        assert_eq!(set["metadata"]["annotations"], annotations);
+        assert_eq!(newest(&deployment(2), &[set.clone()]), Some(&set));
+    }
+
+    #[test]
+    fn a_deployment_tells_of_its_set_and_then_rests() {
+        let set = first(&deployment(1), 0);
+        let sets = [set];
+        let Step::Report(found) = step(&deployment(1), &sets, 0) else { unreachable!() };
+        assert_eq!(found["metadata"]["annotations"][REVISION], "1");
+        assert_eq!(progress::of(&found["status"]).map(|told| &told["reason"]), Some(&json!("FoundNewReplicaSet")));
+        let told = reported(found, &sets);
+        assert!(matches!(step(&told, &sets, 0), Step::Rest(Some(_))), "until the deadline");
+    }
+
+    #[test]
+    fn a_change_of_size_is_made_in_one_step() {
+        let sets = [first(&deployment(1), 0)];
+        let told = reported(deployment(1), &sets);
+        let mut resized = told;
+        resized["spec"]["replicas"] = 5.into();
+        assert_eq!(sizes(step(&resized, &sets, 0)), ("1".to_owned(), 1, 5));
+    }
+
+    #[test]
+    fn a_new_template_begins_with_the_surge() {
+        let old = first(&deployment(4), 4);
+        let set = created(&retemplated(deployment(4)), &[old]);
+        assert_eq!((size(&set), revision(&set)), (1, 2));
+    }
+
+    #[test]
+    fn old_pods_that_do_not_serve_go_as_far_as_may_be_missing() {
+        let old = first(&deployment(4), 0);
+        let changed = retemplated(deployment(4));
+        let new = created(&changed, std::slice::from_ref(&old));
+        let sets = [old, new];
+        assert_eq!(sizes(step(&reported(changed, &sets), &sets, 0)), ("1".to_owned(), 4, 3));
+    }
+
+    #[test]
+    fn old_pods_that_serve_go_as_new_ones_serve() {
+        let old = first(&deployment(4), 4);
+        let changed = retemplated(deployment(4));
+        let mut new = created(&changed, std::slice::from_ref(&old));
+        let at = |new: &Value| {
+            let sets = [old.clone(), new.clone()];
+            sizes(step(&reported(changed.clone(), &sets), &sets, 0))
+        };
+        assert_eq!(at(&new), ("1".to_owned(), 4, 3), "one may be missing");
+        new["status"] = json!({"replicas": 1, "availableReplicas": 1});
+        assert_eq!(at(&new), ("1".to_owned(), 4, 2), "and one is replaced");
+    }
+
+    #[test]
+    fn recreate_takes_the_old_pods_away_first() {
+        let recreated = |mut deployment: Value| {
+            deployment["spec"]["strategy"] = json!({"type": "Recreate"});
+            deployment
+        };
+        let mut old = first(&recreated(deployment(2)), 2);
+        let changed = recreated(retemplated(deployment(2)));
+        assert_eq!(sizes(step(&changed, std::slice::from_ref(&old), 0)), ("1".to_owned(), 2, 0));
+        old["spec"]["replicas"] = 0.into();
+        assert!(matches!(step(&changed, std::slice::from_ref(&old), 0), Step::Report(_)), "it waits");
+        old["status"]["replicas"] = 0.into();
+        assert_eq!(size(&created(&changed, &[old])), 2);
+    }
+
+    #[test]
+    fn a_set_that_is_taken_up_again_gets_a_new_revision() {
+        let old = first(&deployment(4), 0);
+        let changed = retemplated(deployment(4));
+        let new = created(&changed, std::slice::from_ref(&old));
+        let Step::Annotate(set) = step(&deployment(4), &[old.clone(), new], 0) else { unreachable!() };
+        assert_eq!((meta(&set, "name"), revision(&set)), (meta(&old, "name"), 3));
+    }
+
+    #[test]
+    fn limits_are_numbers_or_parts_of_the_size() {
+        let limited = |rolling: Value, replicas: i64| {
+            let mut deployment = deployment(replicas);
+            deployment["spec"]["strategy"] = json!({"type": "RollingUpdate", "rollingUpdate": rolling});
+            (max_total(&deployment) - replicas, max_unavailable(&deployment))
+        };
+        assert_eq!(limited(json!({}), 4), (1, 1));
+        assert_eq!(limited(json!({}), 1), (1, 0));
+        assert_eq!(limited(json!({"maxSurge": 3, "maxUnavailable": "50%"}), 5), (3, 2));
+        assert_eq!(limited(json!({"maxSurge": 0, "maxUnavailable": 0}), 5), (0, 1));
+        assert_eq!(limited(json!({"maxUnavailable": 9}), 5).1, 5);
     }
 }

@@ -26,6 +26,7 @@ pub const CASES: &[Case<KubernetesApi>] = cases![
     a_webhook_that_takes_longer_than_its_timeout_has_failed,
     a_webhook_that_cannot_be_reached_has_failed,
     a_webhook_that_hangs_up_has_failed,
+    a_webhook_behind_a_service_that_is_not_there_has_failed,
     a_webhook_is_trusted_by_its_bundle_only,
     an_answer_with_retry_after_is_followed_by_the_same_review,
     a_review_is_posted_eleven_times_at_most,
@@ -243,6 +244,26 @@ async fn a_webhook_that_hangs_up_has_failed(cluster: &KubernetesApi) -> Result<(
     let url = format!("{}/ask?timeout=10s", webhook.server().url());
     let why = format!("failed to call webhook: Post {url:?}: EOF");
     is(&answer, 500, &internal(&format!("failed calling webhook \"hangs-up.contract.test\": {why}")))?;
+    webhook.end().await
+}
+
+async fn a_webhook_behind_a_service_that_is_not_there_has_failed(cluster: &KubernetesApi) -> Result<()> {
+    let webhook = Webhook::start(cluster, "unserved", |review, _| allowed(review)).await?;
+    let service = json!({"metadata": {"name": "served"}, "spec": {"ports": [{"port": 443}]}});
+    let (status, answer) = webhook.request("POST", "/api/v1", "services", Some(service)).await?;
+    ensure!(status == 201, "{status}: {answer}");
+    let gone = "https://gone.unserved.svc:443/ask?timeout=10s\": service \"gone\" not found";
+    let port = "https://served.unserved.svc:8443/?timeout=10s\": no service port 8443 found for service \"served\"";
+    for (configuration, service, why) in [
+        ("unserved-gone", json!({"name": "gone", "namespace": "unserved", "path": "/ask"}), gone),
+        ("unserved-port", json!({"name": "served", "namespace": "unserved", "port": 8443}), port),
+    ] {
+        webhook.register_as(configuration, Kind::Validating, json!({"clientConfig": {"service": service}})).await?;
+        let why = format!("failed to call webhook: Post \"{why}");
+        let wanted = internal(&format!("failed calling webhook \"unserved.contract.test\": {why}"));
+        is(&webhook.create_pod("p").await?, 500, &wanted)?;
+        webhook.unregister().await?;
+    }
     webhook.end().await
 }
 
