@@ -166,13 +166,13 @@ async fn finalize(client: &Client, owner: &Found, finalizer: &str, dependents: &
     Ok(())
 }
 
-/// Patches the metadata of an object as it was found; one that changed meanwhile is told of by an event.
+/// Patches the metadata of an object as it was found. Over one that changed meanwhile it fails, and is tried again.
 async fn change(client: &Client, found: &Found, mut metadata: Value) -> Result<()> {
     for field in ["uid", "resourceVersion"] {
         metadata[field] = found.object["metadata"][field].clone();
     }
     match client.merge(&found.path, &json!({"metadata": metadata})).await {
-        Err(refused) if ![404, 409].contains(&refused.code) => Err(refused),
+        Err(refused) if refused.code != 404 => Err(refused),
         _ => Ok(()),
     }
 }

@@ -10,5 +10,5 @@ use testbed::KubernetesApi;
 
 use super::Case;
 
-pub const CASES: [&[Case<KubernetesApi>]; 5] =
-    [reviews::CASES, verdicts::CASES, failures::CASES, patches::CASES, matching::CASES];
+pub const CASES: &[&[Case<KubernetesApi>]] =
+    &[reviews::CASES, verdicts::CASES, failures::CASES, patches::CASES, matching::CASES];

@@ -11,7 +11,7 @@ use testbed::{KubernetesApi, eventually};
 
 use super::{Case, SOON};
 
-pub const CASES: [&[Case<KubernetesApi>]; 4] = [rollouts::CASES, refusals::CASES, garbage::CASES, jobs::CASES];
+pub const CASES: &[&[Case<KubernetesApi>]] = &[rollouts::CASES, refusals::CASES, garbage::CASES, jobs::CASES];
 
 const APPS: &str = "/apis/apps/v1";
 

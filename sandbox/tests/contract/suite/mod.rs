@@ -71,12 +71,10 @@ where
             runtime.block_on(async { (case.run)(&*vault().await?).await })
         }));
     }
-    let of_cluster = [("kubernetes", kubernetes::CASES)]
-        .into_iter()
-        .chain(admission::CASES.map(|cases| ("admission", cases)))
-        .chain(controllers::CASES.map(|cases| ("controllers", cases)));
+    let of_cluster: [(&str, &[&[Case<KubernetesApi>]]); 3] =
+        [("kubernetes", &[kubernetes::CASES]), ("admission", admission::CASES), ("controllers", controllers::CASES)];
     for (group, cases) in of_cluster {
-        for case in cases {
+        for case in cases.iter().copied().flatten() {
             let (runtime, shared, cluster) = (Arc::clone(&runtime), Arc::clone(&shared), cluster.clone());
             trials.push(trial(side, group, case.name, move || {
                 runtime.block_on(async { (case.run)(&**shared.get_or_try_init(&cluster).await?).await })
