@@ -176,9 +176,9 @@ mod tests {
     #[test]
     fn progress_is_more_pods_until_all_of_them_serve() {
         let deployment = deployment(progress("NewReplicaSetCreated"));
-        let at = |status: Value| {
-            let set = set_with(status);
-            super::status(&deployment, Some(&set), &[&set], 5)
+        let at = |of_set: Value| {
+            let set = set_with(of_set);
+            status(&deployment, Some(&set), &[&set], 5)
         };
         assert_eq!(reason(&at(json!({"replicas": 0}))), "NewReplicaSetCreated");
         assert_eq!(reason(&at(json!({"replicas": 1}))), "ReplicaSetUpdated");
@@ -190,7 +190,7 @@ mod tests {
     fn a_rollout_that_stands_still_is_told_after_its_deadline() {
         let deployment = deployment(progress("ReplicaSetUpdated"));
         let set = set_with(json!({"replicas": 0}));
-        let at = |now| reason(&super::status(&deployment, Some(&set), &[&set], now)).to_owned();
+        let at = |now| reason(&status(&deployment, Some(&set), &[&set], now)).to_owned();
         assert_eq!((at(600), at(601)), ("ReplicaSetUpdated".to_owned(), "ProgressDeadlineExceeded".to_owned()));
         assert_eq!(due(&deployment, 590), Some(Duration::from_secs(11)));
     }
@@ -199,8 +199,8 @@ mod tests {
     fn the_failure_of_a_set_is_its_deployments() {
         let failed = json!({"type": FAILURE, "status": "True", "reason": "FailedCreate", "message": "no"});
         let set = set_with(json!({"replicas": 0, "conditions": [failed]}));
-        let status = super::status(&deployment(json!({})), Some(&set), &[&set], 0);
-        let told = condition(&status, FAILURE).cloned().unwrap_or_default();
+        let told = status(&deployment(json!({})), Some(&set), &[&set], 0);
+        let told = condition(&told, FAILURE).cloned().unwrap_or_default();
         assert_eq!((&told["reason"], &told["message"]), (&json!("FailedCreate"), &json!("no")));
     }
 }

@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(set["spec"]["selector"]["matchLabels"], set["metadata"]["labels"]);
         let annotations = json!({"note": "1", REVISION: "1", DESIRED: "2", MAX: "3"});
         assert_eq!(set["metadata"]["annotations"], annotations);
-        assert_eq!(newest(&deployment(2), &[set.clone()]), Some(&set));
+        assert_eq!(newest(&deployment(2), std::slice::from_ref(&set)), Some(&set));
     }
 
     #[test]
