@@ -13,7 +13,7 @@ pub(crate) fn object(call: &Call<'_>) -> Result<Value, Refusal> {
     let resource = call.resource;
     let kind = call.request.header(header::CONTENT_TYPE).unwrap_or("application/json");
     if !kind.starts_with("application/json") {
-        return Err(Refusal::media_type());
+        return Err(Refusal::unknown_format());
     }
     let text = String::from_utf8_lossy(&call.request.body);
     let object: Value = serde_json::from_str(&text).map_err(|error| {

@@ -76,8 +76,10 @@ fn resource_list(group: &str, version: &str) -> Option<Value> {
 fn entries(resource: &Resource) -> Vec<Value> {
     let verbs: &[&str] = if resource.is_review() {
         &["create"]
-    } else {
+    } else if resource.is_deleted_at_once() {
         &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
+    } else {
+        &["create", "delete", "get", "list", "patch", "update", "watch"]
     };
     let mut entry = json!({
         "name": resource.plural, "singularName": resource.singular, "namespaced": resource.namespaced,

@@ -30,7 +30,7 @@ pub(crate) fn begin(resource: &Resource, object: &mut Value) -> Result<(), Refus
     if !meta(object, "resourceVersion").is_empty() {
         return Err(Refusal::new(500, "", "resourceVersion should not be set on objects to be created", None));
     }
-    for field in SYSTEM {
+    for field in SYSTEM.into_iter().filter(|field| *field != "generation") {
         remove(&mut object["metadata"], field);
     }
     if resource.has_status() {

@@ -54,6 +54,32 @@ pub(crate) fn furnish(store: &mut Store, namespace: &str) {
     }
 }
 
+/// What every namespace has comes back.
+pub(crate) fn refurnish(store: &mut Store, gone: &Key) {
+    let is_alive = |namespace: Arc<Value>| namespace["metadata"]["deletionTimestamp"].is_null();
+    let furniture = [("serviceaccounts", "default"), ("configmaps", "kube-root-ca.crt")];
+    if furniture.contains(&(gone.plural, gone.name.as_str())) && store.get(&key(&gone.namespace)).is_some_and(is_alive)
+    {
+        furnish(store, &gone.namespace);
+    }
+}
+
+/// Nothing new comes into a namespace that goes.
+pub(crate) fn takes(resource: &Resource, name: &str, namespace: &Value) -> Result<(), Refusal> {
+    if namespace["metadata"]["deletionTimestamp"].is_null() {
+        return Ok(());
+    }
+    let namespace = meta(namespace, "name");
+    let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+    let mut refusal = Refusal::forbidden(resource, name, &why);
+    refusal.status["details"]["causes"] = json!([{
+        "reason": "NamespaceTerminating",
+        "message": format!("namespace {namespace} is being terminated"),
+        "field": "metadata.namespace",
+    }]);
+    Err(refusal)
+}
+
 /// A namespace that is there from the beginning.
 pub(crate) fn make(store: &mut Store, name: &str) {
     let namespace = json!({

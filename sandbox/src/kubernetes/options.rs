@@ -89,5 +89,8 @@ fn deletion(call: &Call<'_>) -> Value {
 /// What stands before the first slash of a user agent: `prefixFromUserAgent` in
 /// `k8s.io/apiserver/pkg/endpoints/handlers/create.go`.
 fn client(agent: &str) -> String {
-    agent.split('/').next().unwrap_or_default().chars().take(128).collect()
+    match agent.split('/').next().unwrap_or_default() {
+        "" => "unknown".to_owned(),
+        name => name.chars().take(128).collect(),
+    }
 }

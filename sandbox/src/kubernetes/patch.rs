@@ -1,6 +1,7 @@
 //! What an update, a patch or an apply makes of an object.
 
 use http::header;
+use json_patch::{AddOperation, PatchOperation};
 use serde_json::{Value, json};
 
 use super::object::{meta, remove, without_nulls};
@@ -93,7 +94,10 @@ impl Change {
             }
             Self::Json(patch, _) => {
                 let mut new = old.clone();
-                json_patch::patch(&mut new, patch).map_err(|_| not_applied())?;
+                for step in &patch.0 {
+                    let step = lenient(step, &new);
+                    json_patch::patch(&mut new, &[step]).map_err(|_| not_applied())?;
+                }
                 new
             }
             Self::Strategic(patch) => strategic::merged(call.resource, old, patch),
@@ -128,6 +132,16 @@ impl Change {
             path.join("/")
         );
         Err(Refusal::conflict(resource, name, &why))
+    }
+}
+
+/// The real one takes the replacement of a field that is not there for its addition.
+fn lenient(step: &PatchOperation, object: &Value) -> PatchOperation {
+    match step {
+        PatchOperation::Replace(replace) if object.pointer(replace.path.as_str()).is_none() => {
+            PatchOperation::Add(AddOperation { path: replace.path.clone(), value: replace.value.clone() })
+        }
+        step => step.clone(),
     }
 }
 

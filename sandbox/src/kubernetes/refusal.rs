@@ -145,6 +145,13 @@ impl Refusal {
         Self::new(415, "UnsupportedMediaType", "415: Unsupported Media Type", Some(json!({})))
     }
 
+    /// Of the formats that the real one takes, this one takes JSON only.
+    pub(crate) fn unknown_format() -> Self {
+        let message = "the body of the request was in an unknown format - accepted media types include: \
+            application/json, application/yaml, application/vnd.kubernetes.protobuf";
+        Self::new(415, "UnsupportedMediaType", message, None)
+    }
+
     pub(crate) fn internal(message: impl std::fmt::Display) -> Self {
         let text = message.to_string();
         let details = json!({"causes": [{"message": text}]});

@@ -1,7 +1,5 @@
 //! Every resource that is served, in one table.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::serde::Serialize;
 use k8s_openapi::serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -58,6 +56,11 @@ impl Resource {
 
     pub(crate) fn is_custom(&self) -> bool {
         self.nature == Nature::Custom
+    }
+
+    /// Whether many can be deleted by one request.
+    pub(crate) fn is_deleted_at_once(&self) -> bool {
+        !self.is_review() && self.plural != "namespaces"
     }
 
     pub(crate) fn is_review(&self) -> bool {
@@ -164,21 +167,37 @@ fn through<T: DeserializeOwned + Serialize>(object: Value) -> Result<Value, Stri
     typed.map_err(|error| error.to_string())
 }
 
-/// Go tells where the first byte is that is no base64.
+/// Where data is no base64, in Go's words.
 fn base64_of(resource: &Resource, object: &Value) -> Result<(), String> {
     let field = match resource.plural {
         "secrets" => "data",
         "configmaps" => "binaryData",
         _ => return Ok(()),
     };
-    for text in object[field].as_object().into_iter().flat_map(|data| data.values()).filter_map(Value::as_str) {
-        if STANDARD.decode(text).is_err() {
-            let wrong = |c: char| !c.is_ascii_alphanumeric() && !"+/=".contains(c);
-            let at = text.find(wrong).unwrap_or(text.len() - text.len() % 4);
-            return Err(format!("illegal base64 data at input byte {at}"));
-        }
+    let data = object[field].as_object().into_iter().flatten();
+    match data.filter_map(|(_, text)| not_base64_at(text.as_str()?)).next() {
+        Some(at) => Err(format!("illegal base64 data at input byte {at}")),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// The byte that Go's `encoding/base64` stops at.
+fn not_base64_at(text: &str) -> Option<usize> {
+    let bytes: Vec<(usize, u8)> = text.bytes().enumerate().filter(|(_, byte)| !b"\r\n".contains(byte)).collect();
+    let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || b"+/".contains(&byte);
+    let digits = bytes.iter().take_while(|(_, byte)| is_digit(*byte)).count();
+    let (whole, over) = (digits - digits % 4, digits % 4);
+    match bytes.get(digits..).unwrap_or_default() {
+        [] if over == 0 => None,
+        [] => Some(bytes.get(whole).map_or(0, |(at, _)| *at)),
+        [(at, b'='), rest @ ..] => match (over, rest) {
+            (3, []) | (2, [(_, b'=')]) => None,
+            (2, []) => Some(text.len()),
+            (2, [(_, b'='), (next, _), ..]) | (3, [(next, _), ..]) => Some(*next),
+            _ => Some(*at),
+        },
+        [(at, _), ..] => Some(*at),
+    }
 }
 
 #[cfg(test)]
@@ -189,5 +208,17 @@ mod tests {
     fn a_plural_names_one_resource() {
         let plurals: std::collections::BTreeSet<_> = RESOURCES.iter().map(|resource| resource.plural).collect();
         assert_eq!(plurals.len(), RESOURCES.len());
+    }
+
+    #[test]
+    fn base64_is_checked_as_go_does() {
+        for right in ["", "eA==", "eHg=", "eHh4", "eHh4\neA==\n"] {
+            assert_eq!(not_base64_at(right), None, "{right}");
+        }
+        for (wrong, at) in
+            [("?", 0), ("eA=!", 2), ("eA", 0), ("eA=", 3), ("eHh4e", 4), ("eA==e", 4), ("eHg=e", 4), ("=", 0)]
+        {
+            assert_eq!(not_base64_at(wrong), Some(at), "{wrong}");
+        }
     }
 }

@@ -146,7 +146,9 @@ impl Core {
             }
             ("update" | "patch", _) if !call.ask.name.is_empty() => self.change(&call).await,
             ("delete", "") => self.delete(&call).await,
-            ("deletecollection", "") if !call.resource.namespaced || call.within().is_some() => {
+            ("deletecollection", "")
+                if call.resource.is_deleted_at_once() && (!call.resource.namespaced || call.within().is_some()) =>
+            {
                 self.delete_collection(&call).await
             }
             _ => Err(Refusal::method_not_allowed()),

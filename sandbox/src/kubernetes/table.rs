@@ -34,7 +34,7 @@ pub(crate) fn table(resource: &Resource, object: &Value, now: Timestamp) -> Valu
     json!({
         "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
         "columnDefinitions": columns.iter().map(definition).collect::<Vec<_>>(),
-        "rows": if rows.is_empty() { Value::Null } else { rows.into() },
+        "rows": rows,
     })
 }
 

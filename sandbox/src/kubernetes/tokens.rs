@@ -133,7 +133,9 @@ impl Tokens {
         validation.set_issuer(&[&self.issuer]);
         let invalid = || "invalid bearer token".to_owned();
         let claims = decode::<Value>(token, &self.verifying, &validation).map_err(|error| match error.kind() {
-            ErrorKind::InvalidSignature => rejected("go-jose/go-jose: error in cryptographic primitive"),
+            ErrorKind::InvalidSignature | ErrorKind::Base64(_) if token.matches('.').count() == 2 => {
+                rejected("go-jose/go-jose: error in cryptographic primitive")
+            }
             _ => invalid(),
         })?;
         let claims = claims.claims;

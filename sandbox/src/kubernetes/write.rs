@@ -48,7 +48,7 @@ impl Core {
         applied: Option<&Value>,
     ) -> Result<Written, Refusal> {
         let resource = call.resource;
-        let labels = self.namespace_labels(call, true)?;
+        let labels = self.namespace_labels(call, Some(&object))?;
         kinds::begin(resource, &mut object)?;
         object = match applied {
             Some(applied) => managed::created_by_apply(call, options, applied, object),
@@ -136,7 +136,7 @@ impl Core {
             return Err(Refusal::modified(resource, &call.ask.name));
         }
         change.keeps_uid(call, &new, old)?;
-        let labels = self.namespace_labels(call, false)?;
+        let labels = self.namespace_labels(call, None)?;
         let objects = (Some(new), Some((**old).clone()));
         let (new, warnings) = self.admit(call, options, "UPDATE", (&call.ask.name, labels), objects).await?;
         let new = new.unwrap_or_default();
@@ -194,18 +194,19 @@ impl Core {
         Ok((admitted.object, admitted.warnings))
     }
 
-    /// The labels of the namespace that the request is about, which has to be there for a new object.
-    fn namespace_labels(&self, call: &Call<'_>, create: bool) -> Result<Map<String, Value>, Refusal> {
+    /// The labels of the namespace that the request is about, which has to be there for this new object.
+    fn namespace_labels(&self, call: &Call<'_>, new: Option<&Value>) -> Result<Map<String, Value>, Refusal> {
         if !call.resource.namespaced {
             return Ok(Map::new());
         }
         let name = call.ask.namespace.clone();
         let key = Key { plural: "namespaces", namespace: String::new(), name: name.clone() };
-        match self.store().get(&key) {
-            Some(namespace) => Ok(namespace["metadata"]["labels"].as_object().cloned().unwrap_or_default()),
-            None if create => Err(namespaces::not_found(&name)),
-            None => Ok(Map::new()),
+        let namespace = self.store().get(&key);
+        if let Some(new) = new {
+            let namespace = namespace.as_ref().ok_or_else(|| namespaces::not_found(&name))?;
+            namespaces::takes(call.resource, meta(new, "name"), namespace)?;
         }
+        Ok(namespace.and_then(|namespace| namespace["metadata"]["labels"].as_object().cloned()).unwrap_or_default())
     }
 
     pub(crate) async fn delete(&self, call: &Call<'_>) -> Result<Answer, Refusal> {
@@ -251,7 +252,7 @@ impl Core {
             namespaces::may_be_deleted(call.resource, &call.ask.name)?;
         }
         deletion.preconditions(call, old)?;
-        let labels = self.namespace_labels(call, false)?;
+        let labels = self.namespace_labels(call, None)?;
         let objects = (None, Some((**old).clone()));
         self.admit(call, options, "DELETE", (&call.ask.name, labels), objects).await?;
         if options.dry_run {
@@ -281,7 +282,8 @@ fn end(store: &mut Store, key: &Key, old: &Arc<Value>, finalized: Value) -> Resu
     let last = if key.plural == "pods" { store.replace(key.clone(), old, dying)? } else { Arc::clone(old) };
     let gone = store.remove(key.clone(), &last)?;
     namespaces::finish(store, &key.namespace);
-    Ok(Ended::Gone(if key.plural == "pods" { (*last).clone() } else { (*gone).clone() }))
+    namespaces::refurnish(store, key);
+    Ok(Ended::Gone((*gone).clone()))
 }
 
 /// Marked as deleted, once.

@@ -76,7 +76,6 @@ pub const CASES: &[Case<KubernetesApi>] = cases![
     a_watch_of_one_name_tells_of_that_object_only,
     an_object_comes_into_the_sight_of_a_watch_and_goes_out_of_it,
     a_watch_ends_when_its_time_is_over,
-    a_watch_from_too_long_ago_is_told_so,
     a_watch_can_begin_with_all_objects_and_a_bookmark,
     a_watch_of_all_namespaces_tells_of_all,
     a_pod_that_is_deleted_is_marked_first,

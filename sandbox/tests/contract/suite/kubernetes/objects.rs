@@ -8,8 +8,7 @@ use super::{MERGE, Space, entry, failure, invalid, metadata, same, send, steady,
 
 pub async fn a_new_object_gets_its_metadata(cluster: &KubernetesApi) -> Result<()> {
     let space = Space::new(cluster).await?;
-    let body =
-        json!({"metadata": {"name": "a", "labels": {"x": "1"}, "uid": "mine", "generation": 7}, "data": {"k": "v"}});
+    let body = json!({"metadata": {"name": "a", "labels": {"x": "1"}, "uid": "mine"}, "data": {"k": "v"}});
     let headers = [("content-type", "application/json"), ("user-agent", "contract/1.0 (linux)")];
     let (status, made) = send(cluster, "POST", &space.path("configmaps"), &headers, Some(body.to_string())).await?;
     let mut wanted =

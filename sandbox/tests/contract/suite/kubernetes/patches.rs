@@ -21,7 +21,7 @@ pub async fn a_merge_patch_sets_and_removes(cluster: &KubernetesApi) -> Result<(
     wanted["metadata"]["annotations"] = json!({"y": "2"});
     wanted["data"] = json!({"k": "3", "m": "4"});
     let theirs = json!({"f:data": {"f:k": {}, "f:m": {}}, "f:metadata": {"f:annotations": {".": {}, "f:y": {}}}});
-    let ours = json!({"f:data": {".": {}}, "f:metadata": {"f:labels": {".": {}, "f:x": {}}}});
+    let ours = json!({"f:data": {}, "f:metadata": {"f:labels": {".": {}, "f:x": {}}}});
     wanted["metadata"]["managedFields"] =
         json!([entry("contract", "Update", "v1", theirs), entry("unknown", "Update", "v1", ours)]);
     let mut is = steady(&second);
@@ -72,9 +72,11 @@ pub async fn a_json_patch_is_done_in_steps(cluster: &KubernetesApi) -> Result<()
         {"op": "remove", "path": "/data/l"},
         {"op": "add", "path": "/metadata/annotations", "value": {"a/b": "c"}},
         {"op": "replace", "path": "/metadata/annotations/a~1b", "value": "d"},
+        // As if it were an addition.
+        {"op": "replace", "path": "/data/m", "value": "4"},
     ]);
     let (status, second) = space.patch("configmaps/a", JSON, patch).await?;
-    same((status, &second["data"]), (200, &json!({"k": "3"})))?;
+    same((status, &second["data"]), (200, &json!({"k": "3", "m": "4"})))?;
     same(&second["metadata"]["annotations"], &json!({"a/b": "d"}))
 }
 
@@ -84,7 +86,7 @@ pub async fn a_json_patch_that_cannot_be_done_is_not_done(cluster: &KubernetesAp
     for step in [
         json!({"op": "test", "path": "/data/k", "value": "9"}),
         json!({"op": "remove", "path": "/data/nowhere"}),
-        json!({"op": "replace", "path": "/data/nowhere", "value": "1"}),
+        json!({"op": "replace", "path": "/nowhere/x", "value": "1"}),
         json!({"op": "add", "path": "/data/x"}),
     ] {
         let patch = json!([{"op": "remove", "path": "/data/l"}, step]);
