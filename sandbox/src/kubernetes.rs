@@ -29,6 +29,8 @@ mod server;
 mod store;
 mod strategic;
 mod table;
+#[cfg(test)]
+mod tests;
 mod tokens;
 mod validate;
 mod watch;

@@ -169,6 +169,12 @@ impl Core {
         if !kinds::is_admitted(resource) {
             return Ok((object, Vec::new()));
         }
+        let own_labels = || object.as_ref().or(old.as_ref())?["metadata"]["labels"].as_object().cloned();
+        // A namespace is in itself.
+        let (namespace, namespace_labels) = match resource.plural {
+            "namespaces" => (name, own_labels().unwrap_or_default()),
+            _ => (call.ask.namespace.as_str(), namespace_labels),
+        };
         let attempt = Attempt {
             operation,
             group: resource.group,
@@ -177,7 +183,7 @@ impl Core {
             kind: resource.kind,
             namespaced: resource.namespaced,
             subresource: Some(call.ask.subresource.as_str()).filter(|subresource| !subresource.is_empty()),
-            namespace: Some(call.ask.namespace.as_str()).filter(|namespace| !namespace.is_empty()),
+            namespace: Some(namespace).filter(|namespace| !namespace.is_empty()),
             namespace_labels,
             name,
             object,
