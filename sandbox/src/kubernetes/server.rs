@@ -12,7 +12,7 @@ use super::route::{Ask, ask};
 use super::store::{Key, Store};
 use super::table;
 use super::tokens::{Tokens, User};
-use super::{discovery, namespaces, rbac, reviews};
+use super::{discovery, namespaces, rbac, reviews, roles};
 use crate::faults::Fault;
 use crate::wire::{self, Answer, Request, Service};
 
@@ -37,7 +37,7 @@ impl State {
     pub(crate) fn furnish(&self, ca_pem: &str) {
         self.write(|store| {
             store.ca_pem = ca_pem.to_owned();
-            for (plural, object) in rbac::defaults() {
+            for (plural, object) in roles::all() {
                 namespaces::plant(store, plural, object);
             }
             for name in ["default", "kube-node-lease", "kube-public", "kube-system"] {

@@ -192,14 +192,17 @@ impl Core {
             dry_run: options.dry_run,
             options: options.as_sent(operation),
         };
-        let configurations = |plural| self.store().list(plural, None).iter().map(|c| (**c).clone()).collect();
-        let webhooks = Webhooks {
-            mutating: configurations("mutatingwebhookconfigurations"),
-            validating: configurations("validatingwebhookconfigurations"),
-        };
-        let admitted = admission::admit(&webhooks, attempt).await;
+        let admitted = admission::admit(&self.webhooks(), attempt).await;
         let admitted = admitted.map_err(|(code, status)| Refusal { code, status })?;
         Ok((admitted.object, admitted.warnings))
+    }
+
+    fn webhooks(&self) -> Webhooks {
+        let configurations = |plural| self.store().list(plural, None).iter().map(|c| (**c).clone()).collect();
+        Webhooks {
+            mutating: configurations("mutatingwebhookconfigurations"),
+            validating: configurations("validatingwebhookconfigurations"),
+        }
     }
 
     /// The labels of the namespace that the request is about, which has to be there for this new object.
