@@ -2,8 +2,8 @@
 //!
 //! In reading order: `resources` has all that is served in one table; `store` keeps the objects and what happened to
 //! them; `route` tells what a request asks for, `tokens` and `rbac` who asks and whether he may; `read`, `watch` and
-//! `write` do it, with `kinds`, `patch`, `managed` and `strategic` for what becomes of an object; `admission` asks the
-//! webhooks.
+//! `write` do it, with `kinds`, `defaults`, `validate`, `patch` and `managed` for what becomes of an object;
+//! `admission` asks the webhooks. `server` puts it all together.
 
 mod admission;
 mod body;
@@ -22,6 +22,7 @@ mod read;
 mod refusal;
 mod resources;
 mod reviews;
+mod roles;
 mod route;
 mod schema;
 mod selectors;
@@ -29,6 +30,8 @@ mod server;
 mod store;
 mod strategic;
 mod table;
+#[cfg(test)]
+mod tests;
 mod tokens;
 mod validate;
 mod watch;

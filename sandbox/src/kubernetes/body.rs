@@ -10,21 +10,23 @@ use super::server::Call;
 
 /// The object that is sent, as its kind has it.
 pub(crate) fn object(call: &Call<'_>) -> Result<Value, Refusal> {
-    let resource = call.resource;
-    let kind = call.request.header(header::CONTENT_TYPE).unwrap_or("application/json");
-    if !kind.starts_with("application/json") {
+    decode(call, json(call, call.resource.kind)?)
+}
+
+/// What is sent, where an object of this kind is awaited.
+pub(crate) fn json(call: &Call<'_>, kind: &str) -> Result<Value, Refusal> {
+    let format = call.request.header(header::CONTENT_TYPE).unwrap_or("application/json");
+    if !format.starts_with("application/json") {
         return Err(Refusal::unknown_format());
     }
     let text = String::from_utf8_lossy(&call.request.body);
-    let object: Value = serde_json::from_str(&text).map_err(|error| {
+    serde_json::from_str(&text).map_err(|error| {
         let why = if error.is_eof() { "unexpected end of JSON input".to_owned() } else { error.to_string() };
         Refusal::bad_request(format!(
-            "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: \
-             {why} ({text})",
-            resource.kind
+            "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse \
+             error: {why} ({text})"
         ))
-    })?;
-    decode(call, object)
+    })
 }
 
 /// The same, of what was read or made already.

@@ -189,7 +189,7 @@ fn updated(resource: &Resource, mut author: Manager, mut new: Value, old: &Value
         }
         let own = managers.iter().position(|manager| manager.is_same(&author)).map(|at| managers.remove(at));
         let before = own.as_ref().map(|own| own.fields.clone()).unwrap_or_default();
-        author.fields = before.clone().union(&set).minus(&difference.removed);
+        author.fields = before.union(&set).minus(&difference.removed);
         if let Some(own) = own.filter(|own| own.fields == author.fields) {
             author.time = own.time;
         }

@@ -48,7 +48,8 @@ pub(crate) fn without_empty(value: &mut Value) {
             let is_empty_map = |value: &Value| value.as_object().is_some_and(Map::is_empty);
             map.retain(|key, value| {
                 let is_empty_list = value.as_array().is_some_and(Vec::is_empty);
-                !is_empty_list && !(MAPS.contains(&key.as_str()) && is_empty_map(value))
+                let is_left_out = MAPS.contains(&key.as_str()) && is_empty_map(value);
+                !is_empty_list && !is_left_out
             });
             map.values_mut().for_each(without_empty);
         }

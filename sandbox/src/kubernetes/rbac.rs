@@ -22,6 +22,9 @@ pub(crate) struct Rights {
 impl Rights {
     pub(crate) fn of(store: &Store, user: &User) -> Self {
         let mut rights = Self { rules: Vec::new(), missing: Vec::new(), all: has_all(user) };
+        if rights.all {
+            return rights;
+        }
         for plural in ["clusterrolebindings", "rolebindings"] {
             for binding in store.list(plural, None).iter().filter(|binding| binds(binding, user)) {
                 let namespace = Some(meta(binding, "namespace").to_owned()).filter(|namespace| !namespace.is_empty());
@@ -152,86 +155,4 @@ pub(crate) fn refusal(user: &User, ask: &Ask, trouble: Option<String>) -> Refusa
         }
     }
     Refusal::new(403, "Forbidden", message, Some(details))
-}
-
-/// The roles and bindings of `plugin/pkg/auth/authorizer/rbac/bootstrappolicy` that are used here, by plural.
-pub(crate) fn defaults() -> Vec<(&'static str, Value)> {
-    let reads = json!(["get", "list", "watch"]);
-    let discovery = [
-        "/api",
-        "/api/*",
-        "/apis",
-        "/apis/*",
-        "/healthz",
-        "/livez",
-        "/openapi",
-        "/openapi/*",
-        "/readyz",
-        "/version",
-        "/version/",
-    ];
-    let issuer = [
-        "/.well-known/openid-configuration",
-        "/.well-known/openid-configuration/",
-        "/openid/v1/jwks",
-        "/openid/v1/jwks/",
-    ];
-    let public = ["/healthz", "/livez", "/readyz", "/version", "/version/"];
-    let paths = |paths: &[&str]| json!([{"nonResourceURLs": paths, "verbs": ["get"]}]);
-    let create =
-        |group: &str, resources: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": ["create"]});
-    let (authentication, authorization) = ("authentication.k8s.io", "authorization.k8s.io");
-    let everything = json!([
-        {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
-        {"nonResourceURLs": ["*"], "verbs": ["*"]},
-    ]);
-    let view = json!([
-        {"apiGroups": [""], "resources": ["configmaps", "events", "namespaces", "namespaces/status", "pods",
-            "pods/status", "serviceaccounts", "services", "services/status"], "verbs": reads},
-        {"apiGroups": ["apps"], "resources": ["daemonsets", "daemonsets/status", "deployments", "deployments/status",
-            "replicasets", "replicasets/status", "statefulsets", "statefulsets/status"], "verbs": reads},
-        {"apiGroups": ["batch"], "resources": ["jobs", "jobs/status"], "verbs": reads},
-        {"apiGroups": ["policy"], "resources": ["poddisruptionbudgets", "poddisruptionbudgets/status"], "verbs": reads},
-    ]);
-    let delegator =
-        json!([create(authentication, &["tokenreviews"]), create(authorization, &["subjectaccessreviews"])]);
-    let basic = json!([create(authorization, &["selfsubjectaccessreviews"])]);
-    let authenticated = ["system:authenticated"].as_slice();
-    [
-        ("cluster-admin", everything, ["system:masters"].as_slice()),
-        ("system:auth-delegator", delegator, &[]),
-        ("system:basic-user", basic, authenticated),
-        ("system:discovery", paths(&discovery), authenticated),
-        ("system:public-info-viewer", paths(&public), &["system:authenticated", "system:unauthenticated"]),
-        ("system:service-account-issuer-discovery", paths(&issuer), &["system:serviceaccounts"]),
-        ("view", view, &[]),
-    ]
-    .into_iter()
-    .flat_map(|(name, rules, groups)| role_and_binding(name, &rules, groups))
-    .collect()
-}
-
-fn role_and_binding(name: &str, rules: &Value, groups: &[&str]) -> Vec<(&'static str, Value)> {
-    const GROUP: &str = "rbac.authorization.k8s.io";
-    const VERSION: &str = "rbac.authorization.k8s.io/v1";
-    let metadata = json!({
-        "name": name,
-        "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"},
-        "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
-    });
-    let role = json!({"apiVersion": VERSION, "kind": "ClusterRole", "metadata": metadata, "rules": rules});
-    let mut planted = vec![("clusterroles", role)];
-    if !groups.is_empty() {
-        let subjects: Vec<Value> =
-            groups.iter().map(|name| json!({"apiGroup": GROUP, "kind": "Group", "name": name})).collect();
-        let binding = json!({
-            "apiVersion": VERSION,
-            "kind": "ClusterRoleBinding",
-            "metadata": metadata,
-            "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": name},
-            "subjects": subjects,
-        });
-        planted.push(("clusterrolebindings", binding));
-    }
-    planted
 }

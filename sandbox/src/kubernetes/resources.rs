@@ -90,7 +90,7 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 const AUTHORIZATION: &str = "authorization.k8s.io";
 
 #[rustfmt::skip]
-pub(crate) static RESOURCES: [Resource; 26] = [
+pub(crate) static RESOURCES: [Resource; 25] = [
     of(CORE, "configmaps", "configmap", "ConfigMap", &["cm"], true, Nature::Plain),
     of(CORE, "events", "event", "Event", &["ev"], true, Nature::Plain),
     of(CORE, "namespaces", "namespace", "Namespace", &["ns"], false, Nature::Status),
@@ -113,9 +113,9 @@ pub(crate) static RESOURCES: [Resource; 26] = [
     of("authentication.k8s.io", "tokenreviews", "tokenreview", "TokenReview", &[], false, Nature::Review),
     of(AUTHORIZATION, "selfsubjectaccessreviews", "selfsubjectaccessreview", "SelfSubjectAccessReview", &[], false, Nature::Review),
     of(AUTHORIZATION, "subjectaccessreviews", "subjectaccessreview", "SubjectAccessReview", &[], false, Nature::Review),
-    of("coordination.k8s.io", "leases", "lease", "Lease", &[], true, Nature::Plain),
     of("external-secrets.io", "externalsecrets", "externalsecret", "ExternalSecret", &["es"], true, Nature::Custom),
     Resource { version: "v2", ..of("helm.toolkit.fluxcd.io", "helmreleases", "helmrelease", "HelmRelease", &["hr"], true, Nature::Custom) },
+    // `kubectl describe service` asks for them.
     of("discovery.k8s.io", "endpointslices", "endpointslice", "EndpointSlice", &[], true, Nature::Plain),
 ];
 

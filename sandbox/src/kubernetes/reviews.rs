@@ -135,8 +135,7 @@ fn access(core: &Core, user: &User, spec: &Value) -> Value {
 
 /// `POST …/serviceaccounts/x/token`.
 pub(crate) fn token_request(core: &Core, call: &Call<'_>) -> Result<Answer, Refusal> {
-    let sent: Value = serde_json::from_slice(&call.request.body)
-        .map_err(|error| Refusal::bad_request(format!("not a TokenRequest: {error}")))?;
+    let sent = body::json(call, "TokenRequest")?;
     let account = core.store().get(&call.key()).ok_or_else(|| Refusal::not_found(call.resource, &call.ask.name))?;
     let seconds = sent["spec"]["expirationSeconds"].as_i64().unwrap_or(SECONDS.1);
     if seconds < SECONDS.0 {

@@ -12,7 +12,7 @@ use super::route::{Ask, ask};
 use super::store::{Key, Store};
 use super::table;
 use super::tokens::{Tokens, User};
-use super::{discovery, namespaces, rbac, reviews};
+use super::{discovery, namespaces, rbac, reviews, roles};
 use crate::faults::Fault;
 use crate::wire::{self, Answer, Request, Service};
 
@@ -37,7 +37,7 @@ impl State {
     pub(crate) fn furnish(&self, ca_pem: &str) {
         self.write(|store| {
             store.ca_pem = ca_pem.to_owned();
-            for (plural, object) in rbac::defaults() {
+            for (plural, object) in roles::all() {
                 namespaces::plant(store, plural, object);
             }
             for name in ["default", "kube-node-lease", "kube-public", "kube-system"] {
@@ -167,11 +167,13 @@ impl Service for Core {
     fn pretend(&self, request: &Request, fault: Fault) -> Answer {
         match fault {
             Fault::Status(status) => pretended(self, request, status),
-            _ => refused(request, &Refusal::new(503, "ServiceUnavailable", "the server is sealed", None)),
+            // Sealed, which is a Vault's.
+            _ => pretended(self, request, 503),
         }
     }
 }
 
+/// As `errors.NewGenericServerResponse` in `k8s.io/apimachinery` words them where no object is known.
 fn pretended(core: &Core, request: &Request, status: u16) -> Answer {
     let ask = ask(request);
     let refusal = match status {
@@ -179,16 +181,27 @@ fn pretended(core: &Core, request: &Request, status: u16) -> Answer {
         403 => rbac::refusal(&core.authenticate(request).unwrap_or_else(|_| User::anonymous()), &ask, None),
         409 => match find(&ask.group, &ask.version, &ask.plural) {
             Some(resource) => Refusal::modified(resource, &ask.name),
-            None => Refusal::new(409, "Conflict", "the object has been modified", None),
+            None => Refusal::new(409, "Conflict", "the server reported a conflict", None),
         },
         410 => Refusal::expired(format!("too old resource version: 1 ({})", core.store().version())),
-        429 => Refusal::new(429, "TooManyRequests", "too many requests, please try again later", None),
-        500 => Refusal::internal("injected"),
-        503 => Refusal::new(503, "ServiceUnavailable", "the server is currently unable to handle the request", None),
-        other => Refusal::new(other, "", "injected", None),
+        429 => {
+            let details = json!({"retryAfterSeconds": 1});
+            Refusal::new(429, "TooManyRequests", "Too many requests, please try again later.", Some(details))
+        }
+        503 => {
+            let message = "the server is currently unable to handle the request";
+            Refusal::new(503, "ServiceUnavailable", message, None)
+        }
+        other => Refusal::new(
+            other,
+            "InternalError",
+            "an error on the server has prevented the request from succeeding",
+            None,
+        ),
     };
     if status == 410 && ask.verb == "watch" {
-        return wire::json(200, &json!({"type": "ERROR", "object": refusal.status}));
+        let event = json!({"type": "ERROR", "object": refusal.status});
+        return wire::text(200, "application/json", format!("{event}\n"));
     }
     refused(request, &refusal)
 }

@@ -8,6 +8,9 @@ use jsonwebtoken::jwk::{Jwk, PublicKeyUse, ThumbprintHash};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode};
 use serde_json::{Value, json};
 
+/// So many seconds of another clock are forgiven: `DefaultLeeway` of go-jose.
+const LEEWAY: i64 = 60;
+
 /// Who asks.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct User {
@@ -139,7 +142,7 @@ impl Tokens {
             _ => invalid(),
         })?;
         let claims = claims.claims;
-        if claims["exp"].as_i64().unwrap_or_default() < now {
+        if claims["exp"].as_i64().unwrap_or_default() + LEEWAY < now {
             return Err(rejected("service account token has expired"));
         }
         let text = |value: &Value| value.as_str().map(ToOwned::to_owned).ok_or_else(invalid);
@@ -157,4 +160,29 @@ impl Tokens {
 /// As the chain of authenticators tells of a refusal by the last of them.
 pub(crate) fn rejected(why: &str) -> String {
     format!("[invalid bearer token, {why}]")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn tokens(issuer: &str) -> Tokens {
+        let (private_pem, public_pem) = testbed::token_signing_key().unwrap();
+        Tokens::new(issuer, &private_pem, &public_pem).unwrap()
+    }
+
+    #[test]
+    fn a_token_is_read_until_its_end_by_who_signed_it() {
+        let account = Account { namespace: "n".into(), name: "a".into(), uid: "u".into() };
+        let (ours, theirs) = (tokens("https://ours"), tokens("https://ours"));
+        let token = ours.issue(&account, &["vault".to_owned()], 1000, 600, "id").unwrap();
+        let bearer = ours.read(&token, 1600 + LEEWAY).unwrap();
+        assert_eq!((bearer.account, bearer.audiences), (account, vec!["vault".to_owned()]));
+        let expired = "[invalid bearer token, service account token has expired]";
+        assert_eq!(ours.read(&token, 1601 + LEEWAY).unwrap_err(), expired);
+        let forged = "[invalid bearer token, go-jose/go-jose: error in cryptographic primitive]";
+        assert_eq!(theirs.read(&token, 1000).unwrap_err(), forged);
+        assert_eq!(ours.read("token", 1000).unwrap_err(), "invalid bearer token");
+    }
 }

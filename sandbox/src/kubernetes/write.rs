@@ -167,6 +167,12 @@ impl Core {
         if !kinds::is_admitted(resource) {
             return Ok((object, Vec::new()));
         }
+        let own_labels = || object.as_ref().or(old.as_ref())?["metadata"]["labels"].as_object().cloned();
+        // A namespace is in itself.
+        let (namespace, namespace_labels) = match resource.plural {
+            "namespaces" => (name, own_labels().unwrap_or_default()),
+            _ => (call.ask.namespace.as_str(), namespace_labels),
+        };
         let attempt = Attempt {
             operation,
             group: resource.group,
@@ -175,7 +181,7 @@ impl Core {
             kind: resource.kind,
             namespaced: resource.namespaced,
             subresource: Some(call.ask.subresource.as_str()).filter(|subresource| !subresource.is_empty()),
-            namespace: Some(call.ask.namespace.as_str()).filter(|namespace| !namespace.is_empty()),
+            namespace: Some(namespace).filter(|namespace| !namespace.is_empty()),
             namespace_labels,
             name,
             object,
@@ -184,14 +190,17 @@ impl Core {
             dry_run: options.dry_run,
             options: options.as_sent(operation),
         };
+        let admitted = admission::admit(&self.webhooks(), attempt).await?;
+        Ok((admitted.object, admitted.warnings))
+    }
+
+    fn webhooks(&self) -> Webhooks {
         let configurations = |plural| self.store().list(plural, None).iter().map(|c| (**c).clone()).collect();
-        let webhooks = Webhooks {
+        Webhooks {
             mutating: configurations("mutatingwebhookconfigurations"),
             validating: configurations("validatingwebhookconfigurations"),
             services: configurations("services"),
-        };
-        let admitted = admission::admit(&webhooks, attempt).await?;
-        Ok((admitted.object, admitted.warnings))
+        }
     }
 
     /// The labels of the namespace that the request is about, which has to be there for this new object.
