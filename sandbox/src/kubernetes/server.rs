@@ -208,8 +208,7 @@ fn pretended(core: &Core, request: &Request, status: u16) -> Answer {
 
 fn refused(request: &Request, refusal: &Refusal) -> Answer {
     let mut answer = answer(request, refusal.code, &refusal.status);
-    let told = refusal.status["details"]["retryAfterSeconds"].as_u64();
-    if let Some(seconds) = told.or((refusal.code == 429).then_some(1)) {
+    if let Some(seconds) = refusal.status["details"]["retryAfterSeconds"].as_u64() {
         answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     warn(&mut answer, &refusal.warnings);
