@@ -84,10 +84,12 @@ pub(crate) fn deletion(call: &Call<'_>) -> Result<Deletion, Refusal> {
     };
     let text = |value: &Value| value.as_str().map(ToOwned::to_owned);
     let policy = text(&options["propagationPolicy"]).or_else(|| call.query("propagationPolicy"));
+    // A Job's pods outlive it unless it is said otherwise: `DefaultGarbageCollectionPolicy` of `pkg/registry/batch/job`.
+    let default = if call.resource.plural == "jobs" { "Orphan" } else { "Background" };
     Ok(Deletion {
         uid: text(&options["preconditions"]["uid"]),
         version: text(&options["preconditions"]["resourceVersion"]),
-        policy: policy.unwrap_or_default(),
+        policy: policy.unwrap_or_else(|| default.to_owned()),
     })
 }
 

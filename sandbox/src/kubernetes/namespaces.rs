@@ -17,6 +17,11 @@ pub(crate) fn not_found(name: &str) -> Refusal {
     }
 }
 
+/// That this namespace is there; none is the cluster.
+pub(crate) fn is_there(store: &Store, name: &str) -> Result<(), Refusal> {
+    if name.is_empty() || store.get(&key(name)).is_some() { Ok(()) } else { Err(not_found(name)) }
+}
+
 /// The plugin NamespaceLifecycle keeps those that a cluster cannot be without.
 pub(crate) fn may_be_deleted(resource: &Resource, name: &str) -> Result<(), Refusal> {
     match name {

@@ -71,13 +71,14 @@ impl Core {
             };
         }
         let stored = self.state.write(|store| {
-            let stored = store.create(key.clone(), object)?;
+            // While the webhooks were asked, it may have gone.
+            namespaces::is_there(store, &key.namespace)?;
+            let stored = store.create(key.clone(), object).map_err(|stale: Stale| refused(stale, call, &key.name))?;
             if resource.plural == "namespaces" {
                 namespaces::furnish(store, &key.name);
             }
             Ok(stored)
-        });
-        let stored = stored.map_err(|stale: Stale| refused(stale, call, &key.name))?;
+        })?;
         Ok(Written { object: (*stored).clone(), warnings, created: true })
     }
 
@@ -167,12 +168,8 @@ impl Core {
         if !kinds::is_admitted(resource) {
             return Ok((object, Vec::new()));
         }
-        let own_labels = || object.as_ref().or(old.as_ref())?["metadata"]["labels"].as_object().cloned();
-        // A namespace is in itself.
-        let (namespace, namespace_labels) = match resource.plural {
-            "namespaces" => (name, own_labels().unwrap_or_default()),
-            _ => (call.ask.namespace.as_str(), namespace_labels),
-        };
+        let about = object.as_ref().or(old.as_ref());
+        let (namespace, namespace_labels) = surroundings(call, name, about, namespace_labels);
         let attempt = Attempt {
             operation,
             group: resource.group,
@@ -190,17 +187,14 @@ impl Core {
             dry_run: options.dry_run,
             options: options.as_sent(operation),
         };
-        let admitted = admission::admit(&self.webhooks(), attempt).await?;
-        Ok((admitted.object, admitted.warnings))
-    }
-
-    fn webhooks(&self) -> Webhooks {
         let configurations = |plural| self.store().list(plural, None).iter().map(|c| (**c).clone()).collect();
-        Webhooks {
+        let webhooks = Webhooks {
             mutating: configurations("mutatingwebhookconfigurations"),
             validating: configurations("validatingwebhookconfigurations"),
             services: configurations("services"),
-        }
+        };
+        let admitted = admission::admit(&webhooks, attempt).await?;
+        Ok((admitted.object, admitted.warnings))
     }
 
     /// The labels of the namespace that the request is about, which has to be there for this new object.
@@ -275,6 +269,20 @@ impl Core {
             Err(stale) => Err(refused(stale, call, &key.name)),
         }
     }
+}
+
+/// The namespace that an object is in, with its labels. A namespace is in itself.
+fn surroundings<'a>(
+    call: &'a Call<'_>,
+    name: &'a str,
+    object: Option<&Value>,
+    labels: Map<String, Value>,
+) -> (&'a str, Map<String, Value>) {
+    if call.resource.plural != "namespaces" {
+        return (call.ask.namespace.as_str(), labels);
+    }
+    let own = object.and_then(|object| object["metadata"]["labels"].as_object().cloned());
+    (name, own.unwrap_or_default())
 }
 
 /// Removes an object, or marks it as deleted while it has finalizers.

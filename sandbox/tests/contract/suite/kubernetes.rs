@@ -57,6 +57,7 @@ pub const CASES: &[Case<KubernetesApi>] = cases![
     a_deletion_tells_what_was_deleted,
     a_deletion_holds_to_its_preconditions,
     a_finalizer_keeps_what_was_deleted,
+    a_job_is_deleted_without_its_pods_unless_it_is_said_otherwise,
     a_dry_run_stores_nothing,
     options_that_are_not_known_are_refused,
     labels_annotations_and_owners_are_checked,

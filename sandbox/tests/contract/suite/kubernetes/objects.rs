@@ -223,6 +223,23 @@ pub async fn a_finalizer_keeps_what_was_deleted(cluster: &KubernetesApi) -> Resu
     same((status, space.get("configmaps/a").await?.0), (200, 404))
 }
 
+pub async fn a_job_is_deleted_without_its_pods_unless_it_is_said_otherwise(cluster: &KubernetesApi) -> Result<()> {
+    let space = Space::new(cluster).await?;
+    let template = json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "x"}]}});
+    let job = |name: &str| json!({"metadata": {"name": name}, "spec": {"suspend": true, "template": template}});
+    space.made("batch/v1/jobs", job("a")).await?;
+    let (status, dying) = space.delete("batch/v1/jobs/a", None).await?;
+    same((status, &dying["kind"], &dying["metadata"]["finalizers"]), (200, &json!("Job"), &json!(["orphan"])))?;
+    space.made("batch/v1/jobs", job("b")).await?;
+    let background = json!({"propagationPolicy": "Background"});
+    let (status, told) = space.delete("batch/v1/jobs/b", Some(background)).await?;
+    same((status, &told["kind"], &told["status"]), (200, &json!("Status"), &json!("Success")))?;
+    let foreground = json!({"propagationPolicy": "Foreground"});
+    space.made("configmaps", json!({"metadata": {"name": "c"}})).await?;
+    let (_, dying) = space.delete("configmaps/c", Some(foreground)).await?;
+    same(&dying["metadata"]["finalizers"], &json!(["foregroundDeletion"]))
+}
+
 pub async fn a_dry_run_stores_nothing(cluster: &KubernetesApi) -> Result<()> {
     let space = Space::new(cluster).await?;
     let (status, made) = space.post("secrets?dryRun=All", json!({"metadata": {"name": "a"}})).await?;
