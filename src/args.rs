@@ -1,6 +1,6 @@
 //! The command line. Every flag has a variable; a wrong one is one line that names both.
 
-mod values;
+pub(crate) mod values;
 mod vault;
 
 use std::net::SocketAddr;
@@ -258,12 +258,18 @@ pub fn one_line(error: &clap::Error) -> Option<String> {
 }
 
 /// The variable of a flag that clap names as `--flag <VALUE>`.
-fn variable_of(arg: &str) -> Option<String> {
-    let long = arg.split([' ', '=']).next()?.strip_prefix("--")?;
+fn variable_of(named: &str) -> Option<String> {
+    let long = named.split([' ', '=']).next()?.strip_prefix("--")?;
     let command = Cli::command();
-    let mut args = command.get_subcommands().flat_map(clap::Command::get_arguments);
-    let variable = args.find(|arg| arg.get_long() == Some(long))?.get_env()?;
-    Some(variable.to_string_lossy().into_owned())
+    let flags = command.get_subcommands().flat_map(clap::Command::get_arguments);
+    let flags: Vec<_> = flags.filter(|flag| flag.get_long() == Some(long)).collect();
+    // Two commands may have a flag of one name: that of its value tells which is meant.
+    let is_meant = |flag: &&&clap::Arg| {
+        let values = flag.get_value_names().unwrap_or_default();
+        values.iter().any(|value| named.contains(&format!("<{value}>")))
+    };
+    let flag = flags.iter().find(is_meant).or(flags.first())?;
+    Some(flag.get_env()?.to_string_lossy().into_owned())
 }
 
 #[cfg(test)]

@@ -69,16 +69,14 @@ pub(crate) fn vault(args: &VaultArgs, role: Role) -> Result<Vault, Failure> {
 
 /// A client of Kubernetes that has not spoken to it yet.
 pub(crate) async fn client(args: &KubernetesArgs) -> Result<Client, Failure> {
-    // Only the outermost text: the others repeat what is in the file.
     let wrong = |error: &dyn std::fmt::Display| {
-        let text = error.to_string();
-        let error = foreign_text(text.split([':', '\n']).next().unwrap_or_default());
+        let error = outermost(error);
         Failure::Usage(format!(
             "--kubeconfig (variable KUBECONFIG), --context (variable GATE_CONTEXT): no access to Kubernetes: {error}"
         ))
     };
     let options = KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
-    let mut config = match (&args.kubeconfig, &args.context) {
+    let config = match (&args.kubeconfig, &args.context) {
         (Some(file), _) => {
             let kubeconfig = Kubeconfig::read_from(file).map_err(|error| wrong(&error))?;
             Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| wrong(&error))?
@@ -86,8 +84,18 @@ pub(crate) async fn client(args: &KubernetesArgs) -> Result<Client, Failure> {
         (None, Some(_)) => Config::from_kubeconfig(&options).await.map_err(|error| wrong(&error))?,
         (None, None) => Config::infer().await.map_err(|error| wrong(&error))?,
     };
+    client_of(config).map_err(|error| wrong(&error))
+}
+
+/// A client by this configuration that has not spoken yet.
+pub(crate) fn client_of(mut config: Config) -> kube::Result<Client> {
     config.connect_timeout = Some(API_CONNECT_TIMEOUT);
-    // The convergence retries, and knows why.
+    // Whoever asks retries, and knows why.
     config.default_retry = false;
-    Client::try_from(config).map_err(|error| wrong(&error))
+    Client::try_from(config)
+}
+
+/// The outermost text of an error about a kubeconfig: the others repeat what is in the file.
+pub(crate) fn outermost(error: &dyn std::fmt::Display) -> String {
+    foreign_text(error.to_string().split([':', '\n']).next().unwrap_or_default())
 }
