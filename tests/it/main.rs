@@ -4,7 +4,9 @@
 
 mod bodies;
 mod certificates;
+mod command;
 mod converging;
+mod fingerprint;
 mod gate;
 mod kubernetes;
 mod memory;
@@ -20,3 +22,4 @@ mod vault_login;
 mod vault_read;
 mod vault_transport;
 mod vault_write;
+mod verify;
