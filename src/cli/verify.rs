@@ -24,8 +24,6 @@ use compare::{Comparison, Outcome, compare};
 use served::address;
 
 /// `istio-ca-gate verify`.
-///
-/// Exit code 0: all places have the same roots. 1: they have not. 2: it could not be told.
 #[derive(Debug, Args)]
 #[command(after_help = "Exit codes: 0 all equal, 1 not equal, 2 some place could not be read, or wrong use.")]
 pub struct Verify {
