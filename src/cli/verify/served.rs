@@ -120,30 +120,20 @@ fn places(url: &str, body: &[u8]) -> Vec<Place> {
     let Ok(report) = serde_json::from_slice::<Report>(body) else {
         return vec![gate(Err(Unread::new(NOT_A_GATES)))];
     };
-    let cluster = cluster(&report);
-    let vault = report.vault.map(root);
-    let mut places = vec![gate(cluster)];
-    let same = |vault: &Root| places[0].told.as_ref().is_ok_and(|cluster| cluster.roots == vault.roots);
-    match vault {
-        Some(Ok(vault)) if places[0].told.is_ok() && !same(&vault) => {
-            places.push(place(Kind::GateVault, format!("{url}, of Vault"), Ok(vault)));
+    let cluster = report.cacerts.as_ref().map_or_else(|| Err(unread(&report)), root);
+    let vault = report.vault.as_ref().map(root).transpose();
+    match (cluster, vault) {
+        (_, Err(unread)) => vec![gate(Err(unread))],
+        (Ok(cluster), Ok(Some(vault))) if vault.roots != cluster.roots => {
+            vec![gate(Ok(cluster)), place(Kind::GateVault, format!("{url}, of Vault"), Ok(vault))]
         }
-        Some(Err(unread)) => places[0].told = Err(unread),
-        _ => {}
+        (cluster, _) => vec![gate(cluster)],
     }
-    places
 }
 
-fn cluster(report: &Report) -> Result<Root, Unread> {
+fn unread(report: &Report) -> Unread {
     let reason = report.reason.as_deref().and_then(|code| Reason::ALL.iter().find(|reason| reason.as_str() == code));
-    match &report.cacerts {
-        // Of a cacerts that is not sound, a gate shows what can be read, which may not be all.
-        Some(told) if reason != Some(&Reason::CacertsInvalid) => root(told),
-        _ => Err(unread(report, reason.copied())),
-    }
-}
-
-fn unread(report: &Report, reason: Option<Reason>) -> Unread {
+    let reason = reason.copied();
     let message = report.message.as_deref().map(foreign_text).unwrap_or_default();
     let sentence = match reason {
         // It begins with the code.
@@ -158,8 +148,7 @@ fn unread(report: &Report, reason: Option<Reason>) -> Unread {
 }
 
 /// Takes what a gate may have said, and nothing else.
-fn root(told: impl std::borrow::Borrow<Told>) -> Result<Root, Unread> {
-    let told = told.borrow();
+fn root(told: &Told) -> Result<Root, Unread> {
     let sha256 = fingerprint(&told.sha256);
     let roots: Option<BTreeSet<_>> = told.roots.iter().map(|root| fingerprint(root)).collect();
     let not_after: Option<Timestamp> = told.not_after.parse().ok();
@@ -255,15 +244,6 @@ mod tests {
         );
         assert_eq!(held(Value::Null, Value::Null), "the gate knows of no root in cacerts (state held)");
         assert_eq!(held(json!("Nonsense"), json!("x")), "the gate knows of no root in cacerts (state held)");
-    }
-
-    #[test]
-    fn of_a_cacerts_that_is_not_sound_not_all_may_be_shown() {
-        let text = unread(&read(|report| {
-            report["reason"] = json!("CacertsInvalid");
-            report["message"] = json!("CacertsInvalid: cluster nas: mend it");
-        }));
-        assert_eq!(text, "CacertsInvalid: cluster nas: mend it");
     }
 
     #[test]
