@@ -91,7 +91,7 @@ async fn get(client: &Client, path: &str, doing: &str) -> Result<bytes::Bytes, F
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
 
     fn secret(data: &str) -> Result<Option<Vec<u8>>, Failed> {

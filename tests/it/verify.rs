@@ -396,7 +396,7 @@ async fn a_context_that_is_not_there_or_not_usable_is_a_place_like_others() -> R
     let config = json!({
         "clusters": [{ "name": "c", "cluster": { "server": world.nas.server.url() } }],
         "users": [{ "name": "u", "user": { "exec": {
-            "apiVersion": "client.authentication.k8s.io/v1", "command": "sleep", "args": ["1000"], "interactiveMode": "Never",
+            "apiVersion": "client.authentication.k8s.io/v1", "command": "sleep", "args": ["15"], "interactiveMode": "Never",
         } } }],
         "contexts": [{ "name": "hangs", "context": { "cluster": "c", "user": "u" } }],
     });
@@ -557,4 +557,32 @@ async fn a_gate_of_this_version_tells_its_root_with_its_subject() -> Result<()> 
     ensure!(document["places"][0]["subject"] == document["places"][1]["subject"], "{said:?}");
     ensure!(document["places"][0]["notAfter"] == document["places"][1]["notAfter"], "{said:?}");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_vault_is_told_by_what_it_holds() -> Result<()> {
+    let ca = Authority::new("Root")?;
+    let vault = sandbox::vault::Vault::start().await?;
+    let folder = tempfile::tempdir()?;
+    let ca_file = folder.path().join("vault-ca.pem");
+    std::fs::write(&ca_file, vault.ca_pem())?;
+    let ca_file = ca_file.to_string_lossy();
+    let variables = [("VAULT_ADDR", vault.address()), ("VAULT_CACERT", &ca_file), ("VAULT_TOKEN", vault.root_token())];
+    let says = async |code: i32, reason: &str| -> Result<()> {
+        let (verify, fingerprint) =
+            tokio::try_join!(run(&["verify", "--vault"], &variables), run(&["fingerprint", "--vault"], &variables))?;
+        ensure!(verify.code == Some(code) && verify.stdout.contains(reason), "{verify:?}");
+        let code = if code == 2 { 1 } else { code };
+        ensure!(fingerprint.code == Some(code) && fingerprint.all().contains(reason), "{fingerprint:?}");
+        Ok(())
+    };
+    says(2, "RootMissing").await?;
+    vault.ok("POST", "secret/data/istio/ca", Some(json!({ "data": ca.record() }))).await?;
+    says(0, &sha256(&ca)?).await?;
+    vault.ok("DELETE", "secret/data/istio/ca", None).await?;
+    says(2, "RootDeleted").await?;
+    vault.ok("POST", "secret/data/istio/ca", Some(json!({ "data": { "root-cert.pem": ca.pem() } }))).await?;
+    says(2, "RootInvalid").await?;
+    vault.seal().await?;
+    says(2, "VaultSealed").await
 }

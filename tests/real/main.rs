@@ -12,4 +12,5 @@ mod lossy;
 mod race;
 mod restart;
 mod story;
+mod verify;
 mod world;

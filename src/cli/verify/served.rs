@@ -169,7 +169,7 @@ fn fingerprint(text: &str) -> Option<Sha256> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use serde_json::{Value, json};
 
     use super::*;
