@@ -21,10 +21,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, Args)]
 pub struct Fingerprint {
     /// PEM file, of which the first certificate counts; - is standard input
-    #[arg(value_name = "FILE", conflicts_with_all = ["context", "vault"])]
+    #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
     /// Cluster whose cacerts is read, by its context [else: GATE_CONTEXT, else the current one]
-    #[arg(long, value_name = "CONTEXT", conflicts_with = "vault")]
+    #[arg(long, value_name = "CONTEXT")]
     context: Option<String>,
     /// Read Vault's record
     #[arg(long, env = "GATE_FINGERPRINT_VAULT")]
@@ -54,6 +54,11 @@ pub struct Fingerprint {
 /// # Errors
 /// Why there is no fingerprint, with the place and the next step.
 pub async fn run(args: Fingerprint) -> Result<(), Failure> {
+    // Not clap's own check, to which a variable that says `false` is a switch that is used.
+    if [args.file.is_some(), args.context.is_some(), args.vault].iter().filter(|named| **named).count() > 1 {
+        let more = "one root at a time: name one of FILE, --context and --vault (variable GATE_FINGERPRINT_VAULT)";
+        return Err(Failure::Usage(more.to_owned()));
+    }
     let root = match &args.file {
         Some(path) => of_file(path).await,
         None if args.vault => of_vault(&args.vault_args).await,

@@ -104,9 +104,13 @@ async fn a_clusters_and_vaults_root_are_those_of_the_file() -> Result<()> {
         let said = run(&[&["fingerprint", "--openssl"], flags].concat(), &variables).await?;
         ensure!(said.code == Some(0) && said.stdout == *wanted, "{flags:?} {variable:?}: {said:?}");
     }
-    // A file is read whatever the variable says.
-    let said = run(&["fingerprint", &files.write("f", "")?], &[("GATE_CONTEXT", "named")]).await?;
-    said.is_refused(&["no CERTIFICATE block in "])
+    // A file is read whatever the variables say, unless they name another place.
+    let empty = files.write("empty", "")?;
+    let variables = [("GATE_CONTEXT", "named"), ("GATE_FINGERPRINT_VAULT", "false")];
+    let said = run(&["fingerprint", &empty], &variables).await?;
+    said.is_refused(&["no CERTIFICATE block in "])?;
+    let said = run(&["fingerprint", &empty], &[("GATE_FINGERPRINT_VAULT", "true")]).await?;
+    said.is_refused(&["GATE_FINGERPRINT_VAULT"])
 }
 
 #[tokio::test]
@@ -125,7 +129,7 @@ async fn an_error_names_the_place_and_the_next_step() -> Result<()> {
         run(&["fingerprint", &file], &[]).await?.is_refused(&[says, &file])?;
     }
     for args in [["--vault", &empty], ["--context=c", &empty], ["--vault", "--context=c"]] {
-        run(&[&["fingerprint"], &args[..]].concat(), &[]).await?.is_refused(&["cannot be used with"])?;
+        run(&[&["fingerprint"], &args[..]].concat(), &[]).await?.is_refused(&["one of FILE, --context and --vault"])?;
     }
     run(&["fingerprint", "--vault"], &[]).await?.is_refused(&["--vault-addr", "VAULT_ADDR"])?;
     run(&["fingerprint", "--kubeconfig", "/nowhere"], &[]).await?.is_refused(&["--kubeconfig", "--context"])

@@ -76,7 +76,7 @@ impl Places {
         })
     }
 
-    /// Asks them, and waits for none longer than its deadline. In the order of the help.
+    /// Asks them, and waits for none longer than its deadline. Vault, which the others are compared with, comes first.
     pub(super) async fn ask(&mut self) -> Vec<Place> {
         let Self { vault, clusters, http, urls, files, timeout } = self;
         let timeout = *timeout;
@@ -113,6 +113,7 @@ fn late(timeout: Duration) -> Unread {
 
 async fn ask_vault(vault: &mut Vault, timeout: Duration) -> Vec<Place> {
     let name = format!("Vault {}", vault.settings().record());
+    vault.reload_ca();
     let told = within(timeout, source::stored(vault, Timestamp::now())).await;
     vec![Place { kind: Kind::Vault, name, told: told.map(Root::from) }]
 }
