@@ -1,6 +1,6 @@
 //! The command line. Every flag has a variable; a wrong one is one line that names both.
 
-mod values;
+pub(crate) mod values;
 mod vault;
 
 use std::net::SocketAddr;
@@ -258,13 +258,22 @@ pub fn one_line(error: &clap::Error) -> Option<String> {
     })
 }
 
-/// The variable of a flag that clap names as `--flag <VALUE>`.
-fn variable_of(arg: &str) -> Option<String> {
-    let long = arg.split([' ', '=']).next()?.strip_prefix("--")?;
+/// The variable of a flag that clap names as `--flag <VALUE>`, without the command that it is of.
+fn variable_of(named: &str) -> Option<String> {
+    let long = named.split([' ', '=']).next()?.strip_prefix("--")?;
     let command = Cli::command();
-    let mut args = command.get_subcommands().flat_map(clap::Command::get_arguments);
-    let variable = args.find(|arg| arg.get_long() == Some(long))?.get_env()?;
-    Some(variable.to_string_lossy().into_owned())
+    let flags = command.get_subcommands().flat_map(clap::Command::get_arguments);
+    let flags: Vec<_> = flags.filter(|flag| flag.get_long() == Some(long)).collect();
+    // Of several commands' flags, the name of the value tells which is meant; a switch has none.
+    let is_meant = |flag: &&clap::Arg| {
+        let values = flag.get_value_names().unwrap_or_default();
+        values.iter().any(|value| named.contains(&format!("<{value}>")))
+    };
+    let meant: Vec<_> = flags.iter().copied().filter(is_meant).collect();
+    let meant = if meant.is_empty() { flags } else { meant };
+    let mut variables: Vec<_> = meant.iter().filter_map(|flag| flag.get_env()?.to_str()).collect();
+    variables.dedup();
+    (!variables.is_empty()).then(|| variables.join(" or "))
 }
 
 #[cfg(test)]
@@ -291,6 +300,13 @@ mod tests {
     fn a_missing_role_and_an_unknown_flag_are_named() {
         assert!(error(&["serve"]).contains("--role <ROLE> (variable GATE_ROLE)"));
         assert!(error(&["serve", "--rolle", "sync"]).contains("'--rolle'"));
+    }
+
+    #[test]
+    fn flags_of_one_name_are_told_apart_or_have_all_their_variables_named() {
+        assert!(error(&["verify", "--context"]).ends_with("(variable GATE_VERIFY_CONTEXTS)"));
+        assert!(error(&["serve", "--context"]).ends_with("(variable GATE_CONTEXT)"));
+        assert!(error(&["verify", "--vault=x"]).ends_with("(variable GATE_VERIFY_VAULT or GATE_FINGERPRINT_VAULT)"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use aws_lc_rs::digest;
 pub mod bundle;
 mod certificate;
 pub mod check;
+pub mod file;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, dead_code)]
 pub(crate) mod fixtures;

@@ -5,6 +5,7 @@ pub mod doctor;
 pub mod fingerprint;
 pub(crate) mod paint;
 pub mod shell;
+mod source;
 pub mod verify;
 
 use std::process::ExitCode;

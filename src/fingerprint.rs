@@ -30,6 +30,7 @@ struct Root {
     sha256: String,
     sha1: String,
     roots: Vec<String>,
+    subject: String,
     not_after: String,
 }
 
@@ -103,11 +104,13 @@ fn root(glance: &Glance) -> Root {
         sha256: glance.sha256.openssl(),
         sha1: glance.sha1.openssl(),
         roots: glance.roots.iter().map(|root| root.openssl()).collect(),
+        subject: glance.subject.clone(),
         not_after: stamp(glance.not_after),
     }
 }
 
-fn stamp(at: Timestamp) -> String {
+/// As all of this program's JSON has it.
+pub fn stamp(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 

@@ -6,6 +6,7 @@ pub mod external_secrets;
 pub mod follow;
 pub mod owners;
 pub mod pin;
+pub mod root_cert;
 pub mod serving;
 
 use std::time::Duration;

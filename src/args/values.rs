@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|error| format!("{error}; write 3s, 1m or 24h"))?;
     if duration > Duration::from_secs(10 * 365 * 24 * 3600) {
         return Err("it is longer than ten years".to_owned());
@@ -11,13 +11,13 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// A duration that something is repeated or given up after: none at all would spin, or never succeed.
-pub(super) fn interval(text: &str) -> Result<Duration, String> {
+pub(crate) fn interval(text: &str) -> Result<Duration, String> {
     let interval = duration(text)?;
     if interval < Duration::from_millis(100) { Err("it is shorter than 100ms".to_owned()) } else { Ok(interval) }
 }
 
 /// A name or address that can stand in a certificate.
-pub(super) fn certificate_name(text: &str) -> Result<String, String> {
+pub(crate) fn certificate_name(text: &str) -> Result<String, String> {
     match rcgen::CertificateParams::new(vec![text.to_owned()]) {
         Ok(_) if !text.is_empty() => Ok(text.to_owned()),
         _ => Err("it cannot stand in a certificate".to_owned()),

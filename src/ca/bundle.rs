@@ -6,13 +6,11 @@ use std::fmt;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value};
 use x509_parser::certificate::X509Certificate;
-use x509_parser::prelude::FromDer;
 use zeroize::Zeroizing;
 
 use super::certificate::timestamp;
 use super::check::Flaw;
-use super::pem::{Der, Piece, Pieces};
-use super::{Sha1, Sha256};
+use super::{Sha1, Sha256, file};
 
 // cert-manager's caps on PEM, which keep a parser from being fed at length (CVE-2024-12401).
 /// The most bytes that a certificate's PEM block may have.
@@ -198,22 +196,9 @@ impl Bundle {
     }
 }
 
-/// What can be shown of a `root-cert.pem` whose bundle is not sound: text around blocks is skipped,
-/// and reading ends at the first broken block. `None` if its first certificate cannot be read.
+/// What can be shown of a `root-cert.pem` whose bundle is not sound: all of it or nothing, since it is compared, too.
 pub fn glance(root_cert_pem: &[u8]) -> Option<Glance> {
-    let text = std::str::from_utf8(root_cert_pem).ok().filter(|text| text.len() <= MAX_BUNDLE)?;
-    let ders: Vec<Der> = Pieces::of(text)
-        .filter(|piece| *piece != Piece::Text)
-        .take(MAX_CERTIFICATES)
-        .map_while(|piece| match piece {
-            Piece::Block(block) if block.label == "CERTIFICATE" && block.text.len() <= MAX_CERTIFICATE => {
-                block.decode()
-            }
-            _ => None,
-        })
-        .collect();
-    let (_, first) = X509Certificate::from_der(ders.first()?).ok()?;
-    Some(Glance::of(&first, ders.iter().map(|der| Sha256::of(der)).collect()))
+    file::roots(root_cert_pem).ok()
 }
 
 impl Glance {
@@ -418,12 +403,13 @@ mod tests {
     }
 
     #[test]
-    fn a_glance_skips_text_and_ends_at_what_cannot_be_read() {
+    fn a_glance_skips_text_and_is_of_the_whole_file_or_of_nothing() {
         let root = Ca::root("Root").certificate.pem();
         let plain = glance(root.as_bytes()).unwrap();
         assert_eq!(glance(format!("Root:\n{root}and more\n").as_bytes()), Some(plain.clone()));
-        assert_eq!(glance(format!("{root}-----BEGIN\n{root}").as_bytes()), Some(plain.clone()));
-        assert_eq!(glance(root.repeat(100).as_bytes()), Some(plain));
+        assert_eq!(glance(root.repeat(10).as_bytes()), Some(plain));
+        assert_eq!(glance(format!("{root}-----BEGIN\n{root}").as_bytes()), None);
+        assert_eq!(glance(root.repeat(11).as_bytes()), None);
     }
 
     #[test]

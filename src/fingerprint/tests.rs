@@ -33,12 +33,12 @@ fn an_open_gate_is_told_in_the_contracts_shape() {
         json!({
             "cluster": "nas", "role": "sync", "state": "open", "reason": null, "message": null, "match": true,
             "vault": {
-                "sha256": sha256, "sha1": sha1, "roots": [sha256], "version": 1,
+                "sha256": sha256, "sha1": sha1, "roots": [sha256], "subject": "CN=Root 1", "version": 1,
                 "notAfter": "2036-12-29T00:00:00Z", "checkedAt": "2027-01-01T00:00:00Z",
                 "address": "https://vault.example:8200",
             },
             "cacerts": {
-                "sha256": sha256, "sha1": sha1, "roots": [sha256],
+                "sha256": sha256, "sha1": sha1, "roots": [sha256], "subject": "CN=Root 1",
                 "notAfter": "2036-12-29T00:00:00Z", "resourceVersion": "1234",
             },
         })

@@ -83,17 +83,15 @@ pub(crate) struct Access {
 
 /// A client of Kubernetes that has not spoken to it yet.
 pub(crate) async fn access(args: &KubernetesArgs) -> Result<Access, Failure> {
-    // Only the outermost text: the others repeat what is in the file.
     let wrong = |error: &dyn std::fmt::Display| {
-        let text = error.to_string();
-        let error = foreign_text(text.split([':', '\n']).next().unwrap_or_default());
+        let error = outermost(error);
         Failure::Usage(format!(
             "--kubeconfig (variable KUBECONFIG), --context (variable GATE_CONTEXT): no access to Kubernetes: {error}"
         ))
     };
     let options = KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
     let of = |kubeconfig: Kubeconfig| args.context.clone().or(kubeconfig.current_context);
-    let (mut config, context) = match (&args.kubeconfig, &args.context) {
+    let (config, context) = match (&args.kubeconfig, &args.context) {
         (Some(file), _) => {
             let kubeconfig = Kubeconfig::read_from(file).map_err(|error| wrong(&error))?;
             let config = Config::from_custom_kubeconfig(kubeconfig.clone(), &options).await;
@@ -108,10 +106,20 @@ pub(crate) async fn access(args: &KubernetesArgs) -> Result<Access, Failure> {
             Err(_) => (Config::infer().await.map_err(|error| wrong(&error))?, None),
         },
     };
-    config.connect_timeout = Some(API_CONNECT_TIMEOUT);
-    // The convergence retries, and knows why.
-    config.default_retry = false;
     let server = config.cluster_url.to_string();
-    let client = Client::try_from(config).map_err(|error| wrong(&error))?;
+    let client = client_of(config).map_err(|error| wrong(&error))?;
     Ok(Access { client, server, context })
+}
+
+/// A client by this configuration that has not spoken yet.
+pub(crate) fn client_of(mut config: Config) -> kube::Result<Client> {
+    config.connect_timeout = Some(API_CONNECT_TIMEOUT);
+    // Whoever asks retries, and knows why.
+    config.default_retry = false;
+    Client::try_from(config)
+}
+
+/// The outermost text of an error about a kubeconfig: the others repeat what is in the file.
+pub(crate) fn outermost(error: &dyn std::fmt::Display) -> String {
+    foreign_text(error.to_string().split([':', '\n']).next().unwrap_or_default())
 }

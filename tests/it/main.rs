@@ -5,7 +5,9 @@
 mod adopt;
 mod bodies;
 mod certificates;
+mod command;
 mod converging;
+mod fingerprint;
 mod gate;
 mod kubernetes;
 mod memory;
@@ -23,3 +25,4 @@ mod vault_login;
 mod vault_read;
 mod vault_transport;
 mod vault_write;
+mod verify;

@@ -65,11 +65,15 @@ impl Product {
 
     /// The text at a path of its HTTP endpoints, if it is a 200.
     pub async fn get(&self, path: &str) -> Result<String> {
-        let url = format!("http://127.0.0.1:{}/{path}", self.http.number());
-        let answer = reqwest::Client::builder().no_proxy().build()?.get(url).send().await?;
+        let answer = reqwest::Client::builder().no_proxy().build()?.get(self.url(path)).send().await?;
         let (status, text) = (answer.status(), answer.text().await?);
         ensure!(status == 200, "{status}: {text}");
         Ok(text)
+    }
+
+    /// The address of a path of its HTTP endpoints.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}/{path}", self.http.number())
     }
 
     /// Posts a body to `/validate`.

@@ -14,4 +14,5 @@ mod once;
 mod race;
 mod restart;
 mod story;
+mod verify;
 mod world;

@@ -1,0 +1,334 @@
+//! A comparison as a table and as JSON. Pure.
+
+use std::fmt::Write;
+
+use k8s_openapi::jiff::Timestamp;
+use serde::Serialize;
+
+use super::compare::{Comparison, Kind, Outcome, Place, Reference, Root, Verdict};
+use crate::ca::Sha256;
+use crate::cli::paint::{Tone, paint};
+use crate::fingerprint::stamp;
+
+/// The most characters of a subject in the table: the fingerprint beside it has 95. JSON has more.
+const SUBJECT_WIDTH: usize = 50;
+
+const HEADINGS: [&str; 5] = ["PLACE", "VERDICT", "EXPIRES", "SUBJECT", "SHA-256"];
+
+/// Stands where there is nothing to tell.
+const NOTHING: &str = "-";
+
+/// For people. What cannot be read is told below the table, with what to do.
+pub(super) fn table(comparison: &Comparison, now: Timestamp) -> String {
+    let rows: Vec<_> = comparison.places.iter().map(|(place, verdict)| row(place, *verdict, now)).collect();
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].0.chars().count());
+        cells.chain([HEADINGS[column].len()]).max().unwrap_or_default()
+    };
+    let widths: [usize; 5] = std::array::from_fn(width);
+    let mut text = String::new();
+    let headings = HEADINGS.map(|heading| (heading.to_owned(), Some(Tone::Faint)));
+    for row in std::iter::once(&headings).chain(&rows) {
+        let cells = row.iter().zip(widths).enumerate().map(|(column, ((cell, tone), width))| {
+            // What ends a line needs no padding.
+            let cell = if column + 1 < row.len() { format!("{cell:width$}") } else { cell.clone() };
+            tone.map_or(cell.clone(), |tone| paint(tone, &cell))
+        });
+        let _ = writeln!(text, "{}", cells.collect::<Vec<_>>().join("  "));
+    }
+    for (place, _) in &comparison.places {
+        if let Err(unread) = &place.told {
+            let _ = write!(text, "\n{}: {unread}", place.name);
+        }
+    }
+    let (tone, summary) = summary(comparison);
+    let _ = writeln!(text, "\n{}", paint(tone, &summary));
+    text
+}
+
+/// Between one comparison and the next.
+pub(super) fn separator(now: Timestamp) -> String {
+    format!("{}\n", paint(Tone::Faint, &format!("--- {}", stamp(now))))
+}
+
+type Cell = (String, Option<Tone>);
+
+fn row(place: &Place, verdict: Verdict, now: Timestamp) -> [Cell; 5] {
+    let name = (place.name.clone(), None);
+    let plain = |text: &str| (text.to_owned(), None);
+    match &place.told {
+        Ok(root) => {
+            let expired = root.not_after < now;
+            let expires = if expired { "expired " } else { "" }.to_owned() + &stamp(root.not_after);
+            let verdict = match verdict {
+                Verdict::Equal => ("equal", Tone::Good),
+                Verdict::Partly => ("differs in part", Tone::Bad),
+                Verdict::Differs | Verdict::Unread => ("differs", Tone::Bad),
+            };
+            [
+                name,
+                (verdict.0.to_owned(), Some(verdict.1)),
+                (expires, expired.then_some(Tone::Bad)),
+                (subject(root), None),
+                (fingerprint(root), None),
+            ]
+        }
+        Err(unread) => {
+            let code = unread.reason.map_or("unread", |reason| reason.as_str());
+            [name, (code.to_owned(), Some(Tone::Doubtful)), plain(NOTHING), plain(NOTHING), plain(NOTHING)]
+        }
+    }
+}
+
+fn subject(root: &Root) -> String {
+    let Some(subject) = root.subject.as_deref().filter(|subject| !subject.is_empty()) else {
+        return NOTHING.to_owned();
+    };
+    let mut chars = subject.chars();
+    let mut shown: String = chars.by_ref().take(SUBJECT_WIDTH).collect();
+    if chars.next().is_some() {
+        shown.pop();
+        shown.push('…');
+    }
+    shown
+}
+
+/// Of the first root, and how many more there are.
+fn fingerprint(root: &Root) -> String {
+    match root.roots.len() {
+        0 | 1 => root.sha256.openssl(),
+        roots => format!("{} and {} more", root.sha256.openssl(), roots - 1),
+    }
+}
+
+fn summary(comparison: &Comparison) -> (Tone, String) {
+    let all = comparison.places.len();
+    let of_all =
+        |count: usize, verb: [&str; 2]| format!("{count} of {} {}", places(all), verb[usize::from(count != 1)]);
+    let unread = comparison.count(|verdict| verdict == Verdict::Unread);
+    let others = comparison.count(|verdict| matches!(verdict, Verdict::Partly | Verdict::Differs));
+    let than = match comparison.reference {
+        Some((Reference::Vault, _)) => "Vault".to_owned(),
+        Some((Reference::Most { have, of }, _)) => format!("most ({have} of {of})"),
+        Some((Reference::First, _)) => "the first, whose roots are as common as others".to_owned(),
+        None => return (Tone::Doubtful, format!("Could not tell: none of {} could be read.", places(all))),
+    };
+    match comparison.outcome {
+        Outcome::Equal if all == 1 => (Tone::Good, "One place, and nothing to compare it with.".to_owned()),
+        Outcome::Equal => (Tone::Good, format!("Equal: all {} have the same roots.", places(all))),
+        Outcome::Differs => {
+            let open = if unread == 0 { String::new() } else { format!(" {unread} could not be read.") };
+            let differ = of_all(others, ["has", "have"]);
+            (Tone::Bad, format!("Not equal: {differ} other roots than {than}.{open}"))
+        }
+        Outcome::Unknown => {
+            let others = if all - unread == 1 { "one other was read" } else { "the others have the same roots" };
+            (Tone::Doubtful, format!("Could not tell: {unread} of {} could not be read; {others}.", places(all)))
+        }
+    }
+}
+
+fn places(count: usize) -> String {
+    if count == 1 { "1 place".to_owned() } else { format!("{count} places") }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Document<'a> {
+    checked_at: String,
+    verdict: &'static str,
+    reference: Option<ReferenceOf>,
+    places: Vec<PlaceOf<'a>>,
+}
+
+#[derive(Serialize)]
+struct ReferenceOf {
+    by: &'static str,
+    roots: Vec<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PlaceOf<'a> {
+    kind: &'static str,
+    place: &'a str,
+    verdict: &'static str,
+    reason: Option<&'static str>,
+    message: Option<&'a str>,
+    sha256: Option<String>,
+    roots: Option<Vec<String>>,
+    subject: Option<&'a str>,
+    not_after: Option<String>,
+}
+
+/// For programs: the shape that docs/operate.md shows. On one line unless `pretty`.
+pub(super) fn json(comparison: &Comparison, now: Timestamp, pretty: bool) -> String {
+    let document = Document {
+        checked_at: stamp(now),
+        verdict: match comparison.outcome {
+            Outcome::Equal => "equal",
+            Outcome::Differs => "differs",
+            Outcome::Unknown => "unknown",
+        },
+        reference: comparison.reference.as_ref().map(|(reference, roots)| ReferenceOf {
+            by: match reference {
+                Reference::Vault => "vault",
+                Reference::Most { .. } => "most",
+                Reference::First => "first",
+            },
+            roots: openssl(roots),
+        }),
+        places: comparison.places.iter().map(|(place, verdict)| of(place, *verdict)).collect(),
+    };
+    let text = if pretty { serde_json::to_string_pretty(&document) } else { serde_json::to_string(&document) };
+    // Strings and numbers always can be written.
+    text.unwrap_or_default() + "\n"
+}
+
+fn of(place: &Place, verdict: Verdict) -> PlaceOf<'_> {
+    let root = place.told.as_ref().ok();
+    let unread = place.told.as_ref().err();
+    PlaceOf {
+        kind: match place.kind {
+            Kind::Vault => "vault",
+            Kind::Cacerts => "cacerts",
+            Kind::Served => "served",
+            Kind::Gate => "gate",
+            Kind::GateVault => "gate-vault",
+            Kind::File => "file",
+        },
+        place: &place.name,
+        verdict: match verdict {
+            Verdict::Equal => "equal",
+            Verdict::Partly => "differs-in-part",
+            Verdict::Differs => "differs",
+            Verdict::Unread => "unread",
+        },
+        reason: unread.and_then(|unread| unread.reason).map(|reason| reason.as_str()),
+        message: unread.map(|unread| unread.sentence.as_str()),
+        sha256: root.map(|root| root.sha256.openssl()),
+        roots: root.map(|root| openssl(&root.roots)),
+        subject: root.and_then(|root| root.subject.as_deref()),
+        not_after: root.map(|root| stamp(root.not_after)),
+    }
+}
+
+fn openssl<'a>(roots: impl IntoIterator<Item = &'a Sha256>) -> Vec<String> {
+    roots.into_iter().map(Sha256::openssl).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::{Value, json};
+
+    use super::super::compare::compare;
+    use super::super::compare::tests::{place, silent};
+    use super::*;
+    use crate::ca::fixtures::now;
+    use crate::reason::{Held, Reason};
+
+    /// The table without its colours.
+    fn plain(places: Vec<Place>) -> String {
+        let table = table(&compare(places), now());
+        anstream::adapter::strip_str(&table).to_string()
+    }
+
+    fn last_line(places: Vec<Place>) -> String {
+        plain(places).lines().last().unwrap().to_owned()
+    }
+
+    fn file(roots: &[u8]) -> Place {
+        place(Kind::File, "file", roots)
+    }
+
+    #[test]
+    fn the_table_aligns_and_tells_what_cannot_be_read_below() {
+        let mut sealed = silent(Kind::Vault, "Vault secret/istio/ca");
+        sealed.told = Err(Held::new(Reason::VaultSealed, "unseal it").into());
+        let (one, two) = (Sha256([1; 32]).openssl(), Sha256([2; 32]).openssl());
+        let places = vec![sealed, place(Kind::Cacerts, "nas cacerts", &[1]), place(Kind::Served, "nas x", &[2, 3])];
+        let rows = [
+            "PLACE                  VERDICT      EXPIRES               SUBJECT    SHA-256".to_owned(),
+            "Vault secret/istio/ca  VaultSealed  -                     -          -".to_owned(),
+            format!("nas cacerts            equal        2027-01-01T00:00:00Z  CN=Root 1  {one}"),
+            format!("nas x                  differs      2027-01-01T00:00:00Z  CN=Root 2  {two} and 1 more"),
+            String::new(),
+            "Vault secret/istio/ca: VaultSealed: unseal it".to_owned(),
+            "Not equal: 1 of 3 places has other roots than the first, whose roots are as common as others. 1 could not be read.".to_owned(),
+        ];
+        assert_eq!(plain(places).lines().collect::<Vec<_>>(), rows);
+    }
+
+    #[test]
+    fn the_last_line_says_how_it_ended_and_by_what() {
+        let vault = || place(Kind::Vault, "Vault", &[1]);
+        let silent = || silent(Kind::File, "file");
+        for (places, says) in [
+            (vec![file(&[1])], "One place, and nothing to compare it with."),
+            (vec![file(&[1]), file(&[1])], "Equal: all 2 places have the same roots."),
+            (vec![vault(), file(&[2]), file(&[3])], "Not equal: 2 of 3 places have other roots than Vault."),
+            (vec![vault(), file(&[2])], "Not equal: 1 of 2 places has other roots than Vault."),
+            (vec![file(&[1]), file(&[1]), file(&[2])], "Not equal: 1 of 3 places has other roots than most (2 of 3)."),
+            (vec![silent(), silent()], "Could not tell: none of 2 places could be read."),
+            (vec![silent(), vault()], "Could not tell: 1 of 2 places could not be read; one other was read."),
+            (
+                vec![silent(), vault(), file(&[1])],
+                "Could not tell: 1 of 3 places could not be read; the others have the same roots.",
+            ),
+        ] {
+            assert_eq!(last_line(places), says);
+        }
+    }
+
+    #[test]
+    fn an_expired_root_is_told_so_and_changes_no_verdict() {
+        let table = table(&compare(vec![file(&[1])]), now() + k8s_openapi::jiff::SignedDuration::from_secs(1));
+        assert!(table.contains("expired 2027-01-01T00:00:00Z") && table.contains("equal"), "{table}");
+    }
+
+    #[test]
+    fn a_long_subject_is_cut_and_a_missing_one_is_a_dash() {
+        let mut place = file(&[1]);
+        let told = |place: &Place| subject(place.told.as_ref().unwrap());
+        place.told.as_mut().unwrap().subject = Some("ü".repeat(51));
+        assert_eq!(told(&place), format!("{}…", "ü".repeat(49)));
+        place.told.as_mut().unwrap().subject = None;
+        assert_eq!(told(&place), "-");
+    }
+
+    #[test]
+    fn a_verdict_has_its_colour() {
+        let painted = |tone, text: &str| paint(tone, text);
+        let table = table(&compare(vec![file(&[1]), file(&[1]), file(&[2])]), now());
+        assert!(table.contains(&painted(Tone::Good, "equal  ")) && table.contains(&painted(Tone::Bad, "differs")));
+    }
+
+    #[test]
+    fn json_has_the_documented_shape() {
+        let mut sealed = silent(Kind::Vault, "Vault secret/istio/ca");
+        sealed.told = Err(Held::new(Reason::VaultSealed, "unseal it").into());
+        let comparison = compare(vec![sealed, place(Kind::Cacerts, "nas cacerts", &[1])]);
+        let one = Sha256([1; 32]).openssl();
+        let document: Value = serde_json::from_str(&json(&comparison, now(), true)).unwrap();
+        assert_eq!(
+            document,
+            json!({
+                "checkedAt": "2027-01-01T00:00:00Z", "verdict": "unknown",
+                "reference": { "by": "most", "roots": [one] },
+                "places": [
+                    {
+                        "kind": "vault", "place": "Vault secret/istio/ca", "verdict": "unread",
+                        "reason": "VaultSealed", "message": "unseal it",
+                        "sha256": null, "roots": null, "subject": null, "notAfter": null,
+                    },
+                    {
+                        "kind": "cacerts", "place": "nas cacerts", "verdict": "equal", "reason": null, "message": null,
+                        "sha256": one, "roots": [one], "subject": "CN=Root 1", "notAfter": "2027-01-01T00:00:00Z",
+                    },
+                ],
+            })
+        );
+        assert_eq!(json(&comparison, now(), false).lines().count(), 1);
+    }
+}
