@@ -1,7 +1,7 @@
 //! The composition root: starts every task, and joins every task.
 
 mod once;
-mod parts;
+pub(crate) mod parts;
 mod startup;
 
 use std::net::SocketAddr;

@@ -11,7 +11,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// A duration that something is repeated or given up after: none at all would spin, or never succeed.
-pub(super) fn interval(text: &str) -> Result<Duration, String> {
+pub(crate) fn interval(text: &str) -> Result<Duration, String> {
     let interval = duration(text)?;
     if interval < Duration::from_millis(100) { Err("it is shorter than 100ms".to_owned()) } else { Ok(interval) }
 }
@@ -24,7 +24,7 @@ pub(super) fn certificate_name(text: &str) -> Result<String, String> {
     }
 }
 
-pub(super) fn dns_label(text: &str) -> Result<String, String> {
+pub(crate) fn dns_label(text: &str) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
     let sound = !text.is_empty() && text.len() <= 253 && text.chars().all(allowed);
     sound.then(|| text.to_owned()).ok_or_else(|| "it is not a Kubernetes name".to_owned())
