@@ -44,7 +44,8 @@ pub struct Silent {
 
 #[derive(Deserialize)]
 struct HealthBody {
-    initialized: bool,
+    #[serde(rename = "initialized")]
+    _initialized: bool,
     #[serde(default)]
     version: String,
     cluster_name: Option<String>,
@@ -110,8 +111,7 @@ impl Vault {
         let reply = transport.call(Get("sys/health".to_owned()), &Self::without_token()).await;
         let reply = reply.map_err(|NoAnswer { what, connecting }| Silent { connecting, what })?;
         // A DR secondary and its like tell less, but always whether they are initialised.
-        let Ok(HealthBody { initialized: _, version, cluster_name, cluster_id }) = serde_json::from_slice(&reply.body)
-        else {
+        let Ok(HealthBody { version, cluster_name, cluster_id, .. }) = serde_json::from_slice(&reply.body) else {
             let what = format!("status {}, with a body that is not Vault's", reply.status);
             return Err(Silent { connecting: false, what });
         };

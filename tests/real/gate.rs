@@ -127,6 +127,6 @@ impl Gate {
 }
 
 /// The binary under test: a release build for timings, else the one that cargo built for the tests.
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     std::env::var_os("GATE_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_istio-ca-gate").into(), PathBuf::from)
 }

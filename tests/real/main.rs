@@ -7,6 +7,7 @@
 
 mod adversity;
 mod cacerts;
+mod doctor;
 mod gate;
 mod lossy;
 mod race;
