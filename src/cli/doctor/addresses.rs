@@ -72,7 +72,8 @@ fn encrypted(address: &Address, asked: &Asked) -> Line {
 
 fn tls_next(what: &str, address: &Address) -> String {
     let host = address.url.host_str().unwrap_or_default();
-    if what.contains("unknown CA") {
+    // BadSignature: a CA of the same name with another key.
+    if what.contains("unknown CA") || what.contains("BadSignature") {
         "give the CA of Vault's certificate by --vault-ca-cert (VAULT_CACERT)".to_owned()
     } else if what.contains("another name") {
         format!("configure a name that is in Vault's certificate, or have one issued for {host}")

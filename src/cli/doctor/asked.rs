@@ -4,6 +4,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::gate::Gated;
 use crate::plan::{Names, Role};
+use crate::vault::Claims;
 
 /// A certificate that ends sooner is a warning: a CA is not renewed in a hurry.
 pub(super) const CA_ENDS_SOON: SignedDuration = SignedDuration::from_hours(90 * 24);
@@ -39,6 +40,11 @@ impl Asked {
     /// Days until then; what is past counts as none.
     pub(super) fn days_until(&self, end: Timestamp) -> i64 {
         (end.duration_since(self.now).as_hours() / 24).max(0)
+    }
+
+    /// Whether a token is past its end.
+    pub(super) fn has_ended(&self, claims: &Claims) -> bool {
+        claims.expires.is_some_and(|end| end <= self.now)
     }
 
     pub(super) fn ends_within(&self, end: Timestamp, soon: SignedDuration) -> bool {

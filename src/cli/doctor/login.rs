@@ -50,9 +50,9 @@ fn token(told: &Told, asked: &Asked) -> Line {
         Ok(None) => return link.note(OWN_TOKEN),
         Err(line) => return line,
     };
-    let subject = foreign_text(&claims.subject);
+    let subject = if claims.subject.is_empty() { "nobody".to_owned() } else { foreign_text(&claims.subject) };
     let wanted = user_of(&asked.namespace, &asked.account);
-    if claims.expires.is_some_and(|end| end <= asked.now) {
+    if asked.has_ended(claims) {
         let seen = format!("of {subject}, expired at {}", claims.expires.map(minute).unwrap_or_default());
         let next = "mount a projected token, which the kubelet renews, or make one: `kubectl create token`";
         return link.failed(seen, next).reason(Reason::VaultLoginDenied);

@@ -9,7 +9,7 @@ use kube::core::GroupVersionKind;
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 
-use crate::k8s::{Failed, failed};
+use crate::k8s::failed;
 use crate::reason::{Held, Reason};
 
 use super::line::{Line, Link};
@@ -109,17 +109,15 @@ pub(super) struct Asker {
 impl Asker {
     /// One call. `right` is what the asker lacks if it is refused.
     pub(super) async fn ask<T>(&self, right: &str, call: impl Future<Output = kube::Result<T>>) -> Look<T> {
-        let doing = format!("ask for it ({right})");
         match tokio::time::timeout(self.timeout, call).await {
             Ok(Ok(answer)) => Look::Seen(answer),
             Ok(Err(kube::Error::Api(status))) if status.code == 403 => Look::Forbidden(format!("no right to {right}")),
-            Ok(Err(error)) => match failed(&doing, &error) {
-                Failed::NotFound => Look::Absent,
-                other => Look::Failed(other.into_held(&doing)),
-            },
+            // Of a namespace, too: a missing one is the answer here, and not in the way of it.
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => Look::Absent,
+            Ok(Err(error)) => Look::Failed(failed(right, &error).into_held(right)),
             Err(_) => Look::Failed(Held::new(
                 Reason::KubernetesUnreachable,
-                format!("cannot {doing} (its answer took too long): check the API server and the network to it"),
+                format!("cannot {right} (its answer took too long): check the API server and the network to it"),
             )),
         }
     }

@@ -29,10 +29,11 @@ pub(super) struct Right {
 }
 
 impl Right {
-    fn text(&self) -> String {
+    /// To what.
+    fn object(&self) -> String {
         let of_group = if self.group.is_empty() { String::new() } else { format!(".{}", self.group) };
         let name = if self.name.is_empty() { String::new() } else { format!(" {}", self.name) };
-        format!("{} {}{of_group}{name}", self.verb, self.resource)
+        format!("{}{of_group}{name}", self.resource)
     }
 
     fn attributes(&self) -> ResourceAttributes {
@@ -103,7 +104,21 @@ pub(super) enum Behalf {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rights {
     pub(super) behalf: Behalf,
-    pub(super) missing: Vec<String>,
+    pub(super) missing: Vec<Right>,
+}
+
+/// For people: the verbs of one object together.
+fn listed(rights: &[Right]) -> String {
+    let mut objects: Vec<(String, Vec<&str>)> = Vec::new();
+    for right in rights {
+        let object = right.object();
+        match objects.iter_mut().find(|(other, _)| *other == object) {
+            Some((_, verbs)) => verbs.push(right.verb),
+            None => objects.push((object, vec![right.verb])),
+        }
+    }
+    let texts: Vec<_> = objects.iter().map(|(object, verbs)| format!("{} {object}", verbs.join(", "))).collect();
+    texts.join("; ")
 }
 
 /// The user name of a service account.
@@ -131,7 +146,7 @@ pub(super) async fn look(
 }
 
 /// The rights that are not granted to a user of this name in this namespace, or to the asker.
-async fn reviews(asker: &Asker, rights: &[Right], user: Option<(&str, &str)>) -> Look<Vec<String>> {
+async fn reviews(asker: &Asker, rights: &[Right], user: Option<(&str, &str)>) -> Look<Vec<Right>> {
     let asked =
         rights.iter().map(|right| async move { review(asker, right, user).await.map(|granted| (granted, right)) });
     let answers: Vec<_> = futures::stream::iter(asked).buffered(AT_A_TIME).collect().await;
@@ -139,7 +154,7 @@ async fn reviews(asker: &Asker, rights: &[Right], user: Option<(&str, &str)>) ->
     for answer in answers {
         match answer {
             Look::Seen((true, _)) => {}
-            Look::Seen((false, right)) => missing.push(right.text()),
+            Look::Seen((false, right)) => missing.push(right.clone()),
             other => return other.map(|_| Vec::new()),
         }
     }
@@ -188,13 +203,13 @@ pub(super) fn line(gate: &str, me: &Look<String>, rights: &Look<Rights>, needed:
         (Behalf::Gate, []) => link.ok(format!("all {needed} of deploy/base/rbac.yaml")),
         (Behalf::Gate, missing) => link
             .failed(
-                format!("lacks {} of {needed}: {}", missing.len(), missing.join(", ")),
+                format!("lacks {} of {needed}: {}", missing.len(), listed(missing)),
                 "apply the RBAC of deploy/ with this service account as its subject, or name the gate's with --service-account",
             )
             .reason(Reason::KubernetesForbidden),
         (Behalf::Asker, missing) => {
             let me = me.seen().map_or("the asker", String::as_str);
-            let own = if missing.is_empty() { "has them all".to_owned() } else { format!("lacks {}", missing.join(", ")) };
+            let own = if missing.is_empty() { "has them all".to_owned() } else { format!("lacks {}", listed(missing)) };
             link.note(format!(
                 "may not be looked at: no right to create subjectaccessreviews.authorization.k8s.io; asked on behalf of {me} instead, who {own}"
             ))
@@ -257,29 +272,34 @@ mod tests {
         let right = needed(&NAMES).into_iter().find(|right| right.resource == "jobs/status").unwrap();
         let attributes = right.attributes();
         assert_eq!((attributes.resource.as_deref(), attributes.subresource.as_deref()), (Some("jobs"), Some("status")));
-        assert_eq!(right.text(), "patch jobs/status.batch");
+        assert_eq!(right.object(), "jobs/status.batch");
     }
 
     fn line_of(rights: Look<Rights>) -> Line {
         line("system:serviceaccount:istio-system:gate", &Look::Seen("kim".to_owned()), &rights, 23)
     }
 
-    fn rights(behalf: Behalf, missing: &[&str]) -> Look<Rights> {
-        Look::Seen(Rights { behalf, missing: missing.iter().map(|right| (*right).to_owned()).collect() })
+    /// Without the first so many.
+    fn rights(behalf: Behalf, lacking: usize) -> Look<Rights> {
+        Look::Seen(Rights { behalf, missing: needed(&NAMES).into_iter().take(lacking).collect() })
     }
 
     #[test]
     fn a_missing_right_of_the_gates_fails_and_is_named() {
-        assert_eq!(line_of(rights(Behalf::Gate, &[])).outcome, Outcome::Ok);
-        let line = line_of(rights(Behalf::Gate, &["get secrets cacerts"]));
+        assert_eq!(line_of(rights(Behalf::Gate, 0)).outcome, Outcome::Ok);
+        let line = line_of(rights(Behalf::Gate, 5));
         assert_eq!((line.outcome, line.reason), (Outcome::Failed, Some(Reason::KubernetesForbidden)));
-        assert!(line.seen.contains("lacks 1 of 23: get secrets cacerts"), "{}", line.seen);
+        assert!(
+            line.seen.contains("lacks 5 of 23: get, list, watch, patch secrets cacerts; get secrets istio-ca-gate-tls"),
+            "{}",
+            line.seen
+        );
     }
 
     #[test]
     fn the_askers_own_rights_say_nothing_of_the_gates() {
-        for missing in [&[][..], &["get secrets cacerts"]] {
-            let line = line_of(rights(Behalf::Asker, missing));
+        for lacking in [0, 1] {
+            let line = line_of(rights(Behalf::Asker, lacking));
             assert_eq!(line.outcome, Outcome::Note);
             assert!(line.seen.contains("on behalf of kim"), "{}", line.seen);
         }

@@ -109,6 +109,7 @@ pub(super) async fn look(vault: &Vault, ways: Vec<Way>, asked: &Asked) -> Told {
         if asked.own_token { Look::Absent } else { vault.auth_mount(at).await.map_err(held).into() };
     let refused = match (&claims, &auth_mount) {
         (Look::Failed(_), _) => Some("vault-jwt failed"),
+        (Look::Seen(claims), _) if asked.has_ended(claims) => Some("vault-jwt failed"),
         (_, Look::Seen(AuthMount::Missing) | Look::Failed(_)) => Some("vault-auth-mount failed"),
         _ => None,
     };

@@ -277,7 +277,7 @@ fn backend_line(namespace: &str, name: &str, backend: &Backend, cluster: &Cluste
             "has no endpoint that is ready: the API server refuses every gated pod",
             format!("`kubectl -n {namespace} get pods -l app=istio-ca-gate`, and look at why they are not ready"),
         ),
-        Ok(Some(ready)) => link.ok(format!("{ready} endpoints ready")),
+        Ok(Some(ready)) => link.ok(format!("ready endpoints: {ready}")),
     }
 }
 
