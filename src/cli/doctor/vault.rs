@@ -83,7 +83,7 @@ pub(super) struct Told {
 }
 
 impl Told {
-    fn nothing(why: &'static str) -> Self {
+    pub(super) fn nothing(why: &'static str) -> Self {
         Self {
             addresses: Vec::new(),
             claims: Look::Skipped(why),
