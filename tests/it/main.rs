@@ -5,6 +5,7 @@
 mod bodies;
 mod certificates;
 mod converging;
+mod doctor;
 mod gate;
 mod kubernetes;
 mod memory;
