@@ -19,9 +19,16 @@ use crate::cli::verify::Verify;
 use crate::plan::{OnRootChange, Role};
 use crate::selector;
 use crate::snapshot::VaultUnavailable;
-use values::{certificate_name, duration, interval};
-pub(crate) use values::{cluster_name, dns_label};
+use values::{certificate_name, duration};
+pub(crate) use values::{cluster_name, dns_label, interval};
 pub use vault::VaultArgs;
+
+/// Which pods are gated, unless said otherwise.
+pub(crate) const GATE_SELECTORS: [&str; 3] = [
+    "app in (istiod,istio-eastwestgateway)",
+    "istio in (pilot,istiod,eastwestgateway)",
+    "gateway.networking.k8s.io/gateway-class-name=istio-east-west",
+];
 
 /// Keeps istiod and the east-west gateway out until the shared Istio root CA from Vault is in place.
 #[derive(Debug, Parser)]
@@ -154,11 +161,7 @@ impl ClusterArgs {
 pub struct ConvergeArgs {
     /// Label selector of gated pods; repeated ones are alternatives
     #[arg(long = "gate-selector", env = "GATE_SELECTORS", value_delimiter = ';', value_parser = selector::parse,
-          default_values = [
-              "app in (istiod,istio-eastwestgateway)",
-              "istio in (pilot,istiod,eastwestgateway)",
-              "gateway.networking.k8s.io/gateway-class-name=istio-east-west",
-          ])]
+          default_values = GATE_SELECTORS)]
     pub gate_selectors: Vec<Selector>,
     /// Cap of the convergence's back-off
     #[arg(long, env = "GATE_RETRY_MAX", default_value = "2s", value_parser = interval)]

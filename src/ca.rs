@@ -5,6 +5,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use aws_lc_rs::digest;
+use k8s_openapi::jiff::Timestamp;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
 
 pub mod bundle;
 mod certificate;
@@ -26,6 +29,12 @@ pub struct Sha256(pub [u8; 32]);
 /// Nothing is decided by it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Sha1(pub [u8; 20]);
+
+/// The end of a certificate, whatever it is for. `None`: it cannot be read.
+pub fn not_after(der: &[u8]) -> Option<Timestamp> {
+    let (_, x509) = X509Certificate::from_der(der).ok()?;
+    Some(certificate::timestamp(x509.validity().not_after, 0))
+}
 
 /// Not a SHA-256 in hexadecimal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -6,6 +6,8 @@
 //! is taken for an absent root.
 
 mod answer;
+mod claims;
+mod inquiry;
 mod login;
 #[cfg(test)]
 mod samples;
@@ -26,6 +28,8 @@ use vaultrs::api::kv2::requests::{ReadSecretRequest, SetSecretRequest, SetSecret
 use crate::plan::Stored;
 use crate::reason::{Held, Reason};
 use answer::Read;
+pub use claims::Claims;
+pub use inquiry::{AuthMount, Granted, Health, Inquiry, Keeping, Record, Silent};
 pub use login::Token;
 use login::{Credentials, Session};
 use transport::{NoAnswer, Reply, Transport};
@@ -166,13 +170,8 @@ impl Vault {
     /// Whenever it cannot be told what Vault holds.
     pub async fn read(&mut self, now: Timestamp) -> Result<Found, Refused> {
         let (mount, path) = (self.settings.mount.clone(), self.settings.path.clone());
-        let endpoint = || {
-            ReadSecretRequest::builder()
-                .mount(mount.as_str())
-                .path(path.as_str())
-                .build()
-                .map_err(|e| NoAnswer(e.to_string()))
-        };
+        let endpoint =
+            || ReadSecretRequest::builder().mount(mount.as_str()).path(path.as_str()).build().map_err(NoAnswer::of);
         let (reply, at) = self.with_session(endpoint).await?;
         let address = self.transports[at].address().to_owned();
         let stored = match answer::read(&reply, &self.settings, now)? {
@@ -204,8 +203,7 @@ impl Vault {
         if self.transports.len() == 1 {
             return Ok(());
         }
-        // sys/health takes neither token nor namespace.
-        let middleware = EndpointMiddleware { token: String::new(), version: "v1".into(), wrap: None, namespace: None };
+        let middleware = Self::without_token();
         let asked = self.transports.iter().map(|transport| async {
             let reply = transport.call(Get("sys/health".to_owned()), &middleware).await.ok()?;
             Some((transport.address(), answer::identity(&reply)?))
@@ -233,7 +231,7 @@ impl Vault {
             .build();
         let reply = match request {
             Ok(request) => self.transports[found.at].call(request, &self.middleware(Some(&token))).await,
-            Err(error) => Err(NoAnswer(error.to_string())),
+            Err(error) => Err(NoAnswer::of(error)),
         };
         match self.told(found.at, reply) {
             Ok(reply) => {
@@ -323,7 +321,7 @@ impl Vault {
         let address = self.transports[at].address();
         match reply {
             Ok(reply) => answer::told(address, reply),
-            Err(NoAnswer(what)) => Err(answer::unreachable(address, &what).into()),
+            Err(NoAnswer { what, .. }) => Err(answer::unreachable(address, &what).into()),
         }
     }
 
@@ -331,6 +329,11 @@ impl Vault {
         let mut order: Vec<usize> = (0..self.transports.len()).collect();
         order.sort_by_key(|at| *at != self.last_good);
         order
+    }
+
+    /// sys/health takes neither token nor namespace.
+    fn without_token() -> EndpointMiddleware {
+        EndpointMiddleware { token: String::new(), version: "v1".to_owned(), wrap: None, namespace: None }
     }
 
     fn middleware(&self, token: Option<&Token>) -> EndpointMiddleware {

@@ -17,7 +17,7 @@ use super::{FIELD_MANAGER, Write, call, serving};
 use crate::reason::{Held, Reason};
 
 /// cert-manager's CA injector owns the field where one of these is set.
-const CERT_MANAGER: [&str; 3] =
+pub const CERT_MANAGER: [&str; 3] =
     ["cert-manager.io/inject-ca-from", "cert-manager.io/inject-ca-from-secret", "cert-manager.io/inject-apiserver-ca"];
 
 /// At most one write a second: somebody who keeps stripping the field causes no storm.

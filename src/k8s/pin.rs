@@ -33,6 +33,14 @@ pub struct Read {
     resource_version: Option<String>,
 }
 
+#[cfg(test)]
+impl Read {
+    /// As if it had been read.
+    pub(crate) fn of(pin: Pin) -> Self {
+        Self { pin: Some(pin), resource_version: None }
+    }
+}
+
 impl Pins {
     /// The pin in this namespace.
     pub fn new(client: Client, namespace: &str) -> Self {

@@ -10,7 +10,8 @@ use super::{Failed, call, metadata, post};
 use crate::reason::{Held, Reason};
 use crate::tls::ServingCa;
 
-const CERTIFICATE: &str = "ca.crt";
+/// Key of the CA's certificate in its Secret: what `caBundle` has to be.
+pub const CERTIFICATE: &str = "ca.crt";
 const KEY: &str = "ca.key";
 
 /// Adopts the CA in Secret `name`, or creates it.

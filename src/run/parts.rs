@@ -17,7 +17,7 @@ use crate::k8s::owners::Owners;
 use crate::k8s::pin::{self, Pins};
 use crate::plan::{Names, Role};
 use crate::reason::foreign_text;
-use crate::vault::Vault;
+use crate::vault::{Settings, Vault};
 
 /// Connecting to an API server that is there takes milliseconds.
 const API_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -63,7 +63,11 @@ pub(super) fn assemble(
 
 /// A client of Vault that has not spoken to it yet.
 pub(crate) fn vault(args: &VaultArgs, role: Role) -> Result<Vault, Failure> {
-    let settings = args.settings(role).map_err(Failure::Usage)?;
+    vault_of(args.settings(role).map_err(Failure::Usage)?)
+}
+
+/// The same, of settings.
+pub(crate) fn vault_of(settings: Settings) -> Result<Vault, Failure> {
     Vault::new(settings).map_err(|error| Failure::Usage(format!("--vault-ca-cert (variable VAULT_CACERT): {error}")))
 }
 

@@ -137,6 +137,24 @@ pub(super) fn read(reply: &Reply, settings: &Settings, now: Timestamp) -> Result
     }
 }
 
+/// When Vault deletes the version that it answered with by itself, by `delete_version_after`.
+pub(super) fn deletion_time(reply: &Reply) -> Option<Timestamp> {
+    // Without the record: its key need not be copied.
+    #[derive(Deserialize)]
+    struct Body {
+        data: Data,
+    }
+    #[derive(Deserialize)]
+    struct Data {
+        metadata: Metadata,
+    }
+    #[derive(Deserialize)]
+    struct Metadata {
+        deletion_time: String,
+    }
+    serde_json::from_slice::<Body>(&reply.body).ok()?.data.metadata.deletion_time.parse().ok()
+}
+
 /// Three different things are a 404, and only one of them may start a bootstrap.
 fn not_found(reply: &Reply, settings: &Settings) -> Result<Read, Refused> {
     // Deleted or destroyed: no `errors`, but the metadata of the version that was there.

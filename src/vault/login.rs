@@ -100,6 +100,11 @@ impl<'a> Credentials<'a> {
         Ok(Self { settings, jwt: Zeroizing::new(text.trim().to_owned()) })
     }
 
+    /// The token, for a look at its claims.
+    pub(super) fn jwt(&self) -> &str {
+        &self.jwt
+    }
+
     pub(super) fn request(&self) -> Result<LoginWithKubernetesRequest, Held> {
         LoginWithKubernetesRequest::builder()
             .mount(self.settings.auth_mount.as_str())
@@ -131,6 +136,20 @@ pub(super) fn session(reply: &Reply, settings: &Settings) -> Result<Session, Ref
     let answer: Answer = serde_json::from_slice(&reply.body).map_err(|_| odd())?;
     let token = Token::new(Zeroizing::new(answer.auth.client_token)).map_err(|_| odd())?;
     Ok(Session { token, lease: Duration::from_secs(answer.auth.lease_duration.min(LEASE_MAX)), began: Instant::now() })
+}
+
+/// The names of the policies that a login's answer tells of.
+pub(super) fn policies(reply: &Reply) -> Vec<String> {
+    #[derive(Deserialize)]
+    struct Answer {
+        auth: Auth,
+    }
+    #[derive(Deserialize)]
+    struct Auth {
+        policies: Vec<String>,
+    }
+    let answer = serde_json::from_slice::<Answer>(&reply.body);
+    answer.map(|answer| answer.auth.policies.iter().map(|name| foreign_text(name)).collect()).unwrap_or_default()
 }
 
 /// Vault tells little about a refused login; this tells the rest.

@@ -30,6 +30,7 @@ pub(super) fn reply(status: u16, body: &str) -> Reply {
         address: "https://vault.example".to_owned(),
         status,
         retry_after: None,
+        certificate: None,
         body: Zeroizing::new(body.as_bytes().to_vec()),
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::header::RETRY_AFTER;
 use http::{Request, Response};
+use reqwest::tls::TlsInfo;
 use rustify::Endpoint;
 use rustify::errors::ClientError;
 use vaultrs::api::EndpointMiddleware;
@@ -36,11 +37,23 @@ pub(super) struct Reply {
     pub(super) status: u16,
     pub(super) retry_after: Option<Duration>,
     pub(super) body: Zeroizing<Vec<u8>>,
+    /// The DER of the certificate that it showed, where there is TLS.
+    pub(super) certificate: Option<Vec<u8>>,
 }
 
 /// No answer, in words that name no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct NoAnswer(pub(super) String);
+pub(super) struct NoAnswer {
+    pub(super) what: String,
+    /// No connection came about, or no TLS on it.
+    pub(super) connecting: bool,
+}
+
+impl NoAnswer {
+    pub(super) fn of(error: impl std::fmt::Display) -> Self {
+        Self { what: error.to_string(), connecting: false }
+    }
+}
 
 impl Transport {
     /// A client for one address that trusts the given PEM bundle, or else the system's roots.
@@ -51,6 +64,7 @@ impl Transport {
             .redirect(reqwest::redirect::Policy::none())
             // A proxy of the environment would see what goes to an http:// address.
             .no_proxy()
+            .tls_info(true)
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(timeout);
         if let Some(pem) = ca {
@@ -78,10 +92,12 @@ impl Transport {
         endpoint: E,
         middleware: &EndpointMiddleware,
     ) -> Result<Reply, NoAnswer> {
-        let result = endpoint.with_middleware(middleware).exec(self).await.map_err(|error| NoAnswer(words(&error)))?;
+        let result = endpoint.with_middleware(middleware).exec(self).await.map_err(no_answer)?;
         let (parts, body) = result.response.into_parts();
         let retry_after = parts.headers.get(RETRY_AFTER).and_then(|v| v.to_str().ok()?.trim().parse().ok());
+        let certificate = parts.extensions.get::<TlsInfo>().and_then(TlsInfo::peer_certificate).map(<[u8]>::to_vec);
         Ok(Reply {
+            certificate,
             address: self.address.clone(),
             status: parts.status.as_u16(),
             retry_after: retry_after.map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_MAX)),
@@ -95,12 +111,14 @@ impl rustify::client::Client for Transport {
     async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, ClientError> {
         let request =
             reqwest::Request::try_from(request).map_err(|source| ClientError::ReqwestBuildError { source })?;
-        let failed = |e: &reqwest::Error| ClientError::ResponseError { source: Failed(without_url(e)).into() };
+        let failed = |e: &reqwest::Error| ClientError::ResponseError {
+            source: Failed(NoAnswer { what: without_url(e), connecting: e.is_connect() }).into(),
+        };
         let mut answer = self.http.execute(request).await.map_err(|e| failed(&e))?;
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(|e| failed(&e))? {
             if body.len() + chunk.len() > ANSWER_MAX {
-                let too_large = Failed(format!("its answer is larger than {ANSWER_MAX} bytes"));
+                let too_large = Failed(NoAnswer::of(format_args!("its answer is larger than {ANSWER_MAX} bytes")));
                 return Err(ClientError::ResponseError { source: too_large.into() });
             }
             body.extend_from_slice(&chunk);
@@ -108,6 +126,9 @@ impl rustify::client::Client for Transport {
         let mut response = Response::new(body);
         *response.status_mut() = answer.status();
         *response.headers_mut() = answer.headers().clone();
+        if let Some(tls) = answer.extensions_mut().remove::<TlsInfo>() {
+            response.extensions_mut().insert(tls);
+        }
         Ok(response)
     }
 
@@ -123,14 +144,17 @@ impl rustify::client::Client for Transport {
 
 /// Carries words through rustify's error.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Failed(String);
+#[error("{}", self.0.what)]
+struct Failed(NoAnswer);
 
-fn words(error: &ClientError) -> String {
+fn no_answer(error: ClientError) -> NoAnswer {
     match error {
-        ClientError::ResponseError { source } => source.to_string(),
+        ClientError::ResponseError { source } => match source.downcast::<Failed>() {
+            Ok(Failed(no_answer)) => no_answer,
+            Err(other) => NoAnswer::of(other),
+        },
         // Everything else is about building the request; its Display names no content.
-        other => other.to_string(),
+        other => NoAnswer::of(other),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Certificate authorities of the tests: a mesh's root, and the CAs of stand-ins.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use k8s_openapi::ByteString;
@@ -43,6 +44,11 @@ impl Authority {
     /// A TLS server whose certificate ended long ago.
     pub fn expired_server(&self, name: &str) -> Result<Arc<ServerConfig>> {
         self.server_but(name, |params| params.not_after = date_time_ymd(2020, 1, 1))
+    }
+
+    /// A TLS server for 127.0.0.1 whose certificate ends in so long.
+    pub fn server_for(&self, left: Duration) -> Result<Arc<ServerConfig>> {
+        self.server_but("127.0.0.1", |params| params.not_after = (SystemTime::now() + left).into())
     }
 
     fn server_but(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Result<Arc<ServerConfig>> {

@@ -7,6 +7,7 @@ mod bodies;
 mod certificates;
 mod command;
 mod converging;
+mod doctor;
 mod fingerprint;
 mod gate;
 mod kubernetes;

@@ -26,7 +26,7 @@ fn spellings(secret: &[u8]) -> Result<Vec<String>> {
 }
 
 /// The first piece of the secret that the text has in it.
-fn leak(text: &str, secret: &[u8]) -> Result<Option<String>> {
+pub fn leak(text: &str, secret: &[u8]) -> Result<Option<String>> {
     let spelt = spellings(secret)?;
     let pieces = spelt.iter().flat_map(|spelling| {
         // A line break, escaped or not, may stand between the lines of PEM.

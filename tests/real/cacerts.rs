@@ -31,11 +31,26 @@ async fn mended(side: &Side, data: &Value) -> Result<()> {
 
 /// A self-signed CA, made by openssl, as the data of a Secret.
 pub async fn foreign_ca() -> Result<Value> {
+    foreign_ca_for(30).await
+}
+
+/// The same for so many days.
+pub async fn foreign_ca_for(days: u32) -> Result<Value> {
     let folder = tempfile::tempdir()?;
     let file = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
     let (key, certificate) = (file("key.pem"), file("cert.pem"));
     Program::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/O=Other/CN=Other"])
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            &days.to_string(),
+            "-subj",
+            "/O=Other/CN=Other",
+        ])
         .args(["-addext", "keyUsage=critical,keyCertSign,cRLSign", "-keyout", &key, "-out", &certificate])
         .output(None)
         .await?;

@@ -8,6 +8,7 @@
 mod adopt;
 mod adversity;
 mod cacerts;
+mod doctor;
 mod gate;
 mod lossy;
 mod once;

@@ -1,0 +1,159 @@
+//! Links 1 to 3: each address of Vault, its TLS, and how it is.
+
+use super::asked::{Asked, CERTIFICATE_ENDS_SOON, day};
+use super::line::{Line, Link};
+use super::vault::{Address, Reach, Way};
+use crate::ca;
+use crate::reason::Reason;
+use crate::vault::{Health, Silent};
+
+/// The lines of all addresses. What fails of one is a warning where another one works.
+pub(super) fn lines(addresses: &[Address], asked: &Asked) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for address in addresses {
+        let soften = addresses.iter().any(Address::is_usable) && !address.is_usable();
+        let of_address = [reached(address), encrypted(address, asked), state(address)];
+        lines.extend(of_address.map(|line| if soften { line.at_most_a_warning() } else { line }));
+    }
+    lines.extend(one_vault(addresses));
+    lines
+}
+
+fn reached(address: &Address) -> Line {
+    let link = Link::new("vault-address", address.name());
+    let line = match (&address.reach, &address.way) {
+        (Reach::Connected(ip), Way::Unknown) => link.ok(format!("connects to {ip}")),
+        (Reach::Connected(ip), _) => link.ok(format!("connects to {ip}, without the mesh")),
+        (Reach::NotTried, Way::MeshOnly(entry)) => link.failed(
+            format!(
+                "exists through the mesh only (ServiceEntry {entry}, and no Service): the mesh needs gateways, those need cacerts, and that needs Vault"
+            ),
+            "configure an address first that is reached without the mesh; this one may stand behind it",
+        ),
+        (Reach::NotTried, _) => link.skipped("it was not tried"),
+        (Reach::Unresolved(what), Way::Direct) => {
+            link.failed(format!("does not resolve here: {what}"), "check the name and this machine's DNS")
+        }
+        (Reach::Unresolved(what), _) => link.failed(
+            format!("does not resolve here, a name of the cluster's DNS: {what}"),
+            "run doctor in the gate's pod; if it does not resolve there either, it exists through the mesh only: configure a direct address first",
+        ),
+        (Reach::Refused(what), _) => {
+            link.failed(format!("no connection to {what}"), "check that Vault runs, its port, and firewalls and network policies between")
+        }
+    };
+    if line.next.is_some() { line.reason(Reason::VaultUnreachable) } else { line }
+}
+
+fn encrypted(address: &Address, asked: &Asked) -> Line {
+    let link = Link::new("vault-tls", address.name());
+    if address.url.scheme() == "http" {
+        return link.warning(
+            "not encrypted: tokens and the CA's key cross the network in the clear",
+            "give Vault a certificate and an https:// address",
+        );
+    }
+    match &address.health {
+        None => link.skipped("vault-address failed"),
+        Some(Err(Silent { connecting: true, what })) => {
+            link.failed(what.clone(), tls_next(what, address)).reason(Reason::VaultUnreachable)
+        }
+        Some(Err(Silent { connecting: false, .. })) => link.ok("trusted, and the name fits"),
+        Some(Ok(health)) => match health.certificate.as_deref().and_then(ca::not_after) {
+            Some(end) if asked.ends_within(end, CERTIFICATE_ENDS_SOON) => link.warning(
+                format!("trusted, and ends in {} days, on {}", asked.days_until(end), day(end)),
+                "renew Vault's certificate: the gate never talks to a Vault that it cannot verify",
+            ),
+            Some(end) => link.ok(format!("trusted, the name fits, until {}", day(end))),
+            None => link.ok("trusted, and the name fits"),
+        },
+    }
+}
+
+fn tls_next(what: &str, address: &Address) -> String {
+    let host = address.url.host_str().unwrap_or_default();
+    // BadSignature: a CA of the same name with another key.
+    if what.contains("unknown CA") || what.contains("BadSignature") {
+        "give the CA of Vault's certificate by --vault-ca-cert (VAULT_CACERT)".to_owned()
+    } else if what.contains("another name") {
+        format!("configure a name that is in Vault's certificate, or have one issued for {host}")
+    } else if what.contains("expired") || what.contains("not valid yet") {
+        "renew Vault's certificate, or mend the clock of this machine".to_owned()
+    } else {
+        "check that it is Vault that listens there, with TLS 1.2 or 1.3".to_owned()
+    }
+}
+
+fn state(address: &Address) -> Line {
+    let link = Link::new("vault-state", address.name());
+    let health = match &address.health {
+        None => return link.skipped("vault-address failed"),
+        Some(Err(Silent { connecting: true, .. })) => return link.skipped("vault-tls failed"),
+        Some(Err(Silent { what, .. })) => {
+            let next = "check that it is Vault that listens there, and its log";
+            return link
+                .failed(format!("does not answer as Vault does: {what}"), next)
+                .reason(Reason::VaultUnreachable);
+        }
+        Some(Ok(health)) => health,
+    };
+    let node = node(health);
+    match health.status {
+        200 => link.ok(format!("active, {node}")),
+        429 => link.ok(format!("standby, which forwards, {node}")),
+        473 => link.ok(format!("performance standby, {node}")),
+        501 => link
+            .failed(
+                "not initialised",
+                "run `vault operator init`, or configure the address of the Vault that has your data",
+            )
+            .reason(Reason::VaultSealed),
+        503 => link.failed(format!("sealed, {node}"), "unseal it: `vault operator unseal`").reason(Reason::VaultSealed),
+        472 => link
+            .failed(
+                format!("a disaster-recovery secondary, which answers no reads, {node}"),
+                "configure the primary's address",
+            )
+            .reason(Reason::VaultUnreachable),
+        status => link
+            .failed(format!("sys/health has status {status}, {node}"), "look at Vault's log")
+            .reason(Reason::VaultUnreachable),
+    }
+}
+
+fn node(health: &Health) -> String {
+    let mut node = format!("version {}", health.version);
+    for (word, value) in [("cluster", &health.cluster_name), ("cluster_id", &health.cluster_id)] {
+        if let Some(value) = value {
+            node += &format!(", {word} {value}");
+        }
+    }
+    node
+}
+
+/// Two Vaults are two roots sooner or later.
+fn one_vault(addresses: &[Address]) -> Option<Line> {
+    if addresses.len() < 2 {
+        return None;
+    }
+    let link = Link::new("vault-one", format!("the {} addresses", addresses.len()));
+    let healthy: Vec<_> =
+        addresses.iter().filter_map(|address| Some((address, address.health.as_ref()?.as_ref().ok()?))).collect();
+    let told: Vec<_> = healthy.iter().filter_map(|(at, health)| Some((at, health.cluster_id.as_ref()?))).collect();
+    let Some((first, id)) = told.first() else {
+        return Some(link.skipped("no address tells which Vault it is"));
+    };
+    if let Some((second, other)) = told.iter().find(|(_, other)| other != id) {
+        let seen = format!("two different Vaults: {} has cluster_id {id}, {} has {other}", first.name(), second.name());
+        return Some(link.failed(seen, "configure the addresses of one").reason(Reason::VaultAmbiguous));
+    }
+    if let Some((silent, _)) = healthy.iter().find(|(_, health)| health.cluster_id.is_none()) {
+        let seen =
+            format!("{} does not tell which Vault it is, and may be another one with a root of its own", silent.name());
+        return Some(link.warning(seen, "unseal it, or configure it no longer").reason(Reason::VaultSealed));
+    }
+    Some(link.ok(format!("one Vault, cluster_id {id}; {} of {} answer", told.len(), addresses.len())))
+}
+
+#[cfg(test)]
+mod tests;

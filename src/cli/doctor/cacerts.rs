@@ -1,0 +1,218 @@
+//! Links 11 and 12: the namespace, `cacerts`, and the pin.
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+
+use super::asked::{Asked, CA_ENDS_SOON, VERIFIED_LONG_AGO, day, minute};
+use super::cluster::Cluster;
+use super::line::{Line, Link, Outcome};
+use super::look::Look;
+use super::record::situation;
+use crate::ca::check::Sound;
+use crate::k8s::pin;
+use crate::plan::{Owner, Pin, Published, Step, Stored};
+use crate::reason::{Reason, foreign_text};
+
+/// `cacerts`, if it is there, beside what the convergence reads of it.
+#[derive(Clone, Debug)]
+pub(super) struct Cacerts {
+    pub(super) published: Published,
+    pub(super) immutable: bool,
+    /// Field managers.
+    pub(super) managers: Vec<String>,
+}
+
+impl Cacerts {
+    pub(super) fn of(secret: &Secret, published: Published) -> Self {
+        let managers = secret.managed_fields().iter().filter_map(|entry| entry.manager.as_deref());
+        let mut managers: Vec<_> = managers.map(foreign_text).collect();
+        managers.sort_unstable();
+        managers.dedup();
+        Self { published, immutable: secret.immutable == Some(true), managers }
+    }
+}
+
+/// What is published, where that is known.
+pub(super) fn published(cluster: &Cluster) -> Option<&Published> {
+    match &cluster.cacerts {
+        Look::Seen(cacerts) => Some(&cacerts.published),
+        Look::Absent => Some(&Published::Absent),
+        _ => None,
+    }
+}
+
+/// The pin in force, where there is one that can be read.
+pub(super) fn pin_in_force(cluster: &Cluster) -> Option<Pin> {
+    let read = match &cluster.pin {
+        Look::Seen(read) => read.clone(),
+        _ => pin::Read::default(),
+    };
+    pin::in_force(&read, published(cluster)?).ok().flatten().or(read.pin)
+}
+
+pub(super) fn namespace(cluster: &Cluster, asked: &Asked) -> Line {
+    let link = Link::new("namespace", asked.namespace.clone());
+    match cluster.namespace.or_line(&link) {
+        Err(line) => line,
+        Ok(None) => link
+            .failed("there is none", format!("create it: `kubectl create namespace {}`", asked.namespace))
+            .reason(Reason::KubernetesForbidden),
+        Ok(Some((_, true))) => link
+            .failed("is being deleted, and takes nothing new", "wait until it is gone, and create it anew")
+            .reason(Reason::KubernetesForbidden),
+        Ok(Some((_, false))) => link.ok("is there"),
+    }
+}
+
+/// `stored` is Vault's copy, where it could be read.
+pub(super) fn cacerts(cluster: &Cluster, stored: Option<&Stored>, asked: &Asked) -> Line {
+    let link = Link::new("cacerts", format!("Secret {}", asked.names.cacerts));
+    let cacerts = match cluster.cacerts.or_line(&link) {
+        Err(line) => return line,
+        Ok(None) => return absent(&link, cluster, stored, asked),
+        Ok(Some(cacerts)) => cacerts,
+    };
+    let line = present(&link, cacerts, cluster, stored, asked);
+    if cacerts.immutable && line.outcome != Outcome::Failed {
+        let seen = format!("{}; it is immutable, so that it can neither be mended nor follow Vault", line.seen);
+        return link.warning(
+            seen,
+            format!(
+                "delete it to have it published anew: `kubectl -n {} delete secret {}`",
+                asked.namespace, asked.secret
+            ),
+        );
+    }
+    line
+}
+
+fn absent(link: &Link, cluster: &Cluster, stored: Option<&Stored>, asked: &Asked) -> Line {
+    let pin = pin_in_force(cluster);
+    match stored.map(|stored| situation(stored, &Published::Absent, pin.as_ref(), asked).step()) {
+        Some(Step::Publish { .. } | Step::Bootstrap) => {
+            link.note("not there yet: the gate publishes it once a gated pod asks to be let in")
+        }
+        Some(_) => link.note("not there, and not to be published yet: see vault-record and pin"),
+        None => link.note("not there, and Vault could not be asked what belongs in it"),
+    }
+}
+
+fn present(link: &Link, cacerts: &Cacerts, cluster: &Cluster, stored: Option<&Stored>, asked: &Asked) -> Line {
+    let Published::Present(copy) = &cacerts.published else { return link.note("not there") };
+    let owner = owner(&copy.owner, cacerts);
+    let pin = pin_in_force(cluster);
+    let step = stored.map(|stored| situation(stored, &cacerts.published, pin.as_ref(), asked).step());
+    let about = match &copy.verdict {
+        Ok(sound) => format!("sound, root sha256 {}, {owner}", sound.root.openssl()),
+        Err(flaw) => format!("cannot be used: {flaw}; {owner}"),
+    };
+    let held = |reason: Reason, next: &str| link.failed(about.clone(), next).reason(reason);
+    match (step, &copy.verdict) {
+        (Some(Step::Open { other_bytes, .. }), Ok(sound)) => open(link, &about, other_bytes, sound, asked),
+        (Some(Step::Publish { .. }), _) => link.warning(
+            format!("{about}; not what Vault holds"),
+            "wait until the gate has mended it, and look for who changes it if that is again and again",
+        ),
+        (Some(Step::ForceSync { .. }), _) => held(
+            Reason::CacertsManagedElsewhere,
+            "look at its ExternalSecret: it has to give Vault's root, sound and whole",
+        ),
+        (Some(Step::Hold(why)), _) if is_about_cacerts(&why) => {
+            let (_, next) = why.sentence.rsplit_once(": ").unwrap_or_default();
+            let next = next.split_once("; ").filter(|_| copy.verdict.is_err()).map_or(next, |(_, next)| next);
+            held(why.reason, next)
+        }
+        (_, Err(_)) => held(Reason::CacertsInvalid, "mend it, or delete it to have Vault's root published"),
+        (Some(_), Ok(_)) => link.note(format!("{about}; see vault-record and pin")),
+        (None, Ok(_)) => link.note(format!("{about}; not compared, since Vault's record could not be read")),
+    }
+}
+
+/// A hold for the sake of the Secret itself, and not of Vault's record or of the pin.
+fn is_about_cacerts(why: &crate::reason::Held) -> bool {
+    match why.reason {
+        Reason::CacertsUnknown | Reason::CacertsInvalid => true,
+        Reason::RootChanged => why.sentence.starts_with("Secret "),
+        _ => false,
+    }
+}
+
+fn open(link: &Link, about: &str, other_bytes: bool, sound: &Sound, asked: &Asked) -> Line {
+    if other_bytes {
+        return link.warning(
+            format!("{about}; Vault's certificates in other bytes, which a running istiod refuses to reload"),
+            format!(
+                "delete it to have Vault's bytes published: `kubectl -n {} delete secret {}`",
+                asked.namespace, asked.secret
+            ),
+        );
+    }
+    if asked.ends_within(sound.valid_until, CA_ENDS_SOON) {
+        let days = asked.days_until(sound.valid_until);
+        return link.warning(
+            format!(
+                "{about}; equal to Vault's, and a certificate in it ends in {days} days, on {}",
+                day(sound.valid_until)
+            ),
+            "renew it in time: see \"Change the root\" in docs/operate.md",
+        );
+    }
+    link.ok(format!("{about}; the root that Vault holds"))
+}
+
+fn owner(owner: &Owner, cacerts: &Cacerts) -> String {
+    match owner {
+        Owner::Ours => "managed by the gate".to_owned(),
+        Owner::ExternalSecrets(Some(name)) => format!("managed by External Secrets (ExternalSecret {name})"),
+        Owner::ExternalSecrets(None) => {
+            "managed by External Secrets (which ExternalSecret, it does not say)".to_owned()
+        }
+        Owner::Other if cacerts.managers.is_empty() => "managed by somebody else".to_owned(),
+        Owner::Other => format!("managed by somebody else ({})", cacerts.managers.join(", ")),
+    }
+}
+
+pub(super) fn pin(cluster: &Cluster, stored: Option<&Stored>, asked: &Asked) -> Line {
+    let link = Link::new("pin", format!("ConfigMap {}", asked.names.pin));
+    let read = match cluster.pin.or_line(&link) {
+        Err(line) => return line,
+        Ok(read) => read.cloned().unwrap_or_default(),
+    };
+    let from_map = read.pin.is_some();
+    let pin = match pin::in_force(&read, published(cluster).unwrap_or(&Published::Absent)) {
+        Err(held) => return link.held(&held),
+        Ok(None) => return link.note("none yet: it is written when the gate first finds cacerts equal to Vault's"),
+        Ok(Some(pin)) => pin,
+    };
+    let of = if from_map { "" } else { ", by the annotation of cacerts" };
+    let seen = format!("trusts root sha256 {}{of}", pin.root.openssl());
+    match stored {
+        Some(Stored::Sound { sound, .. }) if !sound.roots().contains(&pin.root) => {
+            let published = published(cluster).unwrap_or(&Published::Absent);
+            let step = stored.map(|stored| situation(stored, published, Some(&pin), asked).step());
+            let next = match &step {
+                Some(Step::Hold(held)) => held.sentence.rsplit_once(": ").map(|(_, next)| next),
+                _ => None,
+            };
+            let next = next.unwrap_or("compare both roots, and restore the right one");
+            link.failed(format!("{seen}, which Vault's record lacks"), next).reason(Reason::RootChanged)
+        }
+        Some(Stored::Sound { .. }) => verified(&link, &seen, &pin, asked),
+        Some(_) => link.note(format!("{seen}; see vault-record")),
+        None => link.note(format!("{seen}; not compared, since Vault's record could not be read")),
+    }
+}
+
+fn verified(link: &Link, seen: &str, pin: &Pin, asked: &Asked) -> Line {
+    match pin.verified_at {
+        Some(at) if asked.now.duration_since(at) > VERIFIED_LONG_AGO => link.warning(
+            format!("{seen}, which Vault holds; last verified at {}", minute(at)),
+            "look at the gate's pods and log: it verifies at least every hour while it runs",
+        ),
+        Some(at) => link.ok(format!("{seen}, which Vault holds; last verified at {}", minute(at))),
+        None => link.ok(format!("{seen}, which Vault holds")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

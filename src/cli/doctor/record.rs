@@ -1,0 +1,116 @@
+//! Links 7 and 8: the secrets engine, and the record in it.
+
+use super::asked::{Asked, CA_ENDS_SOON, day, minute};
+use super::line::{Line, Link};
+use super::vault::{Keepings, Told};
+use crate::plan::{Pin, Published, Situation, Step, Stored};
+use crate::reason::{Held, Reason};
+use crate::vault::{Keeping, Record};
+
+pub(super) fn engine(told: &Told, asked: &Asked) -> Line {
+    let link = Link::new("vault-mount", format!("{}/", asked.mount));
+    match told.mount.or_line(&link) {
+        Err(line) => line,
+        Ok(None) => link.note("Vault does not tell"),
+        Ok(Some(keepings)) => keeping(&link, keepings, asked),
+    }
+}
+
+fn keeping(link: &Link, (engine, record): &Keepings, asked: &Asked) -> Line {
+    let deletes = |keeping: &&Keeping| !matches!(keeping.delete_version_after.as_str(), "" | "0s" | "0");
+    // Where the record has a term of its own, that one counts.
+    let terms = [(record, asked.names.record.as_str()), (engine, asked.mount.as_str())];
+    let term =
+        terms.into_iter().find_map(|(keeping, of)| keeping.as_ref().filter(deletes).map(|keeping| (keeping, of)));
+    if let Some((keeping, of)) = term {
+        let seen = format!(
+            "KV version 2, and delete_version_after of {of} is {}: Vault deletes the root by itself",
+            keeping.delete_version_after
+        );
+        let next = format!(
+            "`vault kv metadata put -mount={} -delete-version-after=0s {}`, and write the record anew",
+            asked.mount, asked.path
+        );
+        return link.warning(seen, next);
+    }
+    let kept = |keeping: &Keeping| match keeping.max_versions {
+        0 => "10 (the default)".to_owned(),
+        versions => versions.to_string(),
+    };
+    match (engine, record) {
+        (None, None) => link.ok("KV version 2; its settings may not be read, which the gate does not need"),
+        (engine, record) => {
+            let versions = record.iter().chain(engine).map(kept).next().unwrap_or_default();
+            link.ok(format!("KV version 2, keeps {versions} versions, deletes none by itself"))
+        }
+    }
+}
+
+/// What this cluster says that has a part in what an empty Vault means.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Here<'a> {
+    /// `None`: it could not be read.
+    pub(super) published: Option<&'a Published>,
+    pub(super) pin: Option<&'a Pin>,
+}
+
+pub(super) fn record(told: &Told, here: Here<'_>, asked: &Asked) -> Line {
+    let link = Link::new("vault-record", asked.names.record.clone());
+    match told.record.or_line(&link) {
+        Err(line) => line,
+        Ok(None) => link.note("Vault does not tell"),
+        Ok(Some(record)) => stored(&link, record, here, asked),
+    }
+}
+
+fn stored(link: &Link, record: &Record, here: Here<'_>, asked: &Asked) -> Line {
+    match &record.stored {
+        Stored::Sound { version, sound } => {
+            let root = sound.root.openssl();
+            let seen = format!("version {version}, root sha256 {root}, until {}", day(sound.valid_until));
+            if let Some(end) = record.deleted_at {
+                let next = "take delete_version_after away (see vault-mount), and write the record anew";
+                return link.warning(format!("{seen}; Vault deletes this version by itself at {}", minute(end)), next);
+            }
+            if asked.ends_within(sound.valid_until, CA_ENDS_SOON) {
+                let days = asked.days_until(sound.valid_until);
+                return link.warning(
+                    format!("{seen}, in {days} days"),
+                    "renew it in time: see \"Change the root\" in docs/operate.md",
+                );
+            }
+            link.ok(seen)
+        }
+        Stored::Unsound { version, flaw } => {
+            let reason = if flaw.is_expired() { Reason::RootExpired } else { Reason::RootInvalid };
+            link.failed(format!("version {version} cannot be used: {flaw}"), "write a sound CA as a new version")
+                .reason(reason)
+        }
+        Stored::Absent | Stored::Deleted { .. } => match hold(&record.stored, here, asked) {
+            Some(held) if held.reason != Reason::CacertsUnknown => link.held(&held),
+            _ => link.note("no root yet: the gate makes it once a gated pod asks to be let in"),
+        },
+    }
+}
+
+/// Why the gate would hold.
+fn hold(stored: &Stored, here: Here<'_>, asked: &Asked) -> Option<Held> {
+    match situation(stored, here.published.unwrap_or(&Published::Absent), here.pin, asked).step() {
+        Step::Hold(held) => Some(held),
+        _ => None,
+    }
+}
+
+/// What the gate decides on, with a halt at another root.
+pub(super) fn situation<'a>(
+    stored: &'a Stored,
+    published: &'a Published,
+    pin: Option<&'a Pin>,
+    asked: &'a Asked,
+) -> Situation<'a> {
+    let on_root_change = crate::plan::OnRootChange::Halt;
+    Situation { role: asked.role, on_root_change, stored, published, pin, names: &asked.names }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,299 @@
+//! Questions that a person asks of Vault, each at one address: what the convergence never needs to know.
+//! They write nothing, and what a login gives is given back.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use k8s_openapi::jiff::Timestamp;
+use rustify::Endpoint;
+use rustify::enums::{RequestMethod, RequestType, ResponseType};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use vaultrs::api::kv2::requests::ReadSecretRequest;
+
+use super::claims::{Claims, claims};
+use super::login::{self, Credentials, Token};
+use super::transport::{NoAnswer, Reply};
+use super::{Get, Refused, Vault, answer};
+use crate::plan::Stored;
+use crate::reason::{Held, Reason, foreign_text};
+
+/// What an address says of itself, and its certificate.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// The status of `sys/health`.
+    pub status: u16,
+    /// Vault's version.
+    pub version: String,
+    /// Its name, where it tells.
+    pub cluster_name: Option<String>,
+    /// Which Vault it is, where it tells: not while it is sealed.
+    pub cluster_id: Option<String>,
+    /// The DER of its certificate; none on plain HTTP.
+    pub certificate: Option<Vec<u8>>,
+}
+
+/// Why an address did not answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Silent {
+    /// No connection came about, or no TLS on it.
+    pub connecting: bool,
+    /// In words.
+    pub what: String,
+}
+
+#[derive(Deserialize)]
+struct HealthBody {
+    #[serde(rename = "initialized")]
+    _initialized: bool,
+    #[serde(default)]
+    version: String,
+    cluster_name: Option<String>,
+    cluster_id: Option<String>,
+}
+
+/// Whether there is an auth method to log in at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMount {
+    /// It wants to know which role: there is one.
+    AsksForRole,
+    /// It answers otherwise than kubernetes and jwt do.
+    Other(u16),
+    /// There is none, as far as Vault lets on.
+    Missing,
+}
+
+/// What the engine's configuration or the record's own says.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+pub struct Keeping {
+    /// Versions are deleted by themselves after so long; `0s` is never.
+    #[serde(default)]
+    pub delete_version_after: String,
+    /// So many versions are kept; 0 is the default of 10.
+    #[serde(default)]
+    pub max_versions: u64,
+}
+
+/// A record, and when Vault deletes it by itself.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// What is there.
+    pub stored: Stored,
+    /// When this version goes by itself.
+    pub deleted_at: Option<Timestamp>,
+}
+
+/// A token and the address that it is used at.
+pub struct Inquiry<'a> {
+    vault: &'a Vault,
+    at: usize,
+    token: Token,
+    /// What the login gave: policies and lease in seconds. `None` with `VAULT_TOKEN`.
+    pub granted: Option<Granted>,
+}
+
+/// What a login gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// Names of the token's policies.
+    pub policies: Vec<String>,
+    /// Seconds.
+    pub lease: u64,
+}
+
+impl Vault {
+    /// Asks an address how it is.
+    ///
+    /// # Errors
+    /// In words, if it does not answer as Vault does.
+    pub async fn health(&self, at: usize) -> Result<Health, Silent> {
+        let transport = &self.transports[at];
+        let reply = transport.call(Get("sys/health".to_owned()), &Self::without_token()).await;
+        let reply = reply.map_err(|NoAnswer { what, connecting }| Silent { connecting, what })?;
+        // A DR secondary and its like tell less, but always whether they are initialised.
+        let Ok(HealthBody { version, cluster_name, cluster_id, .. }) = serde_json::from_slice(&reply.body) else {
+            let what = format!("status {}, with a body that is not Vault's", reply.status);
+            return Err(Silent { connecting: false, what });
+        };
+        let some = |text: Option<String>| text.filter(|text| !text.is_empty()).map(|text| foreign_text(&text));
+        Ok(Health {
+            status: reply.status,
+            version: foreign_text(&version),
+            cluster_name: some(cluster_name),
+            cluster_id: some(cluster_id),
+            certificate: reply.certificate,
+        })
+    }
+
+    /// Asks whether there is an auth method at the configured mount, by a login without role and token.
+    ///
+    /// # Errors
+    /// If the address does not answer.
+    pub async fn auth_mount(&self, at: usize) -> Result<AuthMount, Refused> {
+        let path = format!("auth/{}/login", self.settings.auth_mount);
+        let reply = self.transports[at].call(Post(path, json!({})), &self.middleware(None)).await;
+        let reply = self.told(at, reply)?;
+        let said = answer::errors(&reply).unwrap_or_default().join("; ");
+        Ok(match reply.status {
+            400 if said.contains("missing role") => AuthMount::AsksForRole,
+            403 | 404 => AuthMount::Missing,
+            status => AuthMount::Other(status),
+        })
+    }
+
+    /// What the service-account token says of itself.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is none.
+    pub fn claims(&self) -> Result<Claims, Held> {
+        let credentials = Credentials::read(&self.settings)?;
+        claims(credentials.jwt()).ok_or_else(|| {
+            Held::new(
+                Reason::VaultLoginDenied,
+                "the service-account token is not a JWT: mount one with audience vault, or set --vault-jwt-file",
+            )
+        })
+    }
+
+    /// Logs in at an address, unless `VAULT_TOKEN` is set.
+    ///
+    /// # Errors
+    /// As Vault refuses it, or does not answer.
+    pub async fn inquire(&self, at: usize) -> Result<Inquiry<'_>, Refused> {
+        if let Some(token) = self.settings.token.clone() {
+            return Ok(Inquiry { vault: self, at, token, granted: None });
+        }
+        let credentials = Credentials::read(&self.settings)?;
+        let reply = self.transports[at].call(credentials.request()?, &self.middleware(None)).await;
+        let reply = self.told(at, reply)?;
+        let session = login::session(&reply, &self.settings)?;
+        let granted = Granted { policies: login::policies(&reply), lease: session.lease().as_secs() };
+        Ok(Inquiry { vault: self, at, token: session.token_now(), granted: Some(granted) })
+    }
+}
+
+impl Inquiry<'_> {
+    /// Reads the record.
+    ///
+    /// # Errors
+    /// Whenever it cannot be told what Vault holds.
+    pub async fn record(&self, now: Timestamp) -> Result<Record, Refused> {
+        let settings = &self.vault.settings;
+        let request = ReadSecretRequest::builder().mount(settings.mount.as_str()).path(settings.path.as_str()).build();
+        let reply = match request {
+            Ok(request) => self.ask(request).await?,
+            Err(error) => return Err(answer::unreachable(self.address(), &foreign_text(&error.to_string())).into()),
+        };
+        let deleted_at = answer::deletion_time(&reply);
+        let stored = match answer::read(&reply, settings, now)? {
+            answer::Read::Stored(stored) => stored,
+            answer::Read::NeverWritten => {
+                self.is_version_2().await?;
+                Stored::Absent
+            }
+        };
+        Ok(Record { stored, deleted_at })
+    }
+
+    /// Holds unless the mount is positively KV version 2.
+    ///
+    /// # Errors
+    /// What it is instead, or why that is not told.
+    pub async fn is_version_2(&self) -> Result<(), Refused> {
+        let reply = self.ask(Get(format!("sys/internal/ui/mounts/{}", self.vault.settings.mount))).await?;
+        answer::preflight(&reply, &self.vault.settings)
+    }
+
+    /// How the engine keeps versions. `None`: the token may not know.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn engine_keeping(&self) -> Result<Option<Keeping>, Refused> {
+        self.keeping(format!("{}/config", self.vault.settings.mount)).await
+    }
+
+    /// How the record's versions are kept. `None`: the token may not know, or there is none.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn record_keeping(&self) -> Result<Option<Keeping>, Refused> {
+        let settings = &self.vault.settings;
+        self.keeping(format!("{}/metadata/{}", settings.mount, settings.path)).await
+    }
+
+    async fn keeping(&self, path: String) -> Result<Option<Keeping>, Refused> {
+        #[derive(Deserialize)]
+        struct Body {
+            data: Keeping,
+        }
+        let reply = self.ask(Get(path)).await?;
+        let body = serde_json::from_slice::<Body>(&reply.body).ok().filter(|_| reply.status == 200);
+        Ok(body.map(|body| body.data))
+    }
+
+    /// What the token may do at these paths. `None`: it may not even ask that.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn capabilities(&self, paths: &[String]) -> Result<Option<BTreeMap<String, Vec<String>>>, Refused> {
+        #[derive(Deserialize)]
+        struct Body {
+            data: BTreeMap<String, Value>,
+        }
+        let reply = self.ask(Post("sys/capabilities-self".to_owned(), json!({ "paths": paths }))).await?;
+        let Some(Body { mut data }) = serde_json::from_slice(&reply.body).ok().filter(|_| reply.status == 200) else {
+            return Ok(None);
+        };
+        let of = |value: Value| serde_json::from_value(value).unwrap_or_default();
+        Ok(Some(paths.iter().filter_map(|path| Some((path.clone(), of(data.remove(path)?)))).collect()))
+    }
+
+    /// Gives up a token that a login gave; that of a user stays.
+    ///
+    /// # Errors
+    /// If Vault does not confirm it.
+    pub async fn give_up(self) -> Result<(), Refused> {
+        if self.granted.is_none() {
+            return Ok(());
+        }
+        let reply = self.ask(Post("auth/token/revoke-self".to_owned(), json!({}))).await?;
+        match reply.status {
+            200 | 204 => Ok(()),
+            status => {
+                Err(answer::unreachable(self.address(), &format!("giving the token up gave status {status}")).into())
+            }
+        }
+    }
+
+    /// Where it asks.
+    pub fn address(&self) -> &str {
+        self.vault.transports[self.at].address()
+    }
+
+    async fn ask<E: Endpoint>(&self, endpoint: E) -> Result<Reply, Refused> {
+        let reply = self.vault.transports[self.at].call(endpoint, &self.vault.middleware(Some(&self.token))).await;
+        self.vault.told(self.at, reply)
+    }
+}
+
+/// A POST of plain JSON.
+struct Post(String, Value);
+
+#[async_trait]
+impl Endpoint for Post {
+    type Response = ();
+    const REQUEST_BODY_TYPE: RequestType = RequestType::JSON;
+    const RESPONSE_BODY_TYPE: ResponseType = ResponseType::JSON;
+
+    fn path(&self) -> String {
+        self.0.clone()
+    }
+
+    fn method(&self) -> RequestMethod {
+        RequestMethod::POST
+    }
+
+    fn body(&self) -> Result<Option<Vec<u8>>, rustify::errors::ClientError> {
+        Ok(Some(self.1.to_string().into_bytes()))
+    }
+}
