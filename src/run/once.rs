@@ -12,6 +12,9 @@ use crate::converge::{Converger, Schedule};
 use crate::plan::Role;
 use crate::telemetry;
 
+/// Longest wait for the Events of what was done: nobody depends on them.
+const EVENTS_WAIT: Duration = Duration::from_secs(2);
+
 /// Makes the root where Vault has never had one, and publishes it.
 ///
 /// # Errors
@@ -33,11 +36,15 @@ async fn once(args: Once, role: Role) -> Result<(), Failure> {
     let vault = parts::vault(&args.vault, role)?;
     let record = vault.settings().record();
     let client = parts::client(&args.kubernetes).await?;
-    let Made { cacerts, attempts, .. } =
+    let Made { cacerts, attempts, events, writer, .. } =
         parts::assemble(role, &args.cluster, &args.converge, client, vault, PIN_AGE_MAX);
+    drop(events);
+    let events_written = tokio::spawn(writer.run());
     // Once it is open, it ends: nothing is refreshed.
     let schedule = Schedule { retry_max: args.converge.retry_max, refresh: Duration::ZERO };
     let opened = Converger::new(cacerts.watched()).until_open(attempts, schedule, Instant::now() + args.wait).await;
+    // The attempts, which tell them, are gone. What fails is logged.
+    let _ = tokio::time::timeout(EVENTS_WAIT, events_written).await;
     let verified = opened.map_err(|held| Failure::Held(held.message(&args.cluster.name_in(role))))?;
     let line = format!(
         "Secret {}/{} holds the root of {record} in Vault: version {}, sha256 {}",

@@ -5,6 +5,9 @@
 mod bodies;
 mod certificates;
 mod converging;
+mod events;
+mod external_secrets;
+mod flux;
 mod gate;
 mod kubernetes;
 mod memory;
