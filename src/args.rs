@@ -167,8 +167,12 @@ pub struct ConvergeArgs {
     #[arg(long, env = "GATE_ON_ROOT_CHANGE", value_enum, default_value = "halt")]
     pub on_root_change: OnRootChange,
     /// HelmRelease that Flux is asked to reconcile once the gate opens; repeated
-    #[arg(long = "reconcile-helmrelease", env = "GATE_RECONCILE_HELMRELEASES", value_delimiter = ',',
-          value_name = "NAMESPACE/NAME")]
+    #[arg(
+        long = "reconcile-helmrelease",
+        env = "GATE_RECONCILE_HELMRELEASES",
+        value_delimiter = ',',
+        value_name = "NAMESPACE/NAME"
+    )]
     pub reconcile_helmreleases: Vec<HelmRelease>,
 }
 

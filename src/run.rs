@@ -151,13 +151,7 @@ impl Service {
     }
 
     /// Runs until a signal, or until a task ends that should not: then with the reason.
-    async fn run(
-        self,
-        work: Work,
-        https: Bound,
-        http: Option<Bound>,
-        mut signals: Signals,
-    ) -> Result<(), String> {
+    async fn run(self, work: Work, https: Bound, http: Option<Bound>, mut signals: Signals) -> Result<(), String> {
         let stop = Stop::default();
         let (mut servers, mut tasks) = (JoinSet::new(), JoinSet::new());
         if let Some(http) = http {

@@ -27,17 +27,10 @@ impl Controller {
     pub fn new(api_version: &str, kind: &str, namespace: &str, name: &str, uid: &str) -> Option<Self> {
         let group = api_version.strip_suffix("/v1")?;
         let (group, kind) = KINDS.into_iter().find(|known| *known == (group, kind))?;
-        let uid_is_sound = !uid.is_empty()
-            && uid.len() <= UID_MAX
-            && uid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        let uid_is_sound =
+            !uid.is_empty() && uid.len() <= UID_MAX && uid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         let sound = is_label(namespace) && is_subdomain(name) && uid_is_sound;
-        sound.then(|| Self {
-            group,
-            kind,
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            uid: uid.to_owned(),
-        })
+        sound.then(|| Self { group, kind, namespace: namespace.to_owned(), name: name.to_owned(), uid: uid.to_owned() })
     }
 
     /// As `apps/v1`.
@@ -79,10 +72,13 @@ mod tests {
         let with = |version, kind, namespace, name, uid| Controller::new(version, kind, namespace, name, uid).is_some();
         assert!(with("apps/v1", "ReplicaSet", "istio-system", "istiod-5d4", "0c2a-1"));
         assert!(with("batch/v1", "Job", "istio-system", "job", "u"));
-        for (version, kind) in [("argoproj.io/v1", "Rollout"), ("apps/v1beta1", "ReplicaSet"), ("v1", "Job"), ("", "")] {
+        for (version, kind) in [("argoproj.io/v1", "Rollout"), ("apps/v1beta1", "ReplicaSet"), ("v1", "Job"), ("", "")]
+        {
             assert!(!with(version, kind, "n", "a", "u"), "{version} {kind}");
         }
-        for (namespace, name, uid) in [("a/b", "a", "u"), ("n", "../secrets/cacerts", "u"), ("n", "a", "u u"), ("n", "a", "")] {
+        for (namespace, name, uid) in
+            [("a/b", "a", "u"), ("n", "../secrets/cacerts", "u"), ("n", "a", "u u"), ("n", "a", "")]
+        {
             assert!(!with("apps/v1", "ReplicaSet", namespace, name, uid), "{namespace} {name} {uid}");
         }
     }

@@ -10,15 +10,18 @@ const LABEL_MAX: usize = 63;
 /// Whether this may name a namespace: an RFC 1123 label.
 pub fn is_label(text: &str) -> bool {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    text.len() <= LABEL_MAX && !text.is_empty() && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
+    text.len() <= LABEL_MAX
+        && !text.is_empty()
+        && text.bytes().all(inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
 }
 
 /// Whether this may name an object of most kinds: an RFC 1123 subdomain, whose labels may be longer than a label.
 pub fn is_subdomain(text: &str) -> bool {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    let part = |part: &str| {
-        !part.is_empty() && part.bytes().all(inner) && !part.starts_with('-') && !part.ends_with('-')
-    };
+    let part =
+        |part: &str| !part.is_empty() && part.bytes().all(inner) && !part.starts_with('-') && !part.ends_with('-');
     text.len() <= SUBDOMAIN_MAX && text.split('.').all(part)
 }
 

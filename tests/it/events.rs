@@ -67,7 +67,10 @@ async fn a_denial_is_told_at_the_owner_of_the_pod_once_however_many_there_are() 
     let about = &held["involvedObject"];
     ensure!(about["kind"] == "ReplicaSet" && about["apiVersion"] == "apps/v1" && about["uid"] == "uid-rs", "{held}");
     ensure!(held["type"] == "Warning" && held["message"] == message, "{held}");
-    ensure!(message.as_str().is_some_and(|text| text.starts_with("RootMissing: ") && text.ends_with("/istiod)")), "{message}");
+    ensure!(
+        message.as_str().is_some_and(|text| text.starts_with("RootMissing: ") && text.ends_with("/istiod)")),
+        "{message}"
+    );
     // Another cause is another Event, and shows that what was told before it is through.
     vault.always(READ, vault::errors(503, &["Vault is sealed"]));
     eventually("an Event of the other cause", SOON, || async {

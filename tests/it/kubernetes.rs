@@ -59,7 +59,8 @@ impl Kubernetes {
     /// All objects of a collection.
     pub fn all(&self, collection: &str) -> Vec<Value> {
         let objects = lock(&self.objects);
-        let inside = objects.by_path.iter().filter(|(path, _)| path.rsplit_once('/').is_some_and(|(c, _)| c == collection));
+        let inside =
+            objects.by_path.iter().filter(|(path, _)| path.rsplit_once('/').is_some_and(|(c, _)| c == collection));
         inside.map(|(_, object)| object.clone()).collect()
     }
 

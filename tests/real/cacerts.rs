@@ -30,7 +30,7 @@ async fn mended(side: &Side, data: &Value) -> Result<()> {
 }
 
 /// A self-signed CA, made by openssl, as the data of a Secret.
-async fn foreign_ca() -> Result<Value> {
+pub async fn foreign_ca() -> Result<Value> {
     let folder = tempfile::tempdir()?;
     let file = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
     let (key, certificate) = (file("key.pem"), file("cert.pem"));

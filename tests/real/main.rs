@@ -7,6 +7,8 @@
 
 mod adversity;
 mod cacerts;
+mod external_secrets;
+mod flux;
 mod gate;
 mod lossy;
 mod race;

@@ -64,8 +64,7 @@ impl Releases {
         let mut at = controller.clone();
         for _ in 0..HOPS {
             let doing = format!("read {} {}/{}", at.kind(), at.namespace(), at.name());
-            let api: Api<DynamicObject> =
-                Api::namespaced_with(self.client.clone(), at.namespace(), &at.resource());
+            let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), at.namespace(), &at.resource());
             let object = call(&doing, api.get(at.name())).await.map_err(|error| error.into_held(&doing))?;
             // Another object of that name is not the one that the pod is from.
             if object.uid().as_deref() != Some(at.uid()) {

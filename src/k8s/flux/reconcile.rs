@@ -141,7 +141,9 @@ fn asked_lately(requested: Option<&str>, reset: Option<&str>, now: Timestamp) ->
 fn missing(release: &HelmRelease) -> Held {
     Held::new(
         Reason::KubernetesForbidden,
-        format!("there is no HelmRelease {release}, or no Flux: mend --reconcile-helmrelease (variable GATE_RECONCILE_HELMRELEASES)"),
+        format!(
+            "there is no HelmRelease {release}, or no Flux: mend --reconcile-helmrelease (variable GATE_RECONCILE_HELMRELEASES)"
+        ),
     )
 }
 
