@@ -60,9 +60,9 @@ impl Gate {
             flags,
         ];
         let gate = Self::launch(side.name, &args.concat(), file("gate.log")).await?;
+        gate.is_ready().await?;
         side.point_webhooks_at(&[gate.https.port()]).await?;
         side.is_injected().await?;
-        gate.is_ready().await?;
         Ok(gate)
     }
 

@@ -1,14 +1,40 @@
-//! A Vault in memory.
+//! A Vault in memory: KV version 1 and 2, policies, tokens, the auth methods `kubernetes` and `jwt`, and the seal, with
+//! the statuses, bodies and texts of Vault 1.21.
+//!
+//! `state` is a function of a request and a moment; here it gets its lock, its clock and its randomness.
+
+mod acl;
+mod asked;
+mod claims;
+mod fields;
+mod jwt;
+mod kubernetes;
+mod kv;
+mod moment;
+mod mounts;
+mod plain;
+mod policies;
+mod pretend;
+mod reply;
+mod review;
+mod roles;
+mod seal;
+mod state;
+mod sys;
+mod tokens;
 
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
-use serde_json::json;
+use k8s_openapi::jiff::Timestamp;
 use testbed::VaultApi;
 
 use crate::faults::{Fault, Faults};
 use crate::wire::{self, Answer, Request, Server, Service, random_hex};
+use moment::Moment;
+use reply::{Refusal, Reply};
+use state::{State, Step};
 
 /// A running Vault: initialised, unsealed, with KV version 2 at `secret/`.
 #[derive(Debug)]
@@ -21,7 +47,8 @@ impl Vault {
     /// Starts an empty one on a free port.
     pub async fn start() -> Result<Self> {
         let (root_token, unseal_key) = (format!("hvs.{}", random_hex(12)?), random_hex(32)?);
-        let server = Server::start("the sandbox's Vault", Arc::new(Core)).await?;
+        let core = Core(Mutex::new(State::new(&moment()?, &root_token, &unseal_key)));
+        let server = Server::start("the sandbox's Vault", Arc::new(core)).await?;
         let api = VaultApi::new(server.url().to_owned(), server.ca_pem())?.initialised(&unseal_key, &root_token);
         Ok(Self { api, server })
     }
@@ -40,14 +67,37 @@ impl Deref for Vault {
     }
 }
 
-struct Core;
+struct Core(Mutex<State>);
+
+impl Core {
+    /// Never held while anything is awaited.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Service for Core {
-    async fn answer(&self, _request: Request) -> Answer {
-        wire::json(404, &json!({ "errors": [] }))
+    async fn answer(&self, request: Request) -> Answer {
+        let Some(path) = request.uri.path().strip_prefix("/v1/") else {
+            return wire::text(404, "text/plain; charset=utf-8", "404 page not found\n");
+        };
+        let Ok(moment) = moment() else { return Reply::from(Refusal::new(500, "internal error")).into_answer() };
+        let step = self.state().handle(&moment, &request, path);
+        let reply = match step {
+            Step::Reply(reply) => reply,
+            Step::Review(pending) => {
+                let reviewed = pending.review.ask().await;
+                self.state().reviewed(*pending, reviewed.as_ref())
+            }
+        };
+        reply.into_answer()
     }
 
-    fn pretend(&self, _request: &Request, _fault: Fault) -> Answer {
-        wire::json(503, &json!({ "errors": ["Vault is sealed"] }))
+    fn pretend(&self, request: &Request, fault: Fault) -> Answer {
+        pretend::answer(&self.state().seal, Timestamp::now(), request, fault)
     }
+}
+
+fn moment() -> Result<Moment> {
+    Ok(Moment::new(Timestamp::now(), random_hex(moment::RANDOM_BYTES)?))
 }

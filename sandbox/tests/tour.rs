@@ -9,30 +9,37 @@ use testbed::Program;
 const TOLD: [&str; 12] = [
     "both are dormant",
     "nas: the pods of istiod and of the gateway are refused",
-    "denied the request: RootMissing: cluster nas: ",
+    "denied the request: RootMissing: cluster nas:",
     "homelab: istiod asks; its gate makes an RSA-4096 root",
     "nas: both pods are in",
     "one root in both clusters",
     "has published Vault's bytes again",
     "its pod is let in with a warning",
-    "denied the request: VaultSealed: cluster nas: ",
+    "denied the request: VaultSealed: cluster nas:",
     "Vault refuses to overwrite the root",
-    "RootChanged: cluster nas: ",
+    "RootChanged: cluster nas:",
     "no key in any log",
 ];
 
 fn sandbox() -> Program {
-    Program::new(env!("CARGO_BIN_EXE_sandbox")).arg("--once")
+    // Its ports are reserved among all of this user's test processes.
+    Program::new(env!("CARGO_BIN_EXE_sandbox")).env("HOME", std::env::var_os("HOME").unwrap_or_default())
 }
 
 #[tokio::test]
 async fn all_goes_as_told_in_plain_lines_whatever_vault_the_user_has() -> Result<()> {
     // Neither may be taken for the sandbox's own.
-    let output = sandbox().env("VAULT_TOKEN", "hvs.another").env("GATE_VAULT_PATH", "elsewhere").output(None).await?;
-    let mut rest = output.as_str();
+    let output = sandbox()
+        .arg("--once")
+        .env("VAULT_TOKEN", "hvs.another")
+        .env("GATE_VAULT_PATH", "elsewhere")
+        .output(None)
+        .await?;
+    // Lines are wrapped at blanks.
+    let words = output.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut rest = words.as_str();
     for told in TOLD {
-        // Lines are wrapped at blanks.
-        let at = find(rest, told).with_context(|| format!("no {told:?} in what is left:\n{rest}\nof\n{output}"))?;
+        let at = rest.find(told).with_context(|| format!("no {told:?} in what is left: {rest}"))?;
         rest = &rest[at..];
     }
     ensure!(!output.contains('✗') && !output.contains('\u{1b}'), "{output}");
@@ -48,7 +55,7 @@ async fn all_goes_as_told_in_plain_lines_whatever_vault_the_user_has() -> Result
 
 #[tokio::test]
 async fn what_does_not_go_as_told_ends_it_with_an_error_that_names_the_step() -> Result<()> {
-    let ended = sandbox().args(["--fault", "nas=403"]).output(None).await;
+    let ended = sandbox().args(["--once", "--fault", "nas=403"]).output(None).await;
     let error = format!("{:#}", ended.err().context("all went as told, under a fault")?);
     ensure!(error.contains("exit status: 1"), "{error}");
     ensure!(error.contains("not as told: nas: istiod, the east-west gateway and a bystander are deployed"), "{error}");
@@ -63,7 +70,7 @@ async fn what_does_not_go_as_told_ends_it_with_an_error_that_names_the_step() ->
 #[tokio::test]
 async fn after_the_tour_all_stays_up_and_what_it_prints_to_try_works() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let process = Program::new(env!("CARGO_BIN_EXE_sandbox")).spawn(folder.path().join("log"))?;
+    let process = sandbox().spawn(folder.path().join("log"))?;
     let soon = Duration::from_secs(60);
     process
         .until("the end of the tour", soon, || async { process.log().contains("Ctrl-C ends it.").then_some(()) })
@@ -80,13 +87,4 @@ async fn after_the_tour_all_stays_up_and_what_it_prints_to_try_works() -> Result
     ensure!(answers[2].contains("\"allowed\":true"), "{answers:?}");
     ensure!(process.terminate().await?.success());
     Ok(())
-}
-
-/// Where a text begins, whatever blanks and line ends are between its words.
-fn find(text: &str, wanted: &str) -> Option<usize> {
-    let words: Vec<_> = wanted.split_whitespace().collect();
-    text.char_indices().map(|(at, _)| at).find(|at| {
-        let rest = text[*at..].split_whitespace().take(words.len());
-        text[*at..].starts_with(words[0]) && rest.eq(words.iter().copied())
-    })
 }
