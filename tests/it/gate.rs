@@ -52,7 +52,7 @@ pub struct Gate {
     stop: Option<oneshot::Sender<()>>,
     serving: JoinHandle<()>,
     converging: Option<(JoinHandle<()>, TempDir)>,
-    beside: JoinSet<()>,
+    _beside: JoinSet<()>,
 }
 
 /// An answer.
@@ -143,7 +143,7 @@ impl Gate {
         let router = server::admission(state.clone());
         let serving = tokio::spawn(bound.serve(router, Some(tls), async { drop(stopping.await) }));
         let ca = ca.certificate_pem().to_owned();
-        Ok(Self { address, kubernetes, state, ca, stop: Some(stop), serving, converging, beside })
+        Ok(Self { address, kubernetes, state, ca, stop: Some(stop), serving, converging, _beside: beside })
     }
 
     /// Asks the server to end.

@@ -287,6 +287,18 @@ async fn moving_away_from_external_secrets_leaves_no_gap() -> Result<()> {
     beside.is_as_made().await?;
     gate.stands("open", None).await?;
     ensure!(beside.is_touched_by_the_gate().await?);
+
+    // And back.
+    side.cluster.kubectl_stdin(&["apply", "-f", "-"], &manifests(vault)).await?;
+    eventually("External Secrets to take it up again", SOON, || async {
+        let metadata = beside.metadata().await?;
+        ensure!(metadata["ownerReferences"][0]["kind"] == "ExternalSecret", "{metadata}");
+        ensure!(metadata["labels"]["reconcile.external-secrets.io/managed"] == "true", "{metadata}");
+        Ok(())
+    })
+    .await?;
+    beside.is_as_made().await?;
+    gate.stands("open", None).await?;
     Ok(())
 }
 

@@ -143,7 +143,7 @@ async fn a_blocked_release_is_named_and_asked_to_reconcile_once_by_all_replicas(
     ensure!(release(side, "not-granted").await?["annotations"]["reconcile.fluxcd.io/requestedAt"].is_null());
 
     for reason in ["CacertsPublished", "GateOpened"] {
-        let field = format!("reason={reason}");
+        let field = format!("source=istio-ca-gate,reason={reason}");
         let events = side.cluster.kubectl(&["-n", NAMESPACE, "get", "events", "--field-selector", &field]).await?;
         ensure!(events.contains("secret/cacerts"), "{events}");
     }
