@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use attempt::Pass;
 pub use attempt::{Attempts, Parts};
 
-use crate::reason::Held;
+use crate::reason::{Held, Reason};
 use crate::snapshot::{Convergence, Policy, Snapshot, Verified, Watched};
 use turns::{Turn, Turns};
 
@@ -103,7 +103,10 @@ impl Converger {
             pace.ended(began, ended);
             // Also where only an earlier verification opens it.
             let open = self.look(|known| known.is_open(&policy, Timestamp::now(), std::time::Instant::now()));
-            self.tell_turn(turns.see(open, attempts.has_written()), &attempts);
+            // Who cannot look does not see a turn.
+            if open || !self.is_blind() {
+                self.tell_turn(turns.see(open, attempts.has_written()), &attempts);
+            }
             if passes.is_due(open, schedule.refresh) {
                 let pass = attempts.unblock().await;
                 if turns.wants_reconciliation(pass) {
@@ -117,9 +120,18 @@ impl Converger {
         }
     }
 
+    /// Whether the last attempt learnt nothing but that the API server does not answer.
+    fn is_blind(&self) -> bool {
+        let reason = self.look(|known| known.convergence.held.as_ref().map(|held| held.reason));
+        reason == Some(Reason::KubernetesUnreachable)
+    }
+
     fn tell_turn(&self, turn: Option<Turn>, attempts: &Attempts) {
         match turn {
-            Some(Turn::Opened) => attempts.events().opened(),
+            Some(Turn::Opened) => {
+                let bridged = self.look(|known| known.convergence.verified.is_none());
+                attempts.events().opened(bridged);
+            }
             Some(Turn::Closed) => {
                 if let Some(held) = self.look(|known| known.convergence.held.clone()) {
                     attempts.events().held(&held, None, None);

@@ -102,9 +102,10 @@ impl Events {
         self.tell(What::CacertsPublished, None, note);
     }
 
-    /// Gated pods are let in from now on.
-    pub fn opened(&self) {
-        let note = format!("cluster {}: cacerts holds the root of Vault, gated pods are let in", self.cluster);
+    /// Gated pods are let in from now on; `bridged`: by an earlier verification, since Vault cannot be asked.
+    pub fn opened(&self, bridged: bool) {
+        let why = if bridged { "has the root last verified, and Vault cannot be asked" } else { "holds Vault's root" };
+        let note = format!("cluster {}: {why}: gated pods are let in", self.cluster);
         self.tell(What::GateOpened, None, note);
     }
 

@@ -43,7 +43,7 @@ async fn a_first_start_is_told_from_the_root_to_the_open_gate() -> Result<()> {
     for (reason, note) in [
         ("RootBootstrapped", "cluster homelab: made the root and wrote it to secret/istio/ca in Vault".to_owned()),
         ("CacertsPublished", format!("cluster homelab: wrote version 1 of Vault's CA, root {root}")),
-        ("GateOpened", "cluster homelab: cacerts holds the root of Vault, gated pods are let in".to_owned()),
+        ("GateOpened", "cluster homelab: holds Vault's root: gated pods are let in".to_owned()),
     ] {
         let event = event(&product.kubernetes, reason).await?;
         ensure!(event["message"] == note && event["type"] == "Normal" && event["count"] == 1, "{event}");
