@@ -16,6 +16,7 @@ use crate::cli::doctor::Doctor;
 use crate::cli::fingerprint::Fingerprint;
 use crate::cli::shell::{Completions, Man};
 use crate::cli::verify::Verify;
+use crate::k8s::flux::HelmRelease;
 use crate::plan::{OnRootChange, Role};
 use crate::selector;
 use crate::snapshot::VaultUnavailable;
@@ -169,6 +170,14 @@ pub struct ConvergeArgs {
     /// When Vault's root is not the one that this cluster trusts: halt, or replace
     #[arg(long, env = "GATE_ON_ROOT_CHANGE", value_enum, default_value = "halt")]
     pub on_root_change: OnRootChange,
+    /// HelmRelease that Flux is asked to reconcile once the gate opens; repeated
+    #[arg(
+        long = "reconcile-helmrelease",
+        env = "GATE_RECONCILE_HELMRELEASES",
+        value_delimiter = ',',
+        value_name = "NAMESPACE/NAME"
+    )]
+    pub reconcile_helmreleases: Vec<HelmRelease>,
 }
 
 /// Kubernetes' flags.

@@ -3,6 +3,7 @@
 //! It is woken by consultations and outlives them. However many ask, one attempt runs at a time.
 
 mod attempt;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +12,12 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use attempt::Pass;
 pub use attempt::{Attempts, Parts};
 
-use crate::reason::Held;
+use crate::reason::{Held, Reason};
 use crate::snapshot::{Convergence, Policy, Snapshot, Verified, Watched};
+use turns::{Turn, Turns};
 
 /// First back-off; doubles up to `--retry-max`.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
@@ -80,7 +83,7 @@ impl Converger {
     pub async fn run(&self, mut attempts: Attempts, schedule: Schedule, policy: Policy) {
         let mut watched = self.watched.clone();
         let mut pace = Pace::new(schedule);
-        let mut passes = Passes::default();
+        let (mut passes, mut turns) = (Passes::default(), Turns::default());
         loop {
             tokio::select! {
                 () = self.wake.notified() => pace.bring_forward(),
@@ -100,10 +103,41 @@ impl Converger {
             pace.ended(began, ended);
             // Also where only an earlier verification opens it.
             let open = self.look(|known| known.is_open(&policy, Timestamp::now(), std::time::Instant::now()));
-            if passes.is_due(open, schedule.refresh) && !attempts.unblock().await {
-                passes = Passes::default();
-                pace.within(PASS_PAUSE);
+            // Who cannot look does not see a turn.
+            if open || !self.is_blind() {
+                self.tell_turn(turns.see(open, attempts.has_written()), &attempts);
             }
+            if passes.is_due(open, schedule.refresh) {
+                let pass = attempts.unblock().await;
+                if turns.wants_reconciliation(pass) {
+                    attempts.ask_flux();
+                }
+                if pass == Pass::Failed {
+                    passes = Passes::default();
+                    pace.within(PASS_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Whether the last attempt learnt nothing but that the API server does not answer.
+    fn is_blind(&self) -> bool {
+        let reason = self.look(|known| known.convergence.held.as_ref().map(|held| held.reason));
+        reason == Some(Reason::KubernetesUnreachable)
+    }
+
+    fn tell_turn(&self, turn: Option<Turn>, attempts: &Attempts) {
+        match turn {
+            Some(Turn::Opened) => {
+                let bridged = self.look(|known| known.convergence.verified.is_none());
+                attempts.events().opened(bridged);
+            }
+            Some(Turn::Closed) => {
+                if let Some(held) = self.look(|known| known.convergence.held.clone()) {
+                    attempts.events().held(&held, None, None);
+                }
+            }
+            None => {}
         }
     }
 
@@ -117,13 +151,17 @@ impl Converger {
         schedule: Schedule,
         deadline: Instant,
     ) -> Result<Verified, Held> {
-        let mut pace = Pace::new(schedule);
+        let (mut pace, mut turns) = (Pace::new(schedule), Turns::default());
         loop {
             let began = Instant::now();
             let ended = self.attempt(&mut attempts).await;
-            if let Some(verified) = self.look(|known| known.convergence.verified.clone()) {
+            let verified = self.look(|known| known.convergence.verified.clone());
+            turns.see(verified.is_some(), attempts.has_written());
+            if let Some(verified) = verified {
                 // What fails is logged, and they try again by themselves.
-                attempts.unblock().await;
+                if turns.wants_reconciliation(attempts.unblock().await) {
+                    attempts.asked_flux().await;
+                }
                 return Ok(verified);
             }
             pace.ended(began, ended);

@@ -2,8 +2,12 @@
 
 pub mod ca_bundle;
 pub mod cacerts;
+pub mod controller;
+pub mod events;
 pub mod external_secrets;
+pub mod flux;
 pub mod follow;
+pub mod names;
 pub mod owners;
 pub mod pin;
 pub mod root_cert;

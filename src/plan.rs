@@ -318,6 +318,17 @@ impl Situation<'_> {
     }
 }
 
+/// The hold where a Secret has the marks of External Secrets, and no ExternalSecret makes it any more.
+pub fn left_behind(names: &Names) -> Held {
+    Held::new(
+        Reason::CacertsManagedElsewhere,
+        format!(
+            "Secret {} has the label of External Secrets and does not hold Vault's root, and no ExternalSecret makes it any more: delete the Secret to have Vault's root published",
+            names.cacerts
+        ),
+    )
+}
+
 /// Checks a bundle into Vault's copy.
 pub fn stored(version: u64, bundle: Result<Bundle, Flaw>, now: Timestamp) -> Stored {
     match bundle.and_then(|bundle| check::check(bundle, now)) {

@@ -17,6 +17,8 @@ use crate::args::Serve;
 use crate::converge::{Attempts, Converger, Schedule};
 use crate::k8s::ca_bundle::{self, Injection};
 use crate::k8s::cacerts::Cacerts;
+use crate::k8s::events;
+use crate::k8s::flux::{Reconciles, Releases};
 use crate::k8s::owners::Owners;
 use crate::k8s::pin::Pins;
 use crate::readiness::{Part, Readiness};
@@ -60,7 +62,7 @@ pub async fn serve(args: Serve) -> Result<(), Failure> {
 /// A service whose configuration is sound and whose sockets are bound, and that does nothing yet.
 pub struct Prepared {
     service: Service,
-    attempts: Attempts,
+    work: Work,
     https: Bound,
     http: Option<Bound>,
 }
@@ -78,8 +80,8 @@ impl Prepared {
             Some(address) => Some(bind(address, "--admin-listen (variable GATE_ADMIN_LISTEN)").await?),
             None => None,
         };
-        let (service, attempts) = Service::assemble(args, client, vault);
-        Ok(Self { service, attempts, https, http })
+        let (service, work) = Service::assemble(args, client, vault);
+        Ok(Self { service, work, https, http })
     }
 
     /// Where `--listen` is bound.
@@ -106,9 +108,16 @@ impl Prepared {
             http = self.http().map(|http| http.to_string()),
             "starting"
         );
-        let Self { service, attempts, https, http } = self;
-        service.run(attempts, https, http, signals).await.map_err(Failure::Broken)
+        let Self { service, work, https, http } = self;
+        service.run(work, https, http, signals).await.map_err(Failure::Broken)
     }
+}
+
+/// What has a task of its own.
+struct Work {
+    attempts: Attempts,
+    reconciles: Arc<Reconciles>,
+    writer: events::Writer,
 }
 
 /// What the tasks of the service share.
@@ -121,32 +130,34 @@ struct Service {
 }
 
 impl Service {
-    fn assemble(args: Serve, client: Client, vault: Vault) -> (Self, Attempts) {
+    fn assemble(args: Serve, client: Client, vault: Vault) -> (Self, Work) {
         let policy = policy(&args);
         let pin_age_max = PIN_AGE_MAX.min(policy.max_staleness / 4);
-        let Made { gated, cacerts, owners, attempts } =
+        let Made { gated, cacerts, owners, attempts, reconciles, events, writer } =
             parts::assemble(args.role, &args.cluster, &args.converge, client.clone(), vault, pin_age_max);
         let converger = Converger::new(cacerts.watched());
-        let webhook = Webhook { cluster: args.cluster_name(), gated, policy, converger, cacerts: Arc::clone(&cacerts) };
+        let webhook = Webhook {
+            cluster: args.cluster_name(),
+            gated,
+            policy,
+            converger,
+            cacerts: Arc::clone(&cacerts),
+            releases: Releases::new(client.clone()),
+            events,
+        };
         let state =
             server::State { webhook: Arc::new(webhook), role: args.role, readiness: Arc::new(Readiness::default()) };
-        (Self { args, client, cacerts, owners, state }, attempts)
+        (Self { args, client, cacerts, owners, state }, Work { attempts, reconciles, writer })
     }
 
     /// Runs until a signal, or until a task ends that should not: then with the reason.
-    async fn run(
-        self,
-        attempts: Attempts,
-        https: Bound,
-        http: Option<Bound>,
-        mut signals: Signals,
-    ) -> Result<(), String> {
+    async fn run(self, work: Work, https: Bound, http: Option<Bound>, mut signals: Signals) -> Result<(), String> {
         let stop = Stop::default();
         let (mut servers, mut tasks) = (JoinSet::new(), JoinSet::new());
         if let Some(http) = http {
             servers.spawn(http.serve(server::admin(self.state.clone()), None, stop.asked()));
         }
-        self.spawn_convergence(&mut tasks, attempts);
+        self.spawn_convergence(&mut tasks, work);
         let mut certified = Box::pin(startup::certify(
             self.client.clone(),
             self.args.cluster.namespace.clone(),
@@ -193,13 +204,16 @@ impl Service {
         }
     }
 
-    fn spawn_convergence(&self, tasks: &mut JoinSet<()>, attempts: Attempts) {
+    fn spawn_convergence(&self, tasks: &mut JoinSet<()>, work: Work) {
+        let Work { attempts, reconciles, writer } = work;
         let (schedule, policy) = (
             Schedule { retry_max: self.args.converge.retry_max, refresh: self.args.refresh },
             self.state.webhook.policy,
         );
         let converger = self.state.webhook.converger.clone();
         tasks.spawn(async move { converger.run(attempts, schedule, policy).await });
+        tasks.spawn(async move { reconciles.run().await });
+        tasks.spawn(writer.run());
 
         let (cacerts, readiness) = (Arc::clone(&self.cacerts), Arc::clone(&self.state.readiness));
         tasks.spawn(async move { cacerts.watch(|| readiness.done(Part::Cacerts)).await });

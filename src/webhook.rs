@@ -10,6 +10,8 @@ use k8s_openapi::jiff::Timestamp;
 use crate::converge::Converger;
 use crate::gate::{Decision, Gated, gate};
 use crate::k8s::cacerts::Cacerts;
+use crate::k8s::events::Events;
+use crate::k8s::flux::{HelmRelease, Releases};
 use crate::plan::Published;
 use crate::reason::{Held, Reason};
 use crate::snapshot::Policy;
@@ -23,6 +25,9 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(30);
 
 /// Left for the answer's way back. The API server rounds what it has left up to whole seconds.
 const MARGIN: Duration = Duration::from_secs(1);
+
+/// Longest wait for the name of a HelmRelease: reading two objects takes a few milliseconds.
+const RELEASE_WAIT: Duration = Duration::from_millis(300);
 
 /// Each pass through the gate either decides or learns something; more than a few is a cluster in turmoil.
 const PASSES_MAX: usize = 4;
@@ -39,14 +44,32 @@ pub struct Webhook {
     pub converger: Converger,
     /// For live reads.
     pub cacerts: Arc<Cacerts>,
+    /// For the names of the HelmReleases of denied pods.
+    pub releases: Releases,
+    /// Where denials are told.
+    pub events: Events,
 }
 
 impl Webhook {
-    /// Decides on a request within the timeout that the API server gave it.
-    pub async fn decide(&self, request: &Request, timeout: Option<Duration>) -> Decision {
+    /// Decides on a request within the timeout that the API server gave it. Of a denied pod, also the HelmRelease that it
+    /// is from, if that can be found out in what is left of the time.
+    pub async fn answer(&self, request: &Request, timeout: Option<Duration>) -> (Decision, Option<HelmRelease>) {
         let began = tokio::time::Instant::now();
         let timeout = timeout.unwrap_or(TIMEOUT_DEFAULT).min(TIMEOUT_MAX);
-        let deadline = began + timeout.saturating_sub(MARGIN).max(timeout / 2);
+        let decision = self.decide(request, began + timeout.saturating_sub(MARGIN).max(timeout / 2)).await;
+        let Decision::Deny(held) = &decision else { return (decision, None) };
+        let left = timeout.saturating_sub(began.elapsed());
+        let release = match request.controller() {
+            Some(controller) => self.releases.of(controller, RELEASE_WAIT.min(left / 2)).await,
+            None => None,
+        };
+        if !request.is_dry_run() {
+            self.events.held(held, request.controller(), release.as_ref());
+        }
+        (decision, release)
+    }
+
+    async fn decide(&self, request: &Request, deadline: tokio::time::Instant) -> Decision {
         for _ in 0..PASSES_MAX {
             match self.look(request) {
                 Decision::ReadLive => {

@@ -11,10 +11,12 @@ use crate::ca::check::Sound;
 use crate::ca::issue;
 use crate::k8s::Write as Written;
 use crate::k8s::cacerts::Cacerts;
-use crate::k8s::external_secrets::ExternalSecrets;
+use crate::k8s::events::Events;
+use crate::k8s::external_secrets::{ExternalSecrets, Maker};
+use crate::k8s::flux::Reconciles;
 use crate::k8s::owners::Owners;
 use crate::k8s::pin::{self, Pins};
-use crate::plan::{Names, OnRootChange, Pin, Role, Situation, Step, Stored};
+use crate::plan::{self, Names, OnRootChange, Pin, Role, Situation, Step, Stored};
 use crate::reason::{Held, Reason};
 use crate::snapshot::{Convergence, KnownRoot, LastVerified, Verified};
 use crate::vault::{Found, Refused, Vault, Write};
@@ -47,6 +49,10 @@ pub struct Parts {
     pub owners: Arc<Owners>,
     /// ExternalSecrets that may have to be asked to sync.
     pub external_secrets: ExternalSecrets,
+    /// HelmReleases to have reconciled once it is open.
+    pub reconciles: Arc<Reconciles>,
+    /// Where it is told what was done.
+    pub events: Events,
 }
 
 /// Makes attempts, and keeps between them what must not be made twice.
@@ -55,6 +61,19 @@ pub struct Attempts {
     /// A root that was made here and is not known to be in Vault. Kept until Vault has one: should
     /// a write of unknown outcome arrive late, it writes the same root.
     candidate: Option<Candidate>,
+    /// Whether the last attempt wrote anything of the CA.
+    has_written: bool,
+}
+
+/// How a pass over blocked owners ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pass {
+    /// None is blocked, as far as RBAC lets it be told.
+    NoneBlocked,
+    /// Those that were are touched.
+    Touched,
+    /// It is worth another try soon.
+    Failed,
 }
 
 struct Candidate {
@@ -66,12 +85,13 @@ struct Candidate {
 impl Attempts {
     /// Attempts with these parts.
     pub fn new(parts: Parts) -> Self {
-        Self { parts, candidate: None }
+        Self { parts, candidate: None, has_written: false }
     }
 
     /// Runs one attempt. Ok: the gate is open.
     pub(super) async fn run(&mut self, state: &watch::Sender<Convergence>) -> Result<(), Refused> {
         self.parts.vault.reload_ca();
+        self.has_written = false;
         if let Some(candidate) = &mut self.candidate {
             candidate.refused = None;
         }
@@ -139,13 +159,17 @@ impl Attempts {
                 let written = self.parts.cacerts.publish(&published, &sound, version).await?;
                 if written == Written::Done {
                     tracing::info!(root = %sound.root, version, "published Secret {}", self.parts.names.cacerts);
+                    self.parts.events.published(sound.root, version);
+                    self.has_written = true;
                 }
                 Ok(false)
             }
             Step::Bootstrap => self.bootstrap(&found, now).await.map(|()| false),
             Step::ForceSync { external_secret, held } => {
-                self.parts.external_secrets.force_sync(external_secret.as_deref(), now).await;
-                Err(held.into())
+                match self.parts.external_secrets.force_sync(external_secret.as_deref(), now).await {
+                    Maker::ExternalSecret => Err(held.into()),
+                    Maker::Nobody => Err(plan::left_behind(&self.parts.names).into()),
+                }
             }
             Step::Hold(held) => Err(held.into()),
         }
@@ -172,6 +196,7 @@ impl Attempts {
         candidate.refused = match self.parts.vault.create(found, record).await {
             Write::Applied => {
                 tracing::info!("made a root and wrote it to {} in Vault", self.parts.names.record);
+                self.parts.events.bootstrapped(&self.parts.names.record);
                 Some(behind(&self.parts.names.record))
             }
             Write::Lost => Some(behind(&self.parts.names.record)),
@@ -223,18 +248,39 @@ impl Attempts {
         }
     }
 
-    /// Touches blocked owners. `false`: it failed and is worth another try soon.
-    pub(super) async fn unblock(&self) -> bool {
+    /// Whether the last attempt wrote anything of the CA, as opposed to finding all as it should be.
+    pub(super) fn has_written(&self) -> bool {
+        self.has_written
+    }
+
+    /// Where it is told what was done.
+    pub(super) fn events(&self) -> &Events {
+        &self.parts.events
+    }
+
+    /// Asks Flux to reconcile, in the background.
+    pub(super) fn ask_flux(&self) {
+        self.parts.reconciles.ask(Timestamp::now());
+    }
+
+    /// Asks Flux to reconcile, and waits until it is asked.
+    pub(super) async fn asked_flux(&self) {
+        self.parts.reconciles.ask_all(Timestamp::now()).await;
+    }
+
+    /// Touches blocked owners.
+    pub(super) async fn unblock(&self) -> Pass {
         match tokio::time::timeout(PASS_TIMEOUT, self.parts.owners.touch_blocked(Timestamp::now())).await {
-            Ok(Ok(())) => true,
+            Ok(Ok(true)) => Pass::Touched,
+            Ok(Ok(false)) => Pass::NoneBlocked,
             Err(_) => {
                 tracing::warn!("touching blocked owners takes too long; it is tried again");
-                false
+                Pass::Failed
             }
             Ok(Err(held)) => {
                 tracing::warn!(reason = %held.reason, "{}", held.sentence);
                 // A missing right does not come by itself.
-                held.reason == Reason::KubernetesForbidden
+                if held.reason == Reason::KubernetesForbidden { Pass::NoneBlocked } else { Pass::Failed }
             }
         }
     }

@@ -57,15 +57,16 @@ impl Owners {
         Ok(false)
     }
 
-    /// Touches every blocked owner, so that its controller tries again now.
+    /// Touches every blocked owner, so that its controller tries again now. Returns whether there was any.
     ///
     /// # Errors
     /// The first failure, after the others were tried.
-    pub async fn touch_blocked(&self, now: Timestamp) -> Result<(), Held> {
-        let mut failure = None;
+    pub async fn touch_blocked(&self, now: Timestamp) -> Result<bool, Held> {
+        let (mut any, mut failure) = (false, None);
         for (resource, kind) in kinds() {
             match self.blocked(&resource, kind).await {
                 Ok(owners) => {
+                    any |= !owners.is_empty();
                     for owner in owners {
                         failure = self.touch(&resource, kind, &owner, now).await.err().or(failure);
                     }
@@ -73,7 +74,7 @@ impl Owners {
                 Err(held) => failure = failure.or(Some(held)),
             }
         }
-        failure.map_or(Ok(()), Err)
+        failure.map_or(Ok(any), Err)
     }
 
     async fn blocked(&self, resource: &ApiResource, kind: &str) -> Result<Vec<DynamicObject>, Held> {

@@ -13,6 +13,9 @@ use crate::plan::Role;
 use crate::shutdown::Signals;
 use crate::telemetry;
 
+/// Longest wait for the Events of what was done: nobody depends on them.
+const EVENTS_WAIT: Duration = Duration::from_secs(2);
+
 /// Makes the root where Vault has never had one, and publishes it.
 ///
 /// # Errors
@@ -36,19 +39,22 @@ async fn once(args: Once, role: Role) -> Result<(), Failure> {
     let vault = parts::vault(&args.vault, role)?;
     let record = vault.settings().record();
     let client = parts::client(&args.kubernetes).await?;
-    let Made { cacerts, attempts, .. } =
+    let Made { cacerts, attempts, events, writer, .. } =
         parts::assemble(role, &args.cluster, &args.converge, client, vault, PIN_AGE_MAX);
+    drop(events);
+    let events_written = tokio::spawn(writer.run());
     // Once it is open, it ends: nothing is refreshed.
     let schedule = Schedule { retry_max: args.converge.retry_max, refresh: Duration::ZERO };
     let converger = Converger::new(cacerts.watched());
-    let verified = tokio::select! {
-        opened = converger.until_open(attempts, schedule, Instant::now() + args.wait) => {
-            opened.map_err(|held| Failure::Held(held.without_promise().message(&args.cluster.name_in(role))))?
-        }
+    let opened = tokio::select! {
+        opened = converger.until_open(attempts, schedule, Instant::now() + args.wait) => opened,
         () = signals.next() => {
             return Err(Failure::Broken("ended by a signal before it was done: run it again, it goes on from there".to_owned()));
         }
     };
+    // The attempts, which tell them, are gone. What fails is logged.
+    let _ = tokio::time::timeout(EVENTS_WAIT, events_written).await;
+    let verified = opened.map_err(|held| Failure::Held(held.without_promise().message(&args.cluster.name_in(role))))?;
     let line = format!(
         "Secret {}/{} holds the root of {record} in Vault: version {}, sha256 {}",
         args.cluster.namespace, args.cluster.secret, verified.version, verified.stored.root

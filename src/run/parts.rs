@@ -12,7 +12,9 @@ use crate::args::{ClusterArgs, ConvergeArgs, KubernetesArgs, VaultArgs};
 use crate::converge::{Attempts, Parts};
 use crate::gate::Gated;
 use crate::k8s::cacerts::Cacerts;
+use crate::k8s::events::{self, Events};
 use crate::k8s::external_secrets::ExternalSecrets;
+use crate::k8s::flux::Reconciles;
 use crate::k8s::owners::Owners;
 use crate::k8s::pin::{self, Pins};
 use crate::plan::{Names, Role};
@@ -28,6 +30,9 @@ pub(super) struct Made {
     pub(super) cacerts: Arc<Cacerts>,
     pub(super) owners: Arc<Owners>,
     pub(super) attempts: Attempts,
+    pub(super) reconciles: Arc<Reconciles>,
+    pub(super) events: Events,
+    pub(super) writer: events::Writer,
 }
 
 pub(super) fn assemble(
@@ -39,9 +44,12 @@ pub(super) fn assemble(
     pin_age_max: SignedDuration,
 ) -> Made {
     let ClusterArgs { namespace, secret, .. } = cluster;
+    let name = cluster.name_in(role);
     let gated = Gated(converge.gate_selectors.clone());
     let cacerts = Arc::new(Cacerts::new(client.clone(), namespace, secret));
     let owners = Arc::new(Owners::new(client.clone(), namespace, gated.clone()));
+    let reconciles = Arc::new(Reconciles::new(client.clone(), converge.reconcile_helmreleases.clone()));
+    let (events, writer) = Events::new(client.clone(), &name, namespace, secret, &instance());
     let attempts = Attempts::new(Parts {
         role,
         on_root_change: converge.on_root_change,
@@ -51,14 +59,22 @@ pub(super) fn assemble(
             pin: format!("{namespace}/{}", pin::NAME),
             record: vault.settings().record(),
         },
-        common_name: format!("Istio Root CA {}", cluster.name_in(role)),
+        common_name: format!("Istio Root CA {name}"),
         vault,
         cacerts: Arc::clone(&cacerts),
         pins: Pins::new(client.clone(), namespace),
         owners: Arc::clone(&owners),
-        external_secrets: ExternalSecrets::new(client, namespace),
+        external_secrets: ExternalSecrets::new(client, namespace, secret),
+        reconciles: Arc::clone(&reconciles),
+        events: events.clone(),
     });
-    Made { gated, cacerts, owners, attempts }
+    Made { gated, cacerts, owners, attempts, reconciles, events, writer }
+}
+
+/// Which replica this is, for Events: in a pod, its name.
+fn instance() -> String {
+    let name = rustix::system::uname();
+    name.nodename().to_string_lossy().into_owned()
 }
 
 /// A client of Vault that has not spoken to it yet.

@@ -16,10 +16,11 @@ use serde_json::json;
 use super::body::{self, BODY_MAX, Unread};
 use crate::fingerprint;
 use crate::gate::Decision;
+use crate::k8s::flux::HelmRelease;
 use crate::plan::Role;
 use crate::readiness::Readiness;
 use crate::webhook::Webhook;
-use crate::webhook::review::{self, Request};
+use crate::webhook::review::{self, Known, Request};
 
 /// What the endpoints answer by.
 #[derive(Clone)]
@@ -101,8 +102,8 @@ async fn validate(extract::State(state): extract::State<State>, uri: Uri, reques
         Ok(request) => request,
         Err(what) => return refuse(StatusCode::BAD_REQUEST, &what),
     };
-    let decision = state.webhook.decide(&request, timeout(&uri)).await;
-    log(&request, &decision, began.elapsed());
+    let (decision, release) = state.webhook.answer(&request, timeout(&uri)).await;
+    log(&request, &decision, release.as_ref(), began.elapsed());
     // Only a denial names Vault's root by what is known; an allowance has its own.
     let root = match decision {
         Decision::Deny(_) => {
@@ -110,7 +111,8 @@ async fn validate(extract::State(state): extract::State<State>, uri: Uri, reques
         }
         _ => None,
     };
-    as_json(StatusCode::OK, &review::answer(&request.uid, &decision, &state.webhook.cluster, root))
+    let known = Known { cluster: &state.webhook.cluster, root, release };
+    as_json(StatusCode::OK, &review::answer(&request.uid, &decision, &known))
 }
 
 /// The budget of this very call, which the API server tells in the query.
@@ -120,7 +122,7 @@ fn timeout(uri: &Uri) -> Option<Duration> {
 }
 
 /// One line an admission. Pods that are not gated are none of the operator's business.
-fn log(request: &Request, decision: &Decision, took: Duration) {
+fn log(request: &Request, decision: &Decision, release: Option<&HelmRelease>, took: Duration) {
     let (owner, name) = request.described();
     let owner = owner.unwrap_or("-");
     let (uid, namespace) = (&request.uid, &request.namespace);
@@ -134,7 +136,8 @@ fn log(request: &Request, decision: &Decision, took: Duration) {
             tracing::warn!(uid, namespace, name, owner, seconds, root = %last.root, reason = %held.reason, "allowed unverified");
         }
         Decision::Deny(held) => {
-            tracing::warn!(uid, namespace, name, owner, seconds, reason = %held.reason, "denied");
+            let helm_release = release.map(HelmRelease::to_string);
+            tracing::warn!(uid, namespace, name, owner, helm_release, seconds, reason = %held.reason, "denied");
         }
         Decision::ReadLive | Decision::Consult => tracing::error!(uid, "answered without a decision"),
     }

@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 
 use crate::ca::Sha256;
 use crate::gate::{Ask, Decision};
+use crate::k8s::controller::Controller;
+use crate::k8s::flux::{HelmRelease, message_about};
 use crate::reason::{Held, Reason, foreign_text};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
@@ -83,11 +85,16 @@ struct Metadata<'a> {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct OwnerReference<'a> {
+    #[serde(borrow, default)]
+    api_version: Cow<'a, str>,
     #[serde(borrow)]
     kind: Cow<'a, str>,
     #[serde(borrow)]
     name: Cow<'a, str>,
+    #[serde(borrow, default)]
+    uid: Cow<'a, str>,
     controller: Option<bool>,
 }
 
@@ -154,7 +161,9 @@ pub struct Request {
     /// For the log; of a pod made from a template, what its name is made from.
     name: String,
     /// For the log: kind and name of its controller.
-    controller: Option<String>,
+    owner: Option<String>,
+    /// Its controller, where that is one to look up.
+    controller: Option<Controller>,
     is_pod: bool,
     is_create: bool,
     dry_run: bool,
@@ -196,7 +205,17 @@ impl Request {
 
     /// Whose pod it is, for the log: its controller, and its name or what its name is made from.
     pub fn described(&self) -> (Option<&str>, &str) {
-        (self.controller.as_deref(), &self.name)
+        (self.owner.as_deref(), &self.name)
+    }
+
+    /// The pod's controller, if it is of a kind that is known here.
+    pub fn controller(&self) -> Option<&Controller> {
+        self.controller.as_ref()
+    }
+
+    /// Whether nothing may be written on its behalf.
+    pub fn is_dry_run(&self) -> bool {
+        self.dry_run
     }
 }
 
@@ -205,13 +224,17 @@ impl From<WireRequest<'_>> for Request {
         let metadata = wire.object.and_then(|Map(object)| object.metadata).map(|Map(metadata)| metadata);
         let Metadata { labels, generate_name, owner_references } = metadata.unwrap_or_default();
         let name = if wire.name.is_empty() { generate_name } else { wire.name };
-        let controller = owner_references.iter().find(|Map(owner)| owner.controller == Some(true));
+        let owner = owner_references.iter().map(|Map(owner)| owner).find(|owner| owner.controller == Some(true));
+        let known = |owner: &OwnerReference<'_>| {
+            Controller::new(&owner.api_version, &owner.kind, &wire.namespace, &owner.name, &owner.uid)
+        };
         let Map(Resource { group, resource }) = wire.resource;
         Self {
             uid: wire.uid.into_owned(),
             namespace: short(&wire.namespace),
             name: short(&name),
-            controller: controller.map(|Map(owner)| format!("{}/{}", short(&owner.kind), short(&owner.name))),
+            owner: owner.map(|owner| format!("{}/{}", short(&owner.kind), short(&owner.name))),
+            controller: owner.and_then(known),
             is_pod: group.is_empty() && resource == "pods" && wire.sub_resource.is_empty(),
             is_create: wire.operation == "CREATE",
             dry_run: wire.dry_run.unwrap_or(false),
@@ -225,8 +248,19 @@ fn short(text: &str) -> String {
     text[..text.floor_char_boundary(NAME_MAX)].to_owned()
 }
 
-/// The AdmissionReview that answers a request. HTTP 200 for every decision. `root` is Vault's, where it is known.
-pub fn answer(uid: &str, decision: &Decision, cluster: &str, root: Option<Sha256>) -> Value {
+/// What a denial says besides its reason.
+#[derive(Clone, Debug)]
+pub struct Known<'a> {
+    /// This cluster's name.
+    pub cluster: &'a str,
+    /// Vault's root, where it is known.
+    pub root: Option<Sha256>,
+    /// The HelmRelease that the pod is from, where it is known.
+    pub release: Option<HelmRelease>,
+}
+
+/// The AdmissionReview that answers a request. HTTP 200 for every decision.
+pub fn answer(uid: &str, decision: &Decision, known: &Known<'_>) -> Value {
     let response = match decision {
         Decision::NotGated => json!({ "uid": uid, "allowed": true }),
         Decision::Open { root, .. } => json!({
@@ -239,17 +273,18 @@ pub fn answer(uid: &str, decision: &Decision, cluster: &str, root: Option<Sha256
             "warnings": [format!("istio-ca-gate: {}: allowed with the root last verified at {}", held.reason, last.at.strftime("%Y-%m-%dT%H:%M:%SZ"))],
             "auditAnnotations": { "reason": held.reason.as_str(), "root-sha256": last.root.to_string() },
         }),
-        Decision::Deny(held) => denial(uid, held, cluster, root),
+        Decision::Deny(held) => denial(uid, held, known),
         // The caller decides before it answers.
         Decision::ReadLive | Decision::Consult => {
-            denial(uid, &Held::new(Reason::Converging, "not decided yet; the pod is retried by itself"), cluster, root)
+            denial(uid, &Held::new(Reason::Converging, "not decided yet; the pod is retried by itself"), known)
         }
     };
     json!({ "apiVersion": API_VERSION, "kind": KIND, "response": response })
 }
 
-fn denial(uid: &str, held: &Held, cluster: &str, root: Option<Sha256>) -> Value {
-    let (reason, message) = (held.reason.as_str(), held.message(cluster));
+fn denial(uid: &str, held: &Held, known: &Known<'_>) -> Value {
+    let reason = held.reason.as_str();
+    let message = message_about(held.message(known.cluster), known.release.as_ref());
     // With 429 the ReplicaSet controller's client retries in place, once a second.
     let soon = held.reason == Reason::Converging;
     let mut details = json!({ "causes": [{ "reason": reason, "message": message }] });
@@ -257,7 +292,7 @@ fn denial(uid: &str, held: &Held, cluster: &str, root: Option<Sha256>) -> Value 
         details["retryAfterSeconds"] = json!(1);
     }
     let mut audit = json!({ "reason": reason });
-    if let Some(root) = root {
+    if let Some(root) = known.root {
         audit["root-sha256"] = json!(root.to_string());
     }
     json!({

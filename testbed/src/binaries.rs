@@ -46,8 +46,17 @@ pub static KUBERNETES: Module = Module {
 pub static VAULT: Module =
     Module { name: "vault", linker_flags: "-s -w", cold_build: "10 to 13 minutes", built: OnceLock::new() };
 
+/// The External Secrets Operator.
+pub static EXTERNAL_SECRETS: Module = Module {
+    name: "external-secrets",
+    linker_flags: "-s -w",
+    // So much after vault's, with which it shares the SDKs of the clouds.
+    cold_build: "at least 8 minutes",
+    built: OnceLock::new(),
+};
+
 /// All of them.
-pub static MODULES: [&Module; 2] = [&KUBERNETES, &VAULT];
+pub static MODULES: [&Module; 3] = [&KUBERNETES, &VAULT, &EXTERNAL_SECRETS];
 
 /// The programs of a control plane.
 #[derive(Clone, Debug)]
@@ -85,6 +94,24 @@ impl ControlPlane {
 pub fn vault() -> Result<Program> {
     let found = folders().map(|folder| folder.join("vault")).find(|path| path.is_file());
     Ok(Program::new(found.map_or_else(|| VAULT.build(), Ok)?))
+}
+
+/// Builds the External Secrets Operator, unless it is built.
+pub fn external_secrets() -> Result<Program> {
+    Ok(Program::new(EXTERNAL_SECRETS.build()?))
+}
+
+/// The definitions of the operator's kinds, one file each, as they are in its module.
+pub fn external_secrets_definitions() -> Result<PathBuf> {
+    let module = "github.com/external-secrets/external-secrets";
+    let output = Command::new("go")
+        .args(["list", "-mod=readonly", "-m", "-f", "{{.Dir}}", module])
+        .current_dir(EXTERNAL_SECRETS.source())
+        .output()?;
+    if !output.status.success() {
+        bail!("go list {module}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(Path::new(String::from_utf8(output.stdout)?.trim()).join("config/crds/bases"))
 }
 
 fn folders() -> impl Iterator<Item = PathBuf> {

@@ -8,7 +8,9 @@ use anyhow::{Context, Result, ensure};
 use istio_ca_gate::converge::{Attempts, Converger, Parts, Schedule};
 use istio_ca_gate::gate::Gated;
 use istio_ca_gate::k8s::cacerts::Cacerts;
+use istio_ca_gate::k8s::events::Events;
 use istio_ca_gate::k8s::external_secrets::ExternalSecrets;
+use istio_ca_gate::k8s::flux::{Reconciles, Releases};
 use istio_ca_gate::k8s::owners::Owners;
 use istio_ca_gate::k8s::pin::Pins;
 use istio_ca_gate::plan::{Names, OnRootChange, Role};
@@ -26,7 +28,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -50,6 +52,7 @@ pub struct Gate {
     stop: Option<oneshot::Sender<()>>,
     serving: JoinHandle<()>,
     converging: Option<(JoinHandle<()>, TempDir)>,
+    _beside: JoinSet<()>,
 }
 
 /// An answer.
@@ -63,7 +66,7 @@ pub struct Reply {
 impl Gate {
     /// The admission endpoints over TLS. No convergence runs.
     pub async fn start() -> Result<Self> {
-        Self::launch(Kubernetes::start().await?, None).await
+        Self::launch(Kubernetes::start().await?, None, &[]).await
     }
 
     /// The same with a convergence in the sync role.
@@ -73,11 +76,23 @@ impl Gate {
 
     /// The same with an API server that has objects already.
     pub async fn converging_on(kubernetes: Kubernetes, vault: &StandIn) -> Result<Self> {
-        Self::launch(kubernetes, Some(client(&[&vault.url()])?)).await
+        Self::launch(kubernetes, Some(client(&[&vault.url()])?), &[]).await
     }
 
-    async fn launch(kubernetes: Kubernetes, vault: Option<Client>) -> Result<Self> {
+    /// The same, which has these HelmReleases reconciled.
+    pub async fn reconciling(kubernetes: Kubernetes, vault: &StandIn, releases: &[&str]) -> Result<Self> {
+        Self::launch(kubernetes, Some(client(&[&vault.url()])?), releases).await
+    }
+
+    async fn launch(kubernetes: Kubernetes, vault: Option<Client>, releases: &[&str]) -> Result<Self> {
         let client = kubernetes.client()?;
+        let releases = releases.iter().map(|release| release.parse()).collect::<Result<_, _>>();
+        let reconciles = Arc::new(Reconciles::new(client.clone(), releases.map_err(anyhow::Error::msg)?));
+        let (events, writer) = Events::new(client.clone(), "nas", "istio-system", "cacerts", "replica-1");
+        let mut beside = JoinSet::new();
+        beside.spawn(writer.run());
+        let asking = Arc::clone(&reconciles);
+        beside.spawn(async move { asking.run().await });
         let cacerts = Arc::new(Cacerts::new(client.clone(), "istio-system", "cacerts"));
         let gated = Gated(vec![selector::parse("app=istiod").map_err(anyhow::Error::msg)?]);
         let converger = Converger::new(cacerts.watched());
@@ -91,6 +106,8 @@ impl Gate {
             },
             converger: converger.clone(),
             cacerts: Arc::clone(&cacerts),
+            releases: Releases::new(client.clone()),
+            events: events.clone(),
         };
         let policy = webhook.policy;
         let state = State { webhook: Arc::new(webhook), role: Role::Sync, readiness: Arc::new(Readiness::default()) };
@@ -109,7 +126,9 @@ impl Gate {
                 cacerts,
                 pins: Pins::new(client.clone(), "istio-system"),
                 owners: Arc::new(Owners::new(client.clone(), "istio-system", gated)),
-                external_secrets: ExternalSecrets::new(client, "istio-system"),
+                external_secrets: ExternalSecrets::new(client, "istio-system", "cacerts"),
+                reconciles,
+                events,
             });
             let schedule = Schedule { retry_max: Duration::from_secs(2), refresh: Duration::from_secs(60) };
             (tokio::spawn(async move { converger.run(attempts, schedule, policy).await }), folder)
@@ -124,7 +143,7 @@ impl Gate {
         let router = server::admission(state.clone());
         let serving = tokio::spawn(bound.serve(router, Some(tls), async { drop(stopping.await) }));
         let ca = ca.certificate_pem().to_owned();
-        Ok(Self { address, kubernetes, state, ca, stop: Some(stop), serving, converging })
+        Ok(Self { address, kubernetes, state, ca, stop: Some(stop), serving, converging, _beside: beside })
     }
 
     /// Asks the server to end.

@@ -12,9 +12,20 @@ use crate::stand_in::{Answer, Request, StandIn};
 
 pub const SECRETS: &str = "/api/v1/namespaces/istio-system/secrets";
 pub const CONFIG_MAPS: &str = "/api/v1/namespaces/istio-system/configmaps";
+pub const EVENTS: &str = "/api/v1/namespaces/istio-system/events";
+pub const REPLICA_SETS: &str = "/apis/apps/v1/namespaces/istio-system/replicasets";
+pub const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/istio-system/deployments";
 
-const COLLECTIONS: [&str; 7] =
-    ["/secrets", "/configmaps", "/replicasets", "/statefulsets", "/daemonsets", "/jobs", "webhookconfigurations"];
+const COLLECTIONS: [&str; 8] = [
+    "/secrets",
+    "/configmaps",
+    "/replicasets",
+    "/statefulsets",
+    "/daemonsets",
+    "/jobs",
+    "webhookconfigurations",
+    "/externalsecrets",
+];
 
 /// The server, and its objects by path.
 pub struct Kubernetes {
@@ -43,6 +54,14 @@ impl Kubernetes {
     /// Puts an object where a user would have made it.
     pub fn put(&self, collection: &str, object: Value) {
         lock(&self.objects).store(collection, object, "somebody");
+    }
+
+    /// All objects of a collection.
+    pub fn all(&self, collection: &str) -> Vec<Value> {
+        let objects = lock(&self.objects);
+        let inside =
+            objects.by_path.iter().filter(|(path, _)| path.rsplit_once('/').is_some_and(|(c, _)| c == collection));
+        inside.map(|(_, object)| object.clone()).collect()
     }
 
     pub fn get(&self, collection: &str, name: &str) -> Option<Value> {

@@ -8,7 +8,7 @@ use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
 
 use crate::gate::{review, review_but};
-use crate::kubernetes::{CONFIG_MAPS, Kubernetes, SECRETS, status};
+use crate::kubernetes::{CONFIG_MAPS, EVENTS, Kubernetes, SECRETS, status};
 use crate::product::{KUBERNETES_TOKEN, Product, SOON, world};
 use crate::stand_in::Answer;
 use crate::vault::{JWT, LOGIN, READ, WRITE, errors, token, version};
@@ -99,6 +99,9 @@ async fn nothing_of_a_key_or_token_is_logged_or_answered_even_at_trace() -> Resu
     }
     ensure!(process.terminate().await?.success());
     seen += &process.log();
+    let events = product.kubernetes.all(EVENTS);
+    ensure!(events.iter().any(|event| event["reason"] == "GateHeld"), "no Event of the faults: {events:?}");
+    seen += &json!(events).to_string();
     for said in ["\"level\":\"DEBUG\"", "VaultUnreachable", "VaultLoginDenied", "KubernetesUnreachable", "RootInvalid"]
     {
         ensure!(seen.contains(said), "no {said} in the log");

@@ -91,6 +91,8 @@ async fn a_bad_value_names_flag_and_variable_wherever_it_is_from() -> Result<()>
         ("--vault-mount", "GATE_VAULT_MOUNT", "/"),
         ("--vault-path", "GATE_VAULT_PATH", "istio/ca?x"),
         ("--vault-timeout", "GATE_VAULT_TIMEOUT", "3 s econds"),
+        ("--reconcile-helmrelease", "GATE_RECONCILE_HELMRELEASES", "istiod"),
+        ("--reconcile-helmrelease", "GATE_RECONCILE_HELMRELEASES", "flux-system/istiod,flux-system/../secrets"),
         ("--log-format", "GATE_LOG_FORMAT", "xml"),
         ("--log-filter", "RUST_LOG", "istio_ca_gate=loud"),
         ("--kubeconfig", "KUBECONFIG", "/nowhere/kubeconfig"),

@@ -9,6 +9,8 @@ mod adopt;
 mod adversity;
 mod cacerts;
 mod doctor;
+mod external_secrets;
+mod flux;
 mod gate;
 mod lossy;
 mod once;

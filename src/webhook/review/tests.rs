@@ -55,6 +55,19 @@ fn a_real_review_is_read() {
 fn a_template_pod_is_described_by_its_controller_and_its_generate_name() {
     let request = Request::parse(ISTIOD.as_bytes()).unwrap();
     assert_eq!(request.described(), (Some("ReplicaSet/istiod-5cf8b7d6c4"), "istiod-5cf8b7d6c4-"));
+    let controller = request.controller().unwrap();
+    assert_eq!((controller.kind(), controller.namespace()), ("ReplicaSet", "istio-system"));
+    assert_eq!(controller.name(), "istiod-5cf8b7d6c4");
+}
+
+#[test]
+fn a_controller_whose_names_are_none_is_not_looked_up_and_still_logged() {
+    let review = with("/request/object/metadata/ownerReferences/1/name", json!("../../secrets/cacerts"));
+    let request = Request::parse(review.to_string().as_bytes()).unwrap();
+    assert!(request.controller().is_none());
+    assert_eq!(request.described().0, Some("ReplicaSet/../../secrets/cacerts"));
+    let review = with("/request/namespace", json!("a/b"));
+    assert!(Request::parse(review.to_string().as_bytes()).unwrap().controller().is_none());
 }
 
 #[test]
@@ -262,7 +275,7 @@ fn no_bytes_make_it_panic() {
         match Request::parse(&body) {
             Ok(request) => {
                 parsed += 1;
-                let denied = answer(&request.uid, &Decision::Deny(held(Reason::RootMissing)), "nas", None);
+                let denied = answer(&request.uid, &Decision::Deny(held(Reason::RootMissing)), &known(None, None));
                 assert_eq!(denied["response"]["uid"], *request.uid);
                 assert!(request.ask().labels.len() < 100 && request.described().1.len() < body.len());
             }
@@ -272,8 +285,12 @@ fn no_bytes_make_it_panic() {
     assert!((500..19_500).contains(&parsed), "{parsed} of the bodies were reviews");
 }
 
-fn response_by(decision: &Decision, root: Option<Sha256>) -> Value {
-    let mut review = answer(UID, decision, "nas", root);
+fn known(root: Option<Sha256>, release: Option<&str>) -> Known<'static> {
+    Known { cluster: "nas", root, release: release.map(|release| release.parse().unwrap()) }
+}
+
+fn response_by(decision: &Decision, known: &Known<'_>) -> Value {
+    let mut review = answer(UID, decision, known);
     assert_eq!(review["apiVersion"], "admission.k8s.io/v1");
     assert_eq!(review["kind"], "AdmissionReview");
     assert_eq!(review.as_object().unwrap().len(), 3);
@@ -281,7 +298,7 @@ fn response_by(decision: &Decision, root: Option<Sha256>) -> Value {
 }
 
 fn response(decision: &Decision) -> Value {
-    response_by(decision, None)
+    response_by(decision, &known(None, None))
 }
 
 const ROOT: Sha256 = Sha256([0xab; 32]);
@@ -349,8 +366,19 @@ fn a_denial_tells_its_code_wherever_somebody_looks() {
 
 #[test]
 fn a_denial_tells_the_audit_log_vaults_root_where_it_is_known() {
-    let response = response_by(&Decision::Deny(held(Reason::RootChanged)), Some(ROOT));
+    let response = response_by(&Decision::Deny(held(Reason::RootChanged)), &known(Some(ROOT), None));
     assert_eq!(response["auditAnnotations"], json!({"reason": "RootChanged", "root-sha256": root()}));
+}
+
+#[test]
+fn a_denial_names_the_helm_release_where_it_is_known() {
+    let response = response_by(&Decision::Deny(held(Reason::RootMissing)), &known(None, Some("flux-system/istiod")));
+    let message = "RootMissing: cluster nas: the cause: the next step (HelmRelease flux-system/istiod)";
+    assert_eq!(response["status"]["message"], message);
+    assert_eq!(response["status"]["details"]["causes"][0]["message"], message);
+    // An allowance says nothing of it.
+    let open = Decision::Open { root: ROOT, version: 3 };
+    assert!(!response_by(&open, &known(None, Some("flux-system/istiod"))).to_string().contains("HelmRelease"));
 }
 
 #[test]
@@ -379,6 +407,6 @@ fn any_uid_is_echoed_as_it_came() {
     for uid in ["u", "a\"b\\c\n\u{1f}", "☃", &"x".repeat(UID_MAX)] {
         let request = with("/request/uid", json!(uid)).to_string();
         let request = Request::parse(request.as_bytes()).unwrap();
-        assert_eq!(answer(&request.uid, &Decision::NotGated, "nas", None)["response"]["uid"], uid);
+        assert_eq!(answer(&request.uid, &Decision::NotGated, &known(None, None))["response"]["uid"], uid);
     }
 }

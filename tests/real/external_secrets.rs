@@ -1,0 +1,361 @@
+//! Beside the real External Secrets Operator: who writes `cacerts`, who does not, and the way from one to the other.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use testbed::binaries;
+use testbed::{Process, Vault, eventually};
+
+use crate::cacerts::foreign_ca;
+use crate::gate::{Gate, Options};
+use crate::story::decode;
+use crate::world::{NAMESPACE, SOON, Side, SmallWorld};
+
+/// How long a gated pod may be refused in the move, if at all: a controller's first retries take longer.
+const REFUSED_MAX: Duration = Duration::from_secs(2);
+
+/// What writes `cacerts` in the set-up of old: the NAS's own login to Vault, and the four files.
+fn manifests(vault: &Vault) -> String {
+    let ca = serde_json::to_value(k8s_openapi::ByteString(vault.ca_pem().as_bytes().to_vec())).unwrap_or_default();
+    let file =
+        |name: &str, key: &str| json!({ "secretKey": name, "remoteRef": { "key": "istio/ca", "property": key } });
+    let store = json!({
+        "apiVersion": "external-secrets.io/v1", "kind": "SecretStore",
+        "metadata": { "name": "istio-ca-vault", "namespace": NAMESPACE },
+        "spec": { "provider": { "vault": {
+            "server": vault.address(), "path": "secret", "version": "v2", "caBundle": ca,
+            "auth": { "jwt": { "path": "kubernetes-nas", "role": "istio-ca-sync", "kubernetesServiceAccountToken": {
+                "serviceAccountRef": { "name": "istio-ca-sync" }, "audiences": ["vault"],
+            } } },
+        } } },
+    });
+    let external_secret = json!({
+        "apiVersion": "external-secrets.io/v1", "kind": "ExternalSecret",
+        "metadata": { "name": "istio-cacerts", "namespace": NAMESPACE },
+        "spec": {
+            // Longer than any test: what is synced is synced on request.
+            "refreshInterval": "24h",
+            "secretStoreRef": { "name": "istio-ca-vault", "kind": "SecretStore" },
+            "target": { "name": "cacerts", "creationPolicy": "Owner" },
+            "data": [
+                file("root-cert.pem", "root-cert.pem"), file("cert-chain.pem", "cert-chain.pem"),
+                file("ca-cert.pem", "cert-chain.pem"), file("ca-key.pem", "key.pem"),
+            ],
+        },
+    });
+    format!("{store}\n---\n{external_secret}\n")
+}
+
+/// A NAS whose `cacerts` is made by External Secrets, and a Vault with a root.
+struct Beside {
+    world: SmallWorld,
+    operator: Process,
+    /// Vault's data, as they are in `cacerts`.
+    data: Value,
+    root: String,
+    _folder: TempDir,
+}
+
+impl Beside {
+    async fn start() -> Result<Self> {
+        let program = tokio::task::spawn_blocking(binaries::external_secrets).await??;
+        let world = SmallWorld::nas().await?;
+        let (side, vault) = (&world.side, &world.vault);
+        let ca = foreign_ca().await?;
+        let root = ca["root-cert.pem"].as_str().context("no root")?.to_owned();
+        let record = json!({ "root-cert.pem": root, "cert-chain.pem": root, "key.pem": ca["ca-key.pem"] });
+        vault.ok("POST", "secret/data/istio/ca", Some(json!({ "data": record, "options": { "cas": 0 } }))).await?;
+
+        let definitions = binaries::external_secrets_definitions()?;
+        let definitions = definitions.to_str().context("the folder's name is not UTF-8")?;
+        side.cluster.kubectl(&["apply", "--server-side", "-k", definitions]).await?;
+        let folder = tempfile::tempdir()?;
+        // The addresses of its metrics and probes are off.
+        let operator = program
+            .args(["--metrics-addr=0", "--live-addr=0", "--loglevel=debug", "--enable-push-secret-reconciler=false"])
+            .args(["--enable-cluster-store-reconciler=false", "--enable-cluster-push-secret-reconciler=false"])
+            .args(["--enable-cluster-external-secret-reconciler=false"])
+            .env("KUBECONFIG", side.cluster.kubeconfig())
+            .spawn(folder.path().join("log"))?;
+        with_component(side, folder.path()).await?;
+        side.cluster.kubectl_stdin(&["apply", "-f", "-"], &manifests(vault)).await?;
+        let data = operator
+            .until("External Secrets to make cacerts", 2 * SOON, || async {
+                anyhow::Ok(side.cacerts().await?.context("no cacerts")?["data"].clone())
+            })
+            .await?;
+        ensure!(decode(&data["root-cert.pem"])? == root);
+        Ok(Self { world, operator, data, root, _folder: folder })
+    }
+
+    fn side(&self) -> &Side {
+        &self.world.side
+    }
+
+    async fn metadata(&self) -> Result<Value> {
+        Ok(self.side().cacerts().await?.context("no cacerts")?["metadata"].clone())
+    }
+
+    /// Whether anything in `cacerts` was ever written by the gate.
+    async fn is_touched_by_the_gate(&self) -> Result<bool> {
+        let metadata = self.metadata().await?;
+        let managers = metadata["managedFields"].as_array().context("no managed fields")?;
+        Ok(managers.iter().any(|entry| entry["manager"] == "istio-ca-gate"))
+    }
+
+    /// The value of `force-sync`.
+    async fn asked(&self) -> Result<Option<String>> {
+        let path = format!("/apis/external-secrets.io/v1/namespaces/{NAMESPACE}/externalsecrets/istio-cacerts");
+        let found = self.side().object(&path).await?.context("no ExternalSecret")?;
+        Ok(found["metadata"]["annotations"]["force-sync"].as_str().map(str::to_owned))
+    }
+
+    async fn kubectl(&self, args: &[&str]) -> Result<String> {
+        self.side().cluster.kubectl(&[&["-n", NAMESPACE], args].concat()).await
+    }
+
+    async fn tamper(&self) -> Result<()> {
+        let patch = json!({ "stringData": { "root-cert.pem": "tampered with" } }).to_string();
+        self.kubectl(&["patch", "secret", "cacerts", "--type=merge", "-p", &patch]).await?;
+        Ok(())
+    }
+
+    /// Waits until `cacerts` has the data of Vault's first version again.
+    async fn is_as_made(&self) -> Result<()> {
+        eventually("cacerts to be as it was", SOON, || async {
+            let cacerts = self.side().cacerts().await?.context("no cacerts")?;
+            ensure!(cacerts["data"] == self.data, "it is another");
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Applies the overlay with the component for External Secrets, as a user's own kustomization does.
+async fn with_component(side: &Side, folder: &Path) -> Result<()> {
+    let up = "../".repeat(folder.components().count() - 1);
+    let deploy = format!("{up}{}", concat!(env!("CARGO_MANIFEST_DIR"), "/deploy").trim_start_matches('/'));
+    let kustomization = json!({
+        "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "namespace": NAMESPACE,
+        "resources": [format!("{deploy}/nas")],
+        "components": [format!("{deploy}/external-secrets")],
+    });
+    std::fs::write(folder.join("kustomization.yaml"), kustomization.to_string())?;
+    let folder = folder.to_str().context("the folder's name is not UTF-8")?;
+    side.cluster.kubectl(&["apply", "-k", folder]).await?;
+    Ok(())
+}
+
+/// Waits for more attempts of the gate's convergence.
+async fn attempts(gate: &Gate, more: usize) -> Result<()> {
+    let seen = || async { anyhow::Ok(gate.fingerprint().await?["vault"]["checkedAt"].clone()) };
+    for _ in 0..more {
+        let before = seen().await?;
+        eventually("another attempt", SOON, || async {
+            ensure!(seen().await? != before, "none yet");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+fn asks(gate: &Gate) -> usize {
+    gate.process.log().matches("asked External Secrets to sync").count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_external_secrets_the_gate_never_writes_asks_seldom_and_opens_when_it_is_equal() -> Result<()> {
+    let beside = Beside::start().await?;
+    let (side, vault) = (beside.side(), &beside.world.vault);
+    let options = Options { flags: &["--refresh", "1s", "--retry-max", "500ms"], ..Options::default() };
+    let gate = Gate::start_with(side, vault, options).await?;
+    side.deploy_istiod().await?;
+    side.pod("istiod").await?;
+    gate.stands("open", None).await?;
+    let metadata = beside.metadata().await?;
+    ensure!(metadata["labels"]["reconcile.external-secrets.io/managed"] == "true", "{metadata}");
+    ensure!(metadata["ownerReferences"][0]["kind"] == "ExternalSecret", "{metadata}");
+    ensure!(!beside.is_touched_by_the_gate().await? && asks(&gate) == 0);
+
+    // Tampered with, it is the operator that reverts it, at once.
+    beside.tamper().await?;
+    beside.is_as_made().await?;
+    gate.stands("open", None).await?;
+
+    // A newer version with the same root and one more. The operator looks once a day, and is asked to look now.
+    let more = format!("{}{}", beside.root, foreign_ca().await?["root-cert.pem"].as_str().context("no root")?);
+    let record = json!({
+        "root-cert.pem": more, "cert-chain.pem": beside.root, "key.pem": decode(&beside.data["ca-key.pem"])?,
+    });
+    let earlier = asks(&gate);
+    vault.ok("POST", "secret/data/istio/ca", Some(json!({ "data": record, "options": { "cas": 1 } }))).await?;
+    let report = eventually("the gate to open on the newer version", 2 * SOON, || async {
+        let report = gate.fingerprint().await?;
+        ensure!(report["state"] == "open" && report["vault"]["version"] == 2 && report["match"] == true, "{report}");
+        Ok(report)
+    })
+    .await?;
+    ensure!(report["cacerts"]["roots"].as_array().is_some_and(|roots| roots.len() == 2), "{report}");
+    ensure!(asks(&gate) > earlier && beside.asked().await?.is_some());
+
+    // Without the operator nothing mends it: held, asked for once, however often it is tried.
+    beside.operator.stop()?;
+    beside.tamper().await?;
+    let report = gate.stands("held", Some("CacertsManagedElsewhere")).await?;
+    ensure!(report["message"].as_str().is_some_and(|text| text.contains("look at its ExternalSecret's conditions")));
+    side.restart("istiod").await?;
+    side.refusal("istiod", "CacertsManagedElsewhere").await?;
+    let (asked, at) = (asks(&gate), Instant::now());
+    attempts(&gate, 5).await?;
+    ensure!(
+        at.elapsed() > Duration::from_secs(25) || asks(&gate) <= asked + 1,
+        "{} in {:?}",
+        asks(&gate),
+        at.elapsed()
+    );
+    beside.operator.start_again()?;
+    side.pod("istiod").await?;
+    gate.stands("open", None).await?;
+    ensure!(!beside.is_touched_by_the_gate().await?, "the gate has written what is not its own");
+    Ok(())
+}
+
+/// Gated pods that are asked for all the time, and what became of them.
+struct Probe {
+    allowed: usize,
+    refused: Vec<String>,
+    longest: Duration,
+}
+
+/// Asks for gated pods until it is told to stop. `cacerts` must be there with these data whenever one was let in.
+async fn probe(side: &Side, data: Option<&Value>, stop: &AtomicBool) -> Result<Probe> {
+    let mut probe = Probe { allowed: 0, refused: Vec::new(), longest: Duration::ZERO };
+    let mut refused_since = None;
+    let mut number = 0;
+    while !stop.load(Ordering::Relaxed) {
+        number += 1;
+        let pod = json!({
+            "metadata": { "name": format!("probe-{number}"), "labels": { "app": "istiod" } },
+            "spec": { "containers": [{ "name": "c", "image": "registry.example/istio" }] },
+        });
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods");
+        let (status, answer) = side.cluster.request("POST", &path, Some(pod)).await?;
+        if status == 201 {
+            probe.allowed += 1;
+            refused_since = None;
+            if let Some(data) = data {
+                let cacerts = side.cacerts().await?.context("let in without cacerts")?;
+                ensure!(cacerts["data"] == *data, "let in with another cacerts");
+            }
+        } else {
+            let since = *refused_since.get_or_insert_with(Instant::now);
+            probe.longest = probe.longest.max(since.elapsed());
+            probe.refused.push(answer["message"].to_string());
+        }
+    }
+    Ok(probe)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn moving_away_from_external_secrets_leaves_no_gap() -> Result<()> {
+    let beside = Beside::start().await?;
+    let (side, vault) = (beside.side(), &beside.world.vault);
+    let gate = Gate::start(side, vault).await?;
+    side.deploy_istiod().await?;
+    side.pod("istiod").await?;
+
+    let stop = AtomicBool::new(false);
+    let moved = async {
+        let done = move_away(&beside).await;
+        stop.store(true, Ordering::Relaxed);
+        done
+    };
+    let (moved, probe) = tokio::join!(moved, probe(side, Some(&beside.data), &stop));
+    moved?;
+    let probe = probe?;
+    ensure!(probe.allowed > 10 && probe.refused.is_empty(), "{} let in, {:?}", probe.allowed, probe.refused);
+    gate.stands("open", None).await?;
+    println!("moved away under {} gated pods, of which none was refused", probe.allowed);
+
+    // From here on it is the gate that mends it.
+    beside.tamper().await?;
+    beside.is_as_made().await?;
+    gate.stands("open", None).await?;
+    ensure!(beside.is_touched_by_the_gate().await?);
+
+    // And back.
+    side.cluster.kubectl_stdin(&["apply", "-f", "-"], &manifests(vault)).await?;
+    eventually("External Secrets to take it up again", SOON, || async {
+        let metadata = beside.metadata().await?;
+        ensure!(metadata["ownerReferences"][0]["kind"] == "ExternalSecret", "{metadata}");
+        ensure!(metadata["labels"]["reconcile.external-secrets.io/managed"] == "true", "{metadata}");
+        Ok(())
+    })
+    .await?;
+    beside.is_as_made().await?;
+    gate.stands("open", None).await?;
+    Ok(())
+}
+
+/// The steps of docs/external-secrets.md.
+async fn move_away(beside: &Beside) -> Result<()> {
+    let orphan = r#"{"spec":{"target":{"creationPolicy":"Orphan"}}}"#;
+    beside.kubectl(&["patch", "externalsecret", "istio-cacerts", "--type=merge", "-p", orphan]).await?;
+    eventually("cacerts to be nobody's", SOON, || async {
+        let owners = beside.metadata().await?["ownerReferences"].clone();
+        ensure!(owners.is_null(), "{owners}");
+        Ok(())
+    })
+    .await?;
+    beside.kubectl(&["delete", "externalsecret", "istio-cacerts"]).await?;
+    let metadata = beside.metadata().await?;
+    ensure!(metadata["labels"]["reconcile.external-secrets.io/managed"] == "true", "the label is not left behind");
+    let labels = ["app.kubernetes.io/managed-by=istio-ca-gate", "reconcile.external-secrets.io/managed-"];
+    let hand_over = ["label", "secret", "cacerts", "--overwrite", "--field-manager=istio-ca-gate"];
+    beside.kubectl(&[&hand_over[..], &labels].concat()).await?;
+    beside.kubectl(&["delete", "secretstore", "istio-ca-vault"]).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleted_with_its_external_secret_cacerts_is_made_anew_by_the_gate_within_moments() -> Result<()> {
+    let beside = Beside::start().await?;
+    let (side, vault) = (beside.side(), &beside.world.vault);
+    let gate = Gate::start(side, vault).await?;
+    side.deploy_istiod().await?;
+    side.pod("istiod").await?;
+    let before = beside.metadata().await?["uid"].clone();
+
+    // The wrong order: the Secret goes with its owner.
+    let stop = AtomicBool::new(false);
+    let moved = async {
+        let done = async {
+            beside.kubectl(&["delete", "externalsecret", "istio-cacerts"]).await?;
+            // What the garbage collector does a while later.
+            beside.kubectl(&["delete", "secret", "cacerts", "--ignore-not-found"]).await?;
+            eventually("another cacerts, by the gate", SOON, || async {
+                let metadata = beside.metadata().await?;
+                ensure!(metadata["uid"] != before, "it is the old one");
+                Ok(())
+            })
+            .await
+        };
+        let done = done.await;
+        stop.store(true, Ordering::Relaxed);
+        done
+    };
+    let (moved, probe) = tokio::join!(moved, probe(side, None, &stop));
+    moved?;
+    let probe = probe?;
+    ensure!(probe.longest < REFUSED_MAX, "refused for {:?}: {:?}", probe.longest, probe.refused);
+    println!("cacerts was deleted and made anew under {} gated pods, {} refused", probe.allowed, probe.refused.len());
+    beside.is_as_made().await?;
+    gate.stands("open", None).await?;
+    ensure!(beside.metadata().await?["labels"]["app.kubernetes.io/managed-by"] == "istio-ca-gate");
+    Ok(())
+}
