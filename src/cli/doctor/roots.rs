@@ -61,10 +61,10 @@ pub(super) fn served(cluster: &Cluster, stored: Option<&Stored>, asked: &Asked) 
 
 /// The roots of `cacerts`, else of Vault.
 fn expected<'a>(cluster: &'a Cluster, stored: Option<&'a Stored>) -> Option<(&'static str, &'a BTreeSet<Sha256>)> {
-    if let Some(Published::Present(copy)) = published(cluster) {
-        if let Ok(sound) = &copy.verdict {
-            return Some(("cacerts", sound.roots()));
-        }
+    if let Some(Published::Present(copy)) = published(cluster)
+        && let Ok(sound) = &copy.verdict
+    {
+        return Some(("cacerts", sound.roots()));
     }
     match stored {
         Some(Stored::Sound { sound, .. }) => Some(("Vault", sound.roots())),
