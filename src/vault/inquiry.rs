@@ -53,12 +53,12 @@ struct HealthBody {
 }
 
 /// Whether there is an auth method to log in at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuthMount {
     /// It wants to know which role: there is one.
     AsksForRole,
-    /// It answers otherwise than kubernetes and jwt do.
-    Other(u16),
+    /// It answers otherwise than kubernetes and jwt do, in these words.
+    Other(String),
     /// There is none, as far as Vault lets on.
     Missing,
 }
@@ -134,10 +134,11 @@ impl Vault {
         let reply = self.transports[at].call(Post(path, json!({})), &self.middleware(None)).await;
         let reply = self.told(at, reply)?;
         let said = answer::errors(&reply).unwrap_or_default().join("; ");
-        Ok(match reply.status {
-            400 if said.contains("missing role") => AuthMount::AsksForRole,
-            403 | 404 => AuthMount::Missing,
-            status => AuthMount::Other(status),
+        Ok(match (reply.status, said.as_str()) {
+            // The second: a jwt method with a default role.
+            (400, "missing role" | "missing token") => AuthMount::AsksForRole,
+            (403 | 404, _) => AuthMount::Missing,
+            (status, said) => AuthMount::Other(foreign_text(format!("status {status} {said}").trim_end())),
         })
     }
 

@@ -166,12 +166,13 @@ async fn core(asker: &Asker, asked: &Asked) -> Cluster {
 }
 
 async fn pin(asker: &Asker, namespace: &str) -> Look<pin::Read> {
-    match Pins::new(asker.client.clone(), namespace).read().await {
-        Ok(read) => Look::Seen(read),
-        Err(held) if held.reason == Reason::KubernetesForbidden => {
-            Look::Forbidden(format!("no right to get configmaps {} in {namespace}", pin::NAME))
+    let right = format!("get configmaps {} in {namespace}", pin::NAME);
+    let pins = Pins::new(asker.client.clone(), namespace);
+    match asker.ask(&right, async { Ok(pins.read().await) }).await {
+        Look::Seen(Err(held)) if held.reason == Reason::KubernetesForbidden => {
+            Look::Forbidden(format!("no right to {right}"))
         }
-        Err(held) => Look::Failed(held),
+        answered => answered.and_then(Look::from),
     }
 }
 

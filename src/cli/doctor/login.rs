@@ -30,8 +30,8 @@ fn auth_mount(told: &Told, asked: &Asked) -> Line {
         Err(line) => line,
         Ok(None) => link.note(OWN_TOKEN),
         Ok(Some(AuthMount::AsksForRole)) => link.ok("takes logins with a role"),
-        Ok(Some(AuthMount::Other(status))) => link.warning(
-            format!("answers a login without a role with status {status}, unlike a kubernetes or jwt method"),
+        Ok(Some(AuthMount::Other(said))) => link.warning(
+            format!("answers a login without a role unlike a kubernetes or jwt method that is configured: {said}"),
             "see `vault auth list`, and configure the mount of this cluster",
         ),
         Ok(Some(AuthMount::Missing)) => link

@@ -119,7 +119,7 @@ impl HelmRelease {
 
 /// The way of old to Vault. Nothing is said where Istio's kinds are not there.
 pub(super) fn old_way(cluster: &Cluster, addresses: &[Address], asked: &Asked) -> Vec<Line> {
-    if asked.role != Role::Sync || matches!(cluster.service_entries, Look::Absent | Look::Skipped(_)) {
+    if asked.role != Role::Sync || cluster.service_entries == Look::Absent {
         return Vec::new();
     }
     vec![service_entry(cluster, addresses), gateway(cluster, asked)]
@@ -162,8 +162,7 @@ pub(super) fn external_secrets(cluster: &Cluster, asked: &Asked) -> Vec<Line> {
     let link = Link::new("external-secret", format!("ExternalSecrets of {}", asked.names.cacerts));
     let all = match cluster.external_secrets.or_line(&link) {
         Ok(all) => all.map_or(&[][..], Vec::as_slice),
-        // Most clusters have none, and then there is nothing that the asker has to look at.
-        Err(line) => return if managed_by_es(cluster) { vec![line] } else { Vec::new() },
+        Err(line) => return vec![line],
     };
     let ours = all.iter().filter(|it| it.namespace == asked.namespace && it.target == asked.secret);
     ours.map(|it| external_secret(it, cluster, asked)).collect()
@@ -203,8 +202,7 @@ pub(super) fn helm_releases(cluster: &Cluster, asked: &Asked) -> Vec<Line> {
     let link = Link::new("helm-release", "Flux's releases of istiod and gateways");
     let all = match cluster.helm_releases.or_line(&link) {
         Ok(all) => all.map_or(&[][..], Vec::as_slice),
-        // Without Flux there is nothing to look at, and without the right it cannot be told.
-        Err(_) => return Vec::new(),
+        Err(line) => return vec![line],
     };
     let gated =
         cluster.workloads.seen().map_or(&[][..], Vec::as_slice).iter().filter(|it| asked.gated.matches(&it.labels));

@@ -19,7 +19,7 @@ fn of_sync(told: &Told, id: &str) -> Line {
 fn a_missing_mount_is_told_apart_from_one_of_another_kind() {
     let with = |mount| Told { auth_mount: Look::Seen(mount), ..told(Role::Sync) };
     expect(&of_sync(&with(AuthMount::AsksForRole), "vault-auth-mount"), Fine, "takes logins");
-    expect(&of_sync(&with(AuthMount::Other(405)), "vault-auth-mount"), Warning, "status 405");
+    expect(&of_sync(&with(AuthMount::Other("status 405".to_owned())), "vault-auth-mount"), Warning, "status 405");
     let missing = of_sync(&with(AuthMount::Missing), "vault-auth-mount");
     expect(&missing, Failed, "no auth method");
     assert_eq!(missing.reason, Some(Reason::VaultLoginDenied));
