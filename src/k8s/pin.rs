@@ -33,14 +33,6 @@ pub struct Read {
     resource_version: Option<String>,
 }
 
-#[cfg(test)]
-impl Read {
-    /// As if it had been read.
-    pub(crate) fn of(pin: Pin) -> Self {
-        Self { pin: Some(pin), resource_version: None }
-    }
-}
-
 impl Pins {
     /// The pin in this namespace.
     pub fn new(client: Client, namespace: &str) -> Self {
@@ -120,6 +112,14 @@ pub fn in_force(read: &Read, published: &Published) -> Result<Option<Pin>, Held>
             })
         }
         _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+impl Read {
+    /// As if it had been read.
+    pub(crate) fn of(pin: Pin) -> Self {
+        Self { pin: Some(pin), resource_version: None }
     }
 }
 

@@ -65,14 +65,16 @@ type Rule<'a> = (&'static str, &'static [&'static str], &'a str, &'static [&'sta
 
 /// Every right of deploy/base/rbac.yaml.
 pub(super) fn needed(names: &Names<'_>) -> Vec<Right> {
-    let here: [Rule<'_>; 8] = [
+    let here: [Rule<'_>; 10] = [
         ("", &["secrets"], names.secret, &["get", "list", "watch", "patch"]),
         ("", &["secrets"], names.tls_secret, &["get"]),
         ("", &["configmaps"], pin::NAME, &["get", "patch"]),
         ("", &["secrets", "configmaps"], "", &["create"]),
-        ("apps", &["replicasets", "statefulsets", "daemonsets"], "", &["list"]),
+        ("", &["events"], "", &["create", "patch"]),
+        ("apps", &["replicasets", "statefulsets", "daemonsets"], "", &["get", "list"]),
+        ("apps", &["deployments"], "", &["get"]),
         ("apps", &["replicasets/status", "statefulsets/status", "daemonsets/status"], "", &["patch"]),
-        ("batch", &["jobs"], "", &["list"]),
+        ("batch", &["jobs"], "", &["get", "list"]),
         ("batch", &["jobs/status"], "", &["patch"]),
     ];
     let everywhere: [Rule<'_>; 1] = [(
@@ -276,7 +278,7 @@ mod tests {
     }
 
     fn line_of(rights: Look<Rights>) -> Line {
-        line("system:serviceaccount:istio-system:gate", &Look::Seen("kim".to_owned()), &rights, 23)
+        line("system:serviceaccount:istio-system:gate", &Look::Seen("kim".to_owned()), &rights, needed(&NAMES).len())
     }
 
     /// Without the first so many.
@@ -290,7 +292,7 @@ mod tests {
         let line = line_of(rights(Behalf::Gate, 5));
         assert_eq!((line.outcome, line.reason), (Outcome::Failed, Some(Reason::KubernetesForbidden)));
         assert!(
-            line.seen.contains("lacks 5 of 23: get, list, watch, patch secrets cacerts; get secrets istio-ca-gate-tls"),
+            line.seen.contains("lacks 5 of 30: get, list, watch, patch secrets cacerts; get secrets istio-ca-gate-tls"),
             "{}",
             line.seen
         );
