@@ -1,6 +1,6 @@
 //! `istio-ca-gate doctor`: every link of the chain from Vault to istiod, in order, stopping at nothing.
 //!
-//! First all is read, by [`vault`] and [`cluster`]; then pure functions make a line of each link. Nothing is
+//! First all is read, by `vault` and `cluster`; then pure functions make a line of each link. Nothing is
 //! written: what is posted are access reviews, a login, and the giving up of its token.
 
 mod addresses;
