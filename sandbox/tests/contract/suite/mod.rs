@@ -1,8 +1,11 @@
 //! What both sides, the embedded and the real one, have to do alike. A case speaks to them over the network only.
 
+mod admission;
+mod controllers;
 mod kubernetes;
 mod login;
 mod vault;
+mod webhook;
 
 use std::ops::Deref;
 use std::process::ExitCode;
@@ -68,11 +71,15 @@ where
             runtime.block_on(async { (case.run)(&*vault().await?).await })
         }));
     }
-    for case in kubernetes::CASES {
-        let (runtime, shared, cluster) = (Arc::clone(&runtime), Arc::clone(&shared), cluster.clone());
-        trials.push(trial(side, "kubernetes", case.name, move || {
-            runtime.block_on(async { (case.run)(&**shared.get_or_try_init(&cluster).await?).await })
-        }));
+    let of_cluster: [(&str, &[&[Case<KubernetesApi>]]); 3] =
+        [("kubernetes", &[kubernetes::CASES]), ("admission", admission::CASES), ("controllers", controllers::CASES)];
+    for (group, cases) in of_cluster {
+        for case in cases.iter().copied().flatten() {
+            let (runtime, shared, cluster) = (Arc::clone(&runtime), Arc::clone(&shared), cluster.clone());
+            trials.push(trial(side, group, case.name, move || {
+                runtime.block_on(async { (case.run)(&**shared.get_or_try_init(&cluster).await?).await })
+            }));
+        }
     }
     for case in login::CASES {
         let (runtime, shared) = (Arc::clone(&runtime), Arc::clone(&shared));
