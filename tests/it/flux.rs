@@ -4,6 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::jiff::Timestamp;
+use sandbox::gates;
+use sandbox::side::NAMESPACE;
+use sandbox::world::World;
 use serde_json::{Value, json};
 use testbed::eventually;
 
@@ -267,4 +270,40 @@ async fn a_missing_right_is_logged_with_where_to_get_it_and_tried_again() -> Res
     let denied = log.lines().find(|line| line.contains("\"denied\"")).context("no denial in the log")?;
     ensure!(denied.contains("\"helm_release\":\"flux-system/istiod\""), "{denied}");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_rights_of_the_manifests_the_release_and_the_event_are_at_the_blocked_replica_set() -> Result<()> {
+    // Its gates are in this process. Only fails if there is a provider already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let (world, folder) = (World::embedded().await?, tempfile::tempdir()?);
+    let nas = &world.nas;
+    let gate = gates::Gate::start(nas, &world.vault, folder.path(), &[]).await?;
+    let (labels, flux) = (json!({ "app": "istiod" }), "helm.toolkit.fluxcd.io");
+    let deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": { "name": "istiod", "namespace": NAMESPACE, "labels": {
+            format!("{flux}/name"): "istiod", format!("{flux}/namespace"): "flux-system",
+        } },
+        "spec": { "replicas": 1, "selector": { "matchLabels": labels }, "template": {
+            "metadata": { "labels": labels },
+            "spec": { "containers": [{ "name": "discovery", "image": "registry.example/istio" }] },
+        } },
+    });
+    let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments");
+    let (status, answer) = nas.api.request("POST", &path, Some(deployment)).await?;
+    ensure!(status == 201, "{answer}");
+    let refusal = nas.refusal("istiod", "RootMissing").await?;
+    ensure!(refusal.ends_with(" (HelmRelease flux-system/istiod)"), "{refusal}");
+    let events = format!("/api/v1/namespaces/{NAMESPACE}/events");
+    eventually("the Event", SOON, || async {
+        let events = nas.object(&events).await?.context("no events")?;
+        let told = events["items"].as_array().into_iter().flatten().find(|event| event["reason"] == "GateHeld");
+        let told = told.with_context(|| gate.log().unwrap_or_default())?;
+        ensure!(told["involvedObject"]["kind"] == "ReplicaSet", "{told}");
+        ensure!(told["message"].as_str().is_some_and(|message| refusal.ends_with(message)), "{told}");
+        Ok(())
+    })
+    .await?;
+    gate.stop().await
 }
