@@ -106,6 +106,9 @@ async fn commands(teller: &Teller, standing: &Standing, folder: &Path) -> Result
     ));
     teller.line("   vault kv metadata get secret/istio/ca");
     teller.line(&format!("   vault operator seal    # and: vault operator unseal {}", vault.unseal_key()));
+    teller.line("\n   cargo run -q -- verify --context homelab --context nas --vault");
+    teller.line("   cargo run -q -- fingerprint --context nas");
+    teller.line("   cargo run -q -- doctor --role bootstrap --cluster homelab --context homelab");
     teller.line(&format!("\n   tail -f {}/*-gate.log", folder.display()));
     Ok(())
 }
