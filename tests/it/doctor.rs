@@ -1,12 +1,16 @@
 //! `doctor` as a process, between stand-ins: what it asks and what it leaves alone, and answers that the real ones
 //! do not give on demand.
 
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustls::ServerConfig;
+use sandbox::gates::Gate;
+use sandbox::side::Side;
+use sandbox::world::World;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -83,10 +87,8 @@ impl Ward {
         command.env("GATE_ROLE", "sync").env("VAULT_ADDR", self.vault.url());
         command.env("GATE_VAULT_JWT_FILE", self.write("jwt", JWT)?);
         command.env("KUBECONFIG", self.write("kubeconfig", &kubeconfig(&self.kubernetes.server.url()))?);
-        let output = tokio::time::timeout(AT_MOST, command.args(flags).output());
-        let output = output.await.context("doctor runs on")??;
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ok(Report { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) })
+        command.args(flags);
+        output(command).await
     }
 
     async fn json(&self, flags: &[&str]) -> Result<Report> {
@@ -276,7 +278,7 @@ async fn addresses_of_two_vaults_and_one_that_does_not_tell() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_api_server_that_refuses_all_of_it_is_asked_no_further_and_blamed_for_nothing() -> Result<()> {
+async fn what_the_asker_may_not_look_at_is_a_note_with_the_right_that_is_missing() -> Result<()> {
     let (vault, _root) = with_root().await?;
     vault.once(LOGIN, granted("hvs.first", 60));
     let ward = Ward::new(vault).await?;
@@ -306,4 +308,53 @@ async fn an_api_server_that_refuses_all_of_it_is_asked_no_further_and_blamed_for
         report.expect(id, "note", &format!("may not be looked at: no right to {right}"))?;
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_the_sandbox_only_the_deployment_that_it_does_not_have_is_missing() -> Result<()> {
+    let world = World::embedded().await?;
+    let folder = tempfile::tempdir()?;
+    let gates = [&world.homelab, &world.nas].map(|side| Gate::start(side, &world.vault, folder.path(), &[]));
+    let gates = futures::future::try_join_all(gates).await?;
+    world.nas.deploy_istiod().await?;
+    world.nas.refusal("istiod", "RootMissing").await?;
+    let before = sandboxed(&world, &world.nas, folder.path()).await?;
+    ensure!(before.line("vault-record")?["reason"] == "RootMissing", "{}", before.stdout);
+    ensure!(before.line("blocked")?["reason"] == "RootMissing", "{}", before.stdout);
+
+    world.homelab.deploy_istiod().await?;
+    for (side, gate) in [(&world.homelab, &gates[0]), (&world.nas, &gates[1])] {
+        side.pod("istiod").await?;
+        gate.stands("open", None).await?;
+        let report = sandboxed(&world, side, folder.path()).await?;
+        let lines = report.lines()?;
+        let bad = lines.iter().filter(|line| !matches!(line["outcome"].as_str(), Some("ok" | "note")));
+        let bad: Vec<_> = bad.filter_map(|line| line["id"].as_str()).collect();
+        ensure!(bad == ["gate"], "{}", report.stdout);
+        report.expect("gate", "failed", "no Deployment of it")?;
+        report.expect("cacerts", "ok", "managed by the gate; the root that Vault holds")?;
+        report.expect("kubernetes-rights", "ok", "all 23")?;
+    }
+    world.vault.seal().await?;
+    let sealed = sandboxed(&world, &world.nas, folder.path()).await?;
+    ensure!(sealed.line("vault-state")?["reason"] == "VaultSealed", "{}", sealed.stdout);
+    Ok(())
+}
+
+/// Doctor on a side of the sandbox, as an administrator of its cluster runs it.
+async fn sandboxed(world: &World, side: &Side, folder: &Path) -> Result<Report> {
+    let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).map(|()| folder.join(name));
+    let mut command = Command::new(binary());
+    command.args(["doctor", "-o", "json", "--role", side.role]).env_clear().stdin(Stdio::null()).kill_on_drop(true);
+    command.args(["--vault-addr", world.vault.address(), "--vault-auth-mount", side.auth_mount]);
+    command.env("VAULT_CACERT", write("ca.pem", world.vault.ca_pem())?);
+    command.env("GATE_VAULT_JWT_FILE", write("jwt", &side.gate_token("vault").await?)?);
+    command.env("KUBECONFIG", write("kubeconfig", &side.api.kubeconfig("admin", side.api.admin_token()))?);
+    output(command).await
+}
+
+async fn output(mut command: Command) -> Result<Report> {
+    let output = tokio::time::timeout(AT_MOST, command.output()).await.context("doctor runs on")??;
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ok(Report { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) })
 }
