@@ -163,6 +163,26 @@ mod tests {
     }
 
     #[test]
+    fn every_id_has_its_entry_in_the_docs() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let docs = std::fs::read_to_string(folder.join("docs/troubleshoot.md")).unwrap();
+        let mut ids = std::collections::BTreeSet::new();
+        let parts = std::fs::read_dir(folder.join("src/cli/doctor")).unwrap().map(|part| part.unwrap().path());
+        for path in parts.chain([folder.join("src/cli/doctor.rs")]) {
+            let Some("rs") = path.extension().and_then(|end| end.to_str()) else { continue };
+            let text = std::fs::read_to_string(&path).unwrap();
+            let named = text.split("Link::new(\"").skip(1).filter_map(|rest| rest.split('"').next());
+            ids.extend(named.map(str::to_owned));
+        }
+        // Those that are names of things, too.
+        ids.extend([super::super::cluster::OWN_ROOT, super::super::cluster::SERVED_ROOT].map(str::to_owned));
+        assert!(ids.len() >= 28, "{ids:?}");
+        for id in ids {
+            assert!(docs.contains(&format!("| `{id}` |")), "{id} has no entry in docs/troubleshoot.md");
+        }
+    }
+
+    #[test]
     fn a_line_has_mark_id_what_was_looked_at_code_what_was_seen_and_what_to_do() {
         let line = link().failed("no such role", "create it").reason(Reason::VaultLoginDenied);
         let text = anstream::adapter::strip_str(&line.text(12)).to_string();
