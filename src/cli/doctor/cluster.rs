@@ -20,7 +20,7 @@ use super::workloads::{Blocked, Workload};
 use crate::ca::bundle::{CA_CERT, Glance, ROOT_CERT, glance};
 use crate::k8s::pin::{self, Pins};
 use crate::k8s::{cacerts, serving};
-use crate::reason::Reason;
+use crate::reason::{Reason, foreign_text};
 
 /// istiod's own CA, which it makes where it does not find `cacerts`.
 pub(super) const OWN_ROOT: &str = "istio-ca-secret";
@@ -105,7 +105,7 @@ pub(super) struct Cluster {
 /// Reads it, all at once where one thing does not depend on another.
 pub(super) async fn look(asker: &Asker, asked: &Asked) -> Cluster {
     let version = asker.ask("get /version", asker.client.apiserver_version()).await;
-    let version = version.map(|version| version.git_version);
+    let version = version.map(|version| foreign_text(&version.git_version));
     if matches!(version, Look::Failed(_)) {
         return Cluster { version, ..Cluster::default() };
     }
@@ -137,6 +137,7 @@ async fn core(asker: &Asker, asked: &Asked) -> Cluster {
     let (post, who) = (PostParams::default(), SelfSubjectReview::default());
     let me = asker.ask("create selfsubjectreviews.authentication.k8s.io", review.create(&post, &who)).await;
     let me = me.map(|review| review.status.and_then(|status| status.user_info?.username).unwrap_or_default());
+    let me = me.map(|name| foreign_text(&name));
     let needed = rights::needed(&Names { namespace, secret, tls_secret, webhook_config });
     let gate = rights::user_of(namespace, &asked.account);
 

@@ -4,7 +4,7 @@ use super::asked::{Asked, CA_ENDS_SOON, day, minute};
 use super::line::{Line, Link};
 use super::vault::{Keepings, Told};
 use crate::plan::{Pin, Published, Situation, Step, Stored};
-use crate::reason::{Held, Reason};
+use crate::reason::{Held, Reason, foreign_text};
 use crate::vault::{Keeping, Record};
 
 pub(super) fn engine(told: &Told, asked: &Asked) -> Line {
@@ -25,7 +25,7 @@ fn keeping(link: &Link, (engine, record): &Keepings, asked: &Asked) -> Line {
     if let Some((keeping, of)) = term {
         let seen = format!(
             "KV version 2, and delete_version_after of {of} is {}: Vault deletes the root by itself",
-            keeping.delete_version_after
+            foreign_text(&keeping.delete_version_after)
         );
         let next = format!(
             "`vault kv metadata put -mount={} -delete-version-after=0s {}`, and write the record anew",
