@@ -165,7 +165,7 @@ fn not_decoded(why: &str) -> Refusal {
 }
 
 /// A kind of JSON, as Go calls it.
-fn go(value: &Value) -> &'static str {
+pub(super) fn go(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",

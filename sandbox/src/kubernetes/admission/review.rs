@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use super::Attempt;
+use crate::kubernetes::patch;
 
 /// The AdmissionReview to post.
 pub(super) fn review(uid: &str, attempt: &Attempt<'_>) -> Value {
@@ -154,7 +155,7 @@ fn decode(body: &[u8]) -> Result<Value, String> {
         Err(_) => Value::String(text.into_owned()),
     };
     if !answer.is_object() && !answer.is_null() {
-        return Err(unread(format!("json: cannot unmarshal {} into Go value of type {TYPE_META}", name_of(&answer))));
+        return Err(unread(format!("json: cannot unmarshal {} into Go value of type {TYPE_META}", patch::go(&answer))));
     }
     match type_of(&answer) {
         ("" | "admission.k8s.io/v1", "AdmissionReview") | ("admission.k8s.io/v1", "") | ("", "") => {}
@@ -189,7 +190,7 @@ fn misfit(response: &Map<String, Value>) -> Result<(), String> {
     ];
     for (field, name, go) in fields {
         let value = response.get(field).filter(|value| !value.is_null());
-        if let Some(value) = value.filter(|value| name_of(value) != name) {
+        if let Some(value) = value.filter(|value| patch::go(value) != name) {
             return Err(unmarshal(value, &format!("AdmissionResponse.response.{field}"), go));
         }
     }
@@ -197,16 +198,5 @@ fn misfit(response: &Map<String, Value>) -> Result<(), String> {
 }
 
 fn unmarshal(value: &Value, field: &str, go: &str) -> String {
-    format!("json: cannot unmarshal {} into Go struct field {field} of type {go}", name_of(value))
-}
-
-fn name_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
+    format!("json: cannot unmarshal {} into Go struct field {field} of type {go}", patch::go(value))
 }
