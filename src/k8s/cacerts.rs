@@ -43,6 +43,11 @@ impl Cacerts {
         }
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// What the watch tells.
     pub fn watched(&self) -> watch::Receiver<Watched> {
         self.watched.subscribe()

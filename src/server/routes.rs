@@ -35,7 +35,7 @@ pub struct State {
 
 /// All endpoints.
 pub fn admission(state: State) -> Router {
-    finished(Router::new().route("/validate", post(validate)), state)
+    finished(Router::new().route("/validate", post(validate)).route("/mutate", post(mutate)), state)
 }
 
 /// All but the admission endpoints.
@@ -86,6 +86,21 @@ async fn fingerprint(extract::State(state): extract::State<State>, headers: Head
 }
 
 async fn validate(extract::State(state): extract::State<State>, uri: Uri, request: HttpRequest) -> Response {
+    admit(&state, &uri, request, Endpoint::Validate).await
+}
+
+async fn mutate(extract::State(state): extract::State<State>, uri: Uri, request: HttpRequest) -> Response {
+    admit(&state, &uri, request, Endpoint::Mutate).await
+}
+
+/// Which of the two admission endpoints was called. They decide alike; only one may patch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Endpoint {
+    Validate,
+    Mutate,
+}
+
+async fn admit(state: &State, uri: &Uri, request: HttpRequest, endpoint: Endpoint) -> Response {
     let began = Instant::now();
     let body = match body::read(request.into_body()).await {
         Ok(body) => body,
@@ -102,17 +117,20 @@ async fn validate(extract::State(state): extract::State<State>, uri: Uri, reques
         Ok(request) => request,
         Err(what) => return refuse(StatusCode::BAD_REQUEST, &what),
     };
-    let (decision, release) = state.webhook.answer(&request, timeout(&uri)).await;
+    let webhook = &state.webhook;
+    let (decision, release) = webhook.answer(&request, timeout(uri)).await;
     log(&request, &decision, release.as_ref(), began.elapsed());
     // Only a denial names Vault's root by what is known; an allowance has its own.
     let root = match decision {
-        Decision::Deny(_) => {
-            state.webhook.converger.look(|known| known.convergence.root.as_ref().map(|root| root.root))
-        }
+        Decision::Deny(_) => webhook.converger.look(|known| known.convergence.root.as_ref().map(|root| root.root)),
         _ => None,
     };
-    let known = Known { cluster: &state.webhook.cluster, root, release };
-    as_json(StatusCode::OK, &review::answer(&request.uid, &decision, &known))
+    let known = Known { cluster: &webhook.cluster, root, release };
+    let answer = review::answer(&request.uid, &decision, &known);
+    match webhook.patch(&request, &decision).filter(|_| endpoint == Endpoint::Mutate) {
+        Some(patch) => as_json(StatusCode::OK, &review::with_patch(answer, &patch)),
+        None => as_json(StatusCode::OK, &answer),
+    }
 }
 
 /// The budget of this very call, which the API server tells in the query.
