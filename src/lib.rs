@@ -21,6 +21,7 @@ pub mod fingerprint;
 pub mod gate;
 pub mod hygiene;
 pub mod k8s;
+pub mod metrics;
 pub mod patch;
 pub mod plan;
 pub mod readiness;

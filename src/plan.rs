@@ -153,6 +153,19 @@ pub enum Step {
     Hold(Held),
 }
 
+impl Step {
+    /// What metrics call it.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Bootstrap => "bootstrap",
+            Self::Publish { .. } => "publish",
+            Self::ForceSync { .. } => "force_sync",
+            Self::Open { .. } => "open",
+            Self::Hold(_) => "hold",
+        }
+    }
+}
+
 /// Everything that a step is decided on.
 #[derive(Clone, Copy, Debug)]
 pub struct Situation<'a> {

@@ -112,6 +112,38 @@ pub struct LastVerified {
     pub at: Timestamp,
 }
 
+/// What an attempt waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Doing {
+    /// Reading `cacerts` and the pin.
+    #[default]
+    ReadingCacerts,
+    /// Asking Vault for its root, after a login where that is due.
+    AskingVault,
+    /// Making a key.
+    MakingKey,
+    /// Writing the root to Vault.
+    WritingVault,
+    /// Writing `cacerts`.
+    Publishing,
+    /// Writing the pin.
+    WritingPin,
+}
+
+impl Doing {
+    /// The slow step, to be named where a call's time has run out.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ReadingCacerts => "the API server to tell cacerts",
+            Self::AskingVault => "Vault to tell its root",
+            Self::MakingKey => "the new root's key to be made",
+            Self::WritingVault => "Vault to take the new root",
+            Self::Publishing => "the API server to take cacerts",
+            Self::WritingPin => "the API server to take the pin",
+        }
+    }
+}
+
 /// How the convergence stands.
 #[derive(Clone, Debug, Default)]
 pub struct Convergence {
@@ -119,6 +151,8 @@ pub struct Convergence {
     pub consulted: bool,
     /// An attempt is under way.
     pub running: bool,
+    /// What the attempt that is under way waits for.
+    pub doing: Doing,
     /// Attempts that ended.
     pub finished: u64,
     /// Why the last attempt did not end with an open gate.

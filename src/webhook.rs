@@ -98,9 +98,13 @@ impl Webhook {
                 decided => return decided,
             }
         }
+        let doing = self.converger.look(|known| known.convergence.doing);
         Decision::Deny(Held::new(
             Reason::Converging,
-            "cacerts is being brought to Vault's root; the pod is retried by itself, nothing has to be done",
+            format!(
+                "cacerts is being brought to Vault's root, and this call's time ended while waiting for {}; the pod is retried by itself, nothing has to be done",
+                doing.as_str()
+            ),
         ))
     }
 
