@@ -15,6 +15,7 @@ mod flux;
 mod gate;
 mod kubernetes;
 mod memory;
+mod metrics;
 mod mutate;
 mod once;
 mod product;

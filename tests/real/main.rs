@@ -13,6 +13,7 @@ mod external_secrets;
 mod flux;
 mod gate;
 mod lossy;
+mod metrics;
 mod once;
 mod race;
 mod restart;
