@@ -7,7 +7,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::ca::Sha256;
 use crate::ca::bundle::Glance;
-use crate::ca::check::Sound;
+use crate::ca::check::Facts;
 use crate::plan::Published;
 use crate::reason::Held;
 
@@ -48,7 +48,7 @@ pub struct Watched {
     /// Counts changes, to notice one that came in between.
     pub generation: u64,
     /// `None` until the first answer.
-    pub published: Option<Published>,
+    pub published: Option<Published<Facts>>,
     /// The last sign of life of the watch.
     pub heard: Option<Instant>,
     /// The last live read, which says nothing about the watch.
@@ -67,7 +67,7 @@ impl Watched {
         self.published.as_ref().map(Published::resource_version) != Some(&verified.resource_version)
     }
 
-    fn sound(&self) -> Option<&Arc<Sound>> {
+    fn sound(&self) -> Option<&Arc<Facts>> {
         match self.published.as_ref()? {
             Published::Present(copy) => copy.verdict.as_ref().ok(),
             Published::Absent => None,
@@ -94,7 +94,7 @@ pub struct KnownRoot {
 #[derive(Clone, Debug)]
 pub struct Verified {
     /// Vault's CA then.
-    pub stored: Arc<Sound>,
+    pub stored: Arc<Facts>,
     /// KV version.
     pub version: u64,
     /// Of the `cacerts` that was compared.
@@ -226,7 +226,7 @@ impl<'a> Snapshot<'a> {
 }
 
 /// Whether every certificate that the check looked at is valid now, too.
-fn holds_at(sound: &Sound, now: Timestamp) -> bool {
+fn holds_at(sound: &Facts, now: Timestamp) -> bool {
     (sound.valid_from..=sound.valid_until).contains(&now)
 }
 
