@@ -12,6 +12,7 @@ mod doctor;
 mod external_secrets;
 mod flux;
 mod gate;
+mod hygiene;
 mod lossy;
 mod metrics;
 mod once;
