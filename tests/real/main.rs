@@ -17,6 +17,7 @@ mod lossy;
 mod metrics;
 mod once;
 mod race;
+mod replicas;
 mod restart;
 mod story;
 mod verify;
