@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
+use tokio::sync::Semaphore;
 
 use crate::converge::Converger;
 use crate::gate::{Decision, Gated, gate};
@@ -32,6 +33,10 @@ const RELEASE_WAIT: Duration = Duration::from_millis(300);
 /// Each pass through the gate either decides or learns something; more than a few is a cluster in turmoil.
 const PASSES_MAX: usize = 4;
 
+/// Gated reviews that wait at a time: ten times the pods of a large mesh's istiods and gateways. Each holds a connection
+/// and a request of the server's.
+pub const WAITING_MAX: usize = 256;
+
 /// What the admission endpoints answer by.
 pub struct Webhook {
     /// This cluster's name.
@@ -48,6 +53,8 @@ pub struct Webhook {
     pub releases: Releases,
     /// Where denials are told.
     pub events: Events,
+    /// Places of those that wait; [`WAITING_MAX`].
+    pub waiting: Semaphore,
 }
 
 impl Webhook {
@@ -70,6 +77,15 @@ impl Webhook {
     }
 
     async fn decide(&self, request: &Request, deadline: tokio::time::Instant) -> Decision {
+        match self.look(request) {
+            Decision::ReadLive | Decision::Consult => {}
+            decided => return decided,
+        }
+        // Who finds no place is retried as soon as those that wait.
+        let Ok(_place) = self.waiting.try_acquire() else {
+            self.converger.wake();
+            return converging();
+        };
         for _ in 0..PASSES_MAX {
             match self.look(request) {
                 Decision::ReadLive => {
@@ -96,10 +112,7 @@ impl Webhook {
                 decided => return decided,
             }
         }
-        Decision::Deny(Held::new(
-            Reason::Converging,
-            "cacerts is being brought to Vault's root; the pod is retried by itself, nothing has to be done",
-        ))
+        converging()
     }
 
     fn look(&self, request: &Request) -> Decision {
@@ -119,4 +132,11 @@ impl Webhook {
         self.cacerts.observe_unless_changed(generation, &published);
         Ok(())
     }
+}
+
+fn converging() -> Decision {
+    Decision::Deny(Held::new(
+        Reason::Converging,
+        "cacerts is being brought to Vault's root; the pod is retried by itself, nothing has to be done",
+    ))
 }

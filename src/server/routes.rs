@@ -14,6 +14,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
 use super::body::{self, BODY_MAX, Unread};
+use super::stats::Stats;
 use crate::fingerprint;
 use crate::gate::Decision;
 use crate::k8s::flux::HelmRelease;
@@ -31,6 +32,8 @@ pub struct State {
     pub role: Role,
     /// What is still missing.
     pub readiness: Arc<Readiness>,
+    /// What the servers count.
+    pub stats: Arc<Stats>,
 }
 
 /// All endpoints.
@@ -143,7 +146,7 @@ fn log(request: &Request, decision: &Decision, release: Option<&HelmRelease>, to
     }
 }
 
-fn refuse(status: StatusCode, what: &str) -> Response {
+pub(super) fn refuse(status: StatusCode, what: &str) -> Response {
     as_json(status, &json!({ "error": what }))
 }
 
