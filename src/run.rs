@@ -148,8 +148,12 @@ impl Service {
             events,
             waiting: Semaphore::new(WAITING_MAX),
         };
-        let state =
-            server::State { webhook: Arc::new(webhook), role: args.role, readiness: Arc::new(Readiness::default()), stats: Arc::new(Stats::default()) };
+        let state = server::State {
+            webhook: Arc::new(webhook),
+            role: args.role,
+            readiness: Arc::new(Readiness::default()),
+            stats: Arc::new(Stats::default()),
+        };
         (Self { args, client, cacerts, owners, state }, Work { attempts, reconciles, writer })
     }
 

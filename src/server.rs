@@ -11,7 +11,7 @@ mod routes;
 mod stats;
 
 use std::io::{Error, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,11 +74,11 @@ impl Bound {
             tokio::select! {
                 () = &mut stop => break,
                 Some(ended) = connections.join_next() => server.ended(ended),
-                stream = server.accept(&self.listener) => {
+                (stream, caller) = server.accept(&self.listener) => {
                     // Not beside the others: the stream would be lost with it.
                     let place = tokio::select! {
                         () = &mut stop => break,
-                        place = server.place() => place,
+                        place = server.place(caller) => place,
                     };
                     connections.spawn(connection::serve(stream, place, Arc::clone(&server), graceful.watcher()));
                 }
@@ -127,17 +127,17 @@ impl Server {
     }
 
     /// The next connection. It may be dropped at any point.
-    async fn accept(&self, listener: &TcpListener) -> TcpStream {
+    async fn accept(&self, listener: &TcpListener) -> (TcpStream, IpAddr) {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => return stream,
+                Ok((stream, caller)) => return (stream, caller.ip().to_canonical()),
                 Err(error) => self.cannot_accept(&error).await,
             }
         }
     }
 
-    async fn place(&self) -> Place {
-        let (place, closed) = self.places.take().await;
+    async fn place(&self, caller: IpAddr) -> Place {
+        let (place, closed) = self.places.take(caller).await;
         if closed {
             self.closed_for_room();
         }
@@ -150,7 +150,7 @@ impl Server {
         }
         self.told.accept.tell(|more| tracing::warn!(%error, more, "cannot accept connections"));
         // Descriptors are short: this gives one back.
-        if self.places.close_longest_waiting() {
+        if self.places.close_waiting() {
             self.closed_for_room();
         }
         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -159,7 +159,7 @@ impl Server {
     fn closed_for_room(&self) {
         self.stats.connections_closed_for_room.add();
         let most = self.limits.connections;
-        self.told.room.tell(|more| tracing::warn!(most, more, "too many connections: the longest idle ones are closed"));
+        self.told.room.tell(|more| tracing::warn!(most, more, "too many connections: those that are idle are closed"));
     }
 
     fn ended(&self, ended: Result<(), JoinError>) {
@@ -190,7 +190,7 @@ fn is_of_one_connection(error: &Error) -> bool {
 fn contained(router: Router, stats: Arc<Stats>) -> Router {
     router.layer(CatchPanicLayer::custom(move |_| {
         stats.panics.add();
-        tracing::error!("a request's handler panicked; please report this");
+        tracing::error!("a request's handler panicked: the line before says where; please report this");
         routes::refuse(StatusCode::INTERNAL_SERVER_ERROR, "it broke here: the log says where")
     }))
 }

@@ -14,6 +14,10 @@ const HEAD: Duration = Duration::from_secs(10);
 /// closed here just as it is used again costs a call.
 const IDLE: Duration = Duration::from_secs(120);
 
+/// A body that is not there by then loses its room if another request needs it. The API server's come at once; this is
+/// for a lost packet that is sent again.
+const BODY_GRACE: Duration = Duration::from_millis(500);
+
 /// An answer is a few KiB, which fit into the socket's buffers. Who has not taken it by then does not read.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -37,7 +41,7 @@ const SERVERS: u64 = 2;
 /// Fewer are of no use, whatever the descriptors.
 const CONNECTIONS_MIN: u64 = 16;
 
-/// The deadlines and caps of one server. Bodies have their own, since they are alike for all.
+/// The deadlines and caps of one server. Bodies have more of their own.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// For a TLS handshake.
@@ -46,6 +50,8 @@ pub struct Limits {
     pub head: Duration,
     /// For the next request's first byte.
     pub idle: Duration,
+    /// For a body while others need its room; else it has the deadline that all bodies have.
+    pub body_grace: Duration,
     /// For an answer to be taken by its peer.
     pub answer: Duration,
     /// For the requests that are open at the end.
@@ -62,6 +68,7 @@ impl Default for Limits {
             handshake: HANDSHAKE,
             head: HEAD,
             idle: IDLE,
+            body_grace: BODY_GRACE,
             answer: ANSWER,
             drain: DRAIN,
             connections: CONNECTIONS.min(share_of_descriptors()),

@@ -1,80 +1,77 @@
-//! The places of connections. There is always one to be had for a new connection: that of the one which has been
-//! waited on the longest, and which has no request under way.
+//! The places of connections, and who loses one: a new connection gets in at any time, and a whole request before a
+//! body that does not come.
 
-use std::collections::BTreeMap;
+mod queue;
+
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use self::queue::{Entry, Queue};
 use super::limits::Limits;
 
 /// All places of a server.
 pub(super) struct Places {
     slots: Arc<Semaphore>,
-    waiting: Mutex<Waiting>,
+    queues: Mutex<Queues>,
     /// Somebody began to wait, and could be closed.
     joined: Notify,
 }
 
-/// Connections without a whole head of a request, in the order in which they began to wait.
 #[derive(Default)]
-struct Waiting {
+struct Queues {
     next: u64,
-    /// What closes them.
-    queue: BTreeMap<u64, Arc<Notify>>,
+    /// Connections without a whole head of a request.
+    waiting: Queue,
+    /// Requests that have room, and whose body is not whole.
+    receiving: Queue,
 }
 
 impl Places {
     pub(super) fn new(connections: usize) -> Arc<Self> {
         let slots = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
-        Arc::new(Self { slots, waiting: Mutex::default(), joined: Notify::new() })
+        Arc::new(Self { slots, queues: Mutex::default(), joined: Notify::new() })
     }
 
     /// A place for a new connection, and whether another one was closed for it.
-    pub(super) async fn take(self: &Arc<Self>) -> (Place, bool) {
+    pub(super) async fn take(self: &Arc<Self>, caller: IpAddr) -> (Place, bool) {
         loop {
             if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
-                return (Place::new(self, Some(slot)), false);
+                return (Place::new(self, caller, Some(slot)), false);
             }
             let joined = self.joined.notified();
-            let closed = self.close_longest_waiting();
+            let closed = self.close_waiting();
             tokio::select! {
-                // Never closed, so that it is an error never.
-                slot = Arc::clone(&self.slots).acquire_owned() => return (Place::new(self, slot.ok()), closed),
+                // It fails never, since they are never closed.
+                slot = Arc::clone(&self.slots).acquire_owned() => return (Place::new(self, caller, slot.ok()), closed),
                 // Until then, all had a request under way.
                 () = joined, if !closed => {}
             }
         }
     }
 
-    /// Closes one, if one can be.
-    pub(super) fn close_longest_waiting(&self) -> bool {
-        let longest = self.lock().queue.pop_first();
-        longest.is_some_and(|(_, close)| {
-            close.notify_one();
-            true
-        })
+    /// Closes a connection that has no request under way, if there is one.
+    pub(super) fn close_waiting(&self) -> bool {
+        close(self.lock().waiting.pop(Instant::now()))
     }
 
-    fn join(&self, close: &Arc<Notify>) -> u64 {
-        let mut waiting = self.lock();
-        let number = waiting.next;
-        waiting.next += 1;
-        waiting.queue.insert(number, Arc::clone(close));
-        drop(waiting);
-        self.joined.notify_one();
-        number
+    /// Closes a connection whose body began before then and is not whole, if there is one.
+    pub(super) fn close_receiving(&self, begun_before: Instant) -> bool {
+        close(self.lock().receiving.pop(begun_before))
     }
 
-    /// `false`: it is being closed.
-    fn leave(&self, number: u64) -> bool {
-        self.lock().queue.remove(&number).is_some()
+    fn lock(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn close(entry: Option<Entry>) -> bool {
+    entry.is_some_and(|entry| {
+        entry.close.notify_one();
+        true
+    })
 }
 
 /// What a connection is doing.
@@ -84,8 +81,8 @@ enum Phase {
     Idle { number: u64, since: Instant },
     /// The head is not whole.
     Head { number: u64, since: Instant },
-    /// A request is under way. Its handler has deadlines of its own.
-    Busy,
+    /// A request is under way. Its handler has deadlines of its own. `receiving`: its body is not whole.
+    Busy { receiving: Option<u64> },
     /// The answer is being written. `handed_over`: all of it is in the hands of hyper.
     Answering { since: Instant, handed_over: bool },
 }
@@ -93,17 +90,18 @@ enum Phase {
 /// One connection's place. Its phase changes only while the connection's own task polls it.
 pub(super) struct Place {
     places: Arc<Places>,
+    caller: IpAddr,
     close: Arc<Notify>,
     phase: Mutex<Phase>,
     _slot: Option<OwnedSemaphorePermit>,
 }
 
 impl Place {
-    fn new(places: &Arc<Places>, slot: Option<OwnedSemaphorePermit>) -> Self {
-        let close = Arc::new(Notify::new());
-        let number = places.join(&close);
-        let phase = Mutex::new(Phase::Idle { number, since: Instant::now() });
-        Self { places: Arc::clone(places), close, phase, _slot: slot }
+    fn new(places: &Arc<Places>, caller: IpAddr, slot: Option<OwnedSemaphorePermit>) -> Self {
+        let phase = Mutex::new(Phase::Busy { receiving: None });
+        let place = Self { places: Arc::clone(places), caller, close: Arc::new(Notify::new()), phase, _slot: slot };
+        *place.lock() = place.idle();
+        place
     }
 
     /// Ends when the place is needed for another connection.
@@ -130,11 +128,26 @@ impl Place {
     pub(super) fn begin(&self) -> bool {
         let mut phase = self.lock();
         let kept = match *phase {
-            Phase::Idle { number, .. } | Phase::Head { number, .. } => self.places.leave(number),
-            Phase::Busy | Phase::Answering { .. } => true,
+            Phase::Idle { number, .. } | Phase::Head { number, .. } => self.places.lock().waiting.remove(number),
+            Phase::Busy { .. } | Phase::Answering { .. } => true,
         };
-        *phase = Phase::Busy;
+        *phase = Phase::Busy { receiving: None };
         kept
+    }
+
+    /// The request has room, and its body begins.
+    pub(super) fn receiving(&self) {
+        let number = self.join(|queues| &mut queues.receiving);
+        *self.lock() = Phase::Busy { receiving: Some(number) };
+    }
+
+    /// Nothing more of the body is waited for.
+    pub(super) fn received(&self) {
+        if let Phase::Busy { receiving } = &mut *self.lock()
+            && let Some(number) = receiving.take()
+        {
+            self.places.lock().receiving.remove(number);
+        }
     }
 
     /// The answer is known.
@@ -153,7 +166,7 @@ impl Place {
     pub(super) fn flushed(&self) {
         let mut phase = self.lock();
         if let Phase::Answering { handed_over: true, .. } = *phase {
-            *phase = Phase::Idle { number: self.places.join(&self.close), since: Instant::now() };
+            *phase = self.idle();
         }
     }
 
@@ -162,9 +175,24 @@ impl Place {
         match *self.lock() {
             Phase::Idle { since, .. } => since.checked_add(limits.idle),
             Phase::Head { since, .. } => since.checked_add(limits.head),
-            Phase::Busy => None,
+            Phase::Busy { .. } => None,
             Phase::Answering { since, .. } => since.checked_add(limits.answer),
         }
+    }
+
+    fn idle(&self) -> Phase {
+        let number = self.join(|queues| &mut queues.waiting);
+        self.places.joined.notify_one();
+        Phase::Idle { number, since: Instant::now() }
+    }
+
+    fn join(&self, queue: impl FnOnce(&mut Queues) -> &mut Queue) -> u64 {
+        let mut queues = self.places.lock();
+        let number = queues.next;
+        queues.next += 1;
+        let close = Arc::clone(&self.close);
+        queue(&mut queues).push(number, Entry { caller: self.caller, since: Instant::now(), close });
+        number
     }
 
     fn lock(&self) -> MutexGuard<'_, Phase> {
@@ -174,8 +202,14 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Phase::Idle { number, .. } | Phase::Head { number, .. } = *self.lock() {
-            self.places.leave(number);
+        match *self.lock() {
+            Phase::Idle { number, .. } | Phase::Head { number, .. } => {
+                self.places.lock().waiting.remove(number);
+            }
+            Phase::Busy { receiving: Some(number) } => {
+                self.places.lock().receiving.remove(number);
+            }
+            Phase::Busy { receiving: None } | Phase::Answering { .. } => {}
         }
     }
 }
@@ -186,6 +220,8 @@ mod tests {
 
     use super::*;
 
+    const CALLER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
     /// Whether it is being closed, without waiting.
     fn is_closed(place: &Place) -> bool {
         futures::FutureExt::now_or_never(place.closed()).is_some()
@@ -194,7 +230,7 @@ mod tests {
     async fn fill(places: &Arc<Places>, count: usize) -> Vec<Place> {
         let mut taken = Vec::new();
         for _ in 0..count {
-            taken.push(places.take().await.0);
+            taken.push(places.take(CALLER).await.0);
         }
         taken
     }
@@ -208,10 +244,10 @@ mod tests {
         taken[0].answering();
         taken[0].handed_over();
         taken[0].flushed();
-        assert!(futures::FutureExt::now_or_never(places.take()).is_none(), "before the other one has gone");
+        assert!(futures::FutureExt::now_or_never(places.take(CALLER)).is_none(), "before the other one has gone");
         assert!(is_closed(&taken[1]) && !is_closed(&taken[0]) && !is_closed(&taken[2]));
         drop(taken.remove(1));
-        assert!(!places.take().await.1, "a place that is free costs nobody");
+        assert!(!places.take(CALLER).await.1, "a place that is free costs nobody");
     }
 
     #[tokio::test]
@@ -221,7 +257,7 @@ mod tests {
         assert!(taken[0].begin() && taken[1].begin());
         let new = tokio::spawn({
             let places = Arc::clone(&places);
-            async move { places.take().await.1 }
+            async move { places.take(CALLER).await.1 }
         });
         tokio::task::yield_now().await;
         assert!(!new.is_finished() && !is_closed(&taken[0]) && !is_closed(&taken[1]));
@@ -241,10 +277,27 @@ mod tests {
     async fn a_request_that_comes_when_the_place_is_taken_is_not_begun() {
         let places = Places::new(1);
         let taken = fill(&places, 1).await;
-        assert!(places.close_longest_waiting());
+        assert!(places.close_waiting());
         taken[0].read();
         assert!(!taken[0].begin());
-        assert!(!places.close_longest_waiting(), "twice");
+        assert!(!places.close_waiting(), "twice");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_overdue_loses_its_room_and_no_other_does() {
+        let places = Places::new(3);
+        let taken = fill(&places, 3).await;
+        let begun = Instant::now() - Duration::from_secs(1);
+        for place in &taken {
+            assert!(place.begin());
+            place.receiving();
+        }
+        taken[0].received();
+        assert!(!places.close_receiving(begun), "they have just begun");
+        let overdue = Instant::now();
+        assert!(places.close_receiving(overdue) && is_closed(&taken[1]), "the first one is whole");
+        assert!(places.close_receiving(overdue) && is_closed(&taken[2]));
+        assert!(!places.close_receiving(overdue) && !is_closed(&taken[0]));
     }
 
     #[tokio::test]
@@ -255,7 +308,7 @@ mod tests {
             answer: Duration::from_secs(1),
             ..Limits::default()
         };
-        let place = Places::new(1).take().await.0;
+        let place = Places::new(1).take(CALLER).await.0;
         let within = |least: u64, most: u64| {
             let left = place.deadline(&limits).map(|at| at.saturating_duration_since(Instant::now()));
             left.is_some_and(|left| left > Duration::from_secs(least) && left <= Duration::from_secs(most))

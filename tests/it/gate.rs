@@ -60,6 +60,7 @@ pub struct Gate {
 pub struct Reply {
     pub status: u16,
     pub content_type: String,
+    pub retry_after: Option<String>,
     pub body: String,
 }
 
@@ -126,7 +127,12 @@ impl Gate {
             waiting: Semaphore::new(waiting),
         };
         let policy = webhook.policy;
-        let state = State { webhook: Arc::new(webhook), role: Role::Sync, readiness: Arc::new(Readiness::default()), stats: Arc::new(Stats::default()) };
+        let state = State {
+            webhook: Arc::new(webhook),
+            role: Role::Sync,
+            readiness: Arc::new(Readiness::default()),
+            stats: Arc::new(Stats::default()),
+        };
         let converging = vault.map(|Client { vault, folder, .. }| {
             let attempts = Attempts::new(Parts {
                 role: Role::Sync,
@@ -260,7 +266,8 @@ pub async fn read_reply(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> Res
     let mut body = vec![0; header("content-length").unwrap_or("0").parse()?];
     stream.read_exact(&mut body).await?;
     let content_type = header("content-type").unwrap_or_default().to_owned();
-    Ok(Reply { status, content_type, body: String::from_utf8(body)? })
+    let retry_after = header("retry-after").map(str::to_owned);
+    Ok(Reply { status, content_type, retry_after, body: String::from_utf8(body)? })
 }
 
 /// A review of the creation of a pod of this `app`.
