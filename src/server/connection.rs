@@ -19,7 +19,10 @@ use super::limits::Limits;
 use super::places::Place;
 use super::requests::Requests;
 
-/// Largest head, and most that is read ahead of a body. Heads of the API server are below 1 KiB.
+/// Largest head, and largest trailers. Those of the API server are below 1 KiB, with a token of its own a few.
+const HEAD_MAX: usize = 32 << 10;
+
+/// What is read ahead; hyper's own would be 400 KiB for each connection.
 const BUFFER_MAX: usize = 64 << 10;
 
 /// Serves a connection to its end, or until its place is needed.
@@ -54,6 +57,7 @@ where
     let io = TokioIo::new(Told { io, place: Arc::clone(place) });
     let connection = hyper::server::conn::http1::Builder::new()
         .header_read_timeout(None)
+        .max_header_size(HEAD_MAX)
         .max_buf_size(BUFFER_MAX)
         .serve_connection(io, Requests::new(place, server));
     match within_deadlines(watcher.watch(connection), place, &server.limits).await {

@@ -96,9 +96,23 @@ impl Product {
 
     /// Its largest resident memory so far, in bytes.
     pub fn peak(&self) -> Result<usize> {
+        self.memory("VmHWM:")
+    }
+
+    /// Its resident memory now, in bytes.
+    pub fn resident(&self) -> Result<usize> {
+        self.memory("VmRSS:")
+    }
+
+    fn memory(&self, name: &str) -> Result<usize> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
         Ok(line.trim().trim_end_matches(" kB").parse::<usize>()? << 10)
+    }
+
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> Result<usize> {
+        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.process.pid()))?.count())
     }
 
     /// Of its HTTPS endpoints.
