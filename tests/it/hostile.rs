@@ -135,7 +135,7 @@ async fn odd_chunks_are_no_review_and_no_request() -> Result<()> {
         ("a negative size", sized(&format!("-{size:x}"))),
         ("a size with a sign", sized(&format!("+{size:x}"))),
         ("a size in C's notation", sized(&format!("0x{size:x}"))),
-        ("a size too large for a number", sized(&format!("{}", "f".repeat(17)))),
+        ("a size too large for a number", sized(&"f".repeat(17))),
         ("a size too small", sized("1")),
         ("a size too large", sized(&format!("{:x}", size + 1))),
         ("no size", sized("")),
