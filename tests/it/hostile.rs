@@ -1,22 +1,19 @@
 //! Callers that mean harm, or that nobody has thought of: each is refused or answered as anybody is, and the next one
 //! is served.
 
-use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures::future::join_all;
 use istio_ca_gate::server::{Limits, Stats};
-use istio_ca_gate::telemetry;
 use istio_ca_gate::webhook::WAITING_MAX;
 use serde_json::{Value, json};
 use testbed::eventually;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tracing_subscriber::fmt::MakeWriter;
 
 use crate::bodies::chunk;
 use crate::gate::{Gate, SOON, review, review_but};
+use crate::product::{Product, world};
 
 fn stats(gate: &Gate) -> &Stats {
     &gate.state.stats
@@ -245,41 +242,11 @@ async fn odd_queries_change_nothing() -> Result<()> {
     is_unharmed(&gate).await
 }
 
-/// What is logged.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Lines {
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
-    }
-}
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
-/// The lines about reviews with names that forge log lines. On one thread, which the subscriber is for.
-async fn logged(text: bool) -> Result<Vec<String>> {
-    let lines = Lines::default();
-    let subscriber = telemetry::subscriber("info", text, lines.clone()).map_err(anyhow::Error::msg)?;
-    let _guard = tracing::subscriber::set_default(subscriber);
-    let gate = Gate::start().await?;
+/// The lines about reviews with names that forge log lines.
+async fn logged(format: &str) -> Result<Vec<String>> {
+    let (kubernetes, vault) = world().await?;
+    let product = Product::start(kubernetes, vault, &["--role", "sync", "--log-format", format]).await?;
+    let client = product.client()?;
     let forged = format!("a\nb\r\n{{\"level\":\"INFO\"}}\u{1b}[2J\u{0}\u{85}\u{2028}\"{}", "x".repeat(100_000));
     let owner = json!([{ "apiVersion": "apps/v1", "kind": forged, "name": forged, "controller": true }]);
     let object = json!({ "metadata": { "labels": { "app": "istiod" }, "ownerReferences": owner } });
@@ -291,10 +258,12 @@ async fn logged(text: bool) -> Result<Vec<String>> {
     ] {
         let mut review = review_but("istiod", fields);
         review["request"]["dryRun"] = json!(true);
-        ensure!(gate.review("?timeout=10s", &review).await?["status"]["reason"] == "DryRun");
+        let (status, answer) = product.post(&client, review.to_string().into()).await?;
+        ensure!(status == 200 && answer.contains("DryRun"), "{status} {answer}");
     }
-    let text = lines.text();
-    ensure!(text.ends_with('\n') && !text.contains("xxxxx".repeat(100).as_str()), "{} bytes", text.len());
+    ensure!(product.process.terminate().await?.success());
+    let text = product.process.log();
+    ensure!(text.ends_with('\n') && !text.contains(&"x".repeat(1000)), "{} bytes", text.len());
     // Colours have escapes of their own.
     for raw in ["\u{1b}[2J", "\u{0}", "\r", "b\n"] {
         ensure!(!text.contains(raw), "{raw:?} is in {text}");
@@ -302,20 +271,15 @@ async fn logged(text: bool) -> Result<Vec<String>> {
     Ok(text.lines().filter(|line| line.contains("denied")).map(str::to_owned).collect())
 }
 
-#[tokio::test]
-async fn names_are_logged_escaped_and_cut_as_json() -> Result<()> {
-    let lines = logged(false).await?;
+#[tokio::test(flavor = "multi_thread")]
+async fn names_are_logged_escaped_and_cut() -> Result<()> {
+    let lines = logged("json").await?;
     ensure!(lines.len() == 4, "{lines:?}");
     for line in lines {
         let line: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
         ensure!(line["level"] == "WARN" && line["reason"] == "DryRun", "{line}");
     }
-    Ok(())
-}
-
-#[tokio::test]
-async fn names_are_logged_escaped_and_cut_as_text() -> Result<()> {
-    let lines = logged(true).await?;
+    let lines = logged("text").await?;
     ensure!(lines.len() == 4 && lines.iter().all(|line| line.contains("WARN") && line.len() < 2000), "{lines:?}");
     Ok(())
 }

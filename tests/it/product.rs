@@ -42,10 +42,12 @@ impl Product {
         };
         let (http, https) = (Port::reserve()?, Port::reserve()?);
         let process = Program::new(binary())
-            .args(["serve", "--dns-name", "127.0.0.1", "--shutdown-delay", "0s", "--log-format", "json"])
+            .args(["serve", "--dns-name", "127.0.0.1", "--shutdown-delay", "0s"])
             .args(["--listen", &format!("127.0.0.1:{}", https.number())])
             .args(["--admin-listen", &format!("127.0.0.1:{}", http.number())])
             .args(flags)
+            // A flag wins.
+            .env("GATE_LOG_FORMAT", "json")
             .env("VAULT_ADDR", vault.url())
             .env("GATE_VAULT_JWT_FILE", file("token", JWT)?)
             .env("KUBECONFIG", file("kubeconfig", &kubeconfig(&kubernetes.server.url()))?)
