@@ -14,6 +14,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
 use super::body::{self, BODY_MAX, Unread};
+use super::stats::Stats;
 use crate::fingerprint;
 use crate::gate::Decision;
 use crate::k8s::flux::HelmRelease;
@@ -34,6 +35,8 @@ pub struct State {
     pub role: Role,
     /// What is still missing.
     pub readiness: Arc<Readiness>,
+    /// What the servers count.
+    pub stats: Arc<Stats>,
 }
 
 /// All endpoints.
@@ -91,7 +94,8 @@ async fn fingerprint(extract::State(state): extract::State<State>, headers: Head
 
 async fn metrics(extract::State(state): extract::State<State>) -> Response {
     let webhook = &state.webhook;
-    let text = webhook.converger.look(|known| state.metrics.text(known, &webhook.policy, Timestamp::now()));
+    let text =
+        webhook.converger.look(|known| state.metrics.text(known, &webhook.policy, Timestamp::now(), &state.stats));
     match text {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error),
@@ -189,7 +193,7 @@ fn log(request: &Request, endpoint: Endpoint, decision: &Decision, release: Opti
     }
 }
 
-fn refuse(status: StatusCode, what: &str) -> Response {
+pub(super) fn refuse(status: StatusCode, what: &str) -> Response {
     as_json(status, &json!({ "error": what }))
 }
 

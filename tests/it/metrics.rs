@@ -113,6 +113,6 @@ async fn a_denial_for_want_of_time_names_what_it_waited_for() -> Result<()> {
     let response = gate.review("?timeout=2s", &review("istiod")).await?;
     let message = response["status"]["message"].as_str().unwrap_or_default();
     ensure!(response["status"]["reason"] == "Converging", "{response}");
-    ensure!(message.contains("waiting for Vault to tell its root"), "{message}");
+    ensure!(message.contains("which waits for Vault to tell its root;"), "{message}");
     Ok(())
 }
