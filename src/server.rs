@@ -7,13 +7,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
+use crate::tls::client::Peer;
 pub use routes::{State, admin, admission};
 
 /// A TLS handshake takes milliseconds; who needs longer holds a place.
@@ -90,7 +91,11 @@ async fn connection(
         return serve(TokioIo::new(stream), router, watcher).await;
     };
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => serve(TokioIo::new(stream), router, watcher).await,
+        Ok(Ok(stream)) => {
+            // Who the caller is, for whoever asks.
+            let router = router.layer(Extension(Peer::of(stream.get_ref().1)));
+            serve(TokioIo::new(stream), router, watcher).await;
+        }
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
     }
