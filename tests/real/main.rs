@@ -16,6 +16,7 @@ mod lossy;
 mod once;
 mod race;
 mod restart;
+mod rotation;
 mod story;
 mod verify;
 mod world;
