@@ -53,11 +53,10 @@ impl CaCertificate {
         if !x509.is_ca() {
             return Err("a certificate is not a CA's".to_owned());
         }
-        let second = |time: i64| Timestamp::from_second(time).map_err(|_| "a certificate has dates out of this world");
         Ok(Self {
             id: Sha256::of(der),
-            not_before: second(x509.validity().not_before.timestamp())?,
-            not_after: second(x509.validity().not_after.timestamp())?,
+            not_before: moment(x509.validity().not_before.timestamp()),
+            not_after: moment(x509.validity().not_after.timestamp()),
             pem: pem_of(der),
         })
     }
@@ -70,7 +69,7 @@ impl CaCertificate {
     /// When two thirds of its life are over.
     pub fn due(&self) -> Timestamp {
         // It was made later than it says.
-        let made = (self.not_before + BACKDATE).min(self.not_after);
+        let made = later(self.not_before, BACKDATE).min(self.not_after);
         self.not_after - self.not_after.duration_since(made) / 3
     }
 }
@@ -104,7 +103,7 @@ impl ServingCa {
         params.distinguished_name = name("istio-ca-gate serving CA");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        set_validity(&mut params, (now - BACKDATE).as_second(), (now + life).as_second());
+        set_validity(&mut params, (now - BACKDATE).as_second(), later(now, life).as_second());
         let key = KeyPair::generate().map_err(words)?;
         let certificate = CaCertificate::of(params.self_signed(&key).map_err(words)?.der())?;
         Ok(Self { certificate, issuer: Issuer::new(params, key) })
@@ -151,7 +150,7 @@ impl ServingCa {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
-        let not_after = (now + life).min(self.certificate.not_after);
+        let not_after = later(now, life).min(self.certificate.not_after);
         set_validity(&mut params, (now - BACKDATE).as_second(), not_after.as_second());
         let key = KeyPair::generate().map_err(words)?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(words)?;
@@ -160,6 +159,17 @@ impl ServingCa {
         let certified = CertifiedKey::new(vec![certificate.der().clone()], signing);
         Ok(Leaf { certified: Arc::new(certified), not_before: now - BACKDATE, not_after, made: now })
     }
+}
+
+/// A certificate's second. Its years go up to 9999, whose end often means "never".
+pub(super) fn moment(second: i64) -> Timestamp {
+    let limit = if second < 0 { Timestamp::MIN } else { Timestamp::MAX };
+    Timestamp::from_second(second).unwrap_or(limit)
+}
+
+/// Where the dates are somebody else's, there need not be a later one.
+pub(super) fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
+    at.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
 fn public_key(pem: &str) -> Option<Vec<u8>> {
@@ -223,6 +233,16 @@ mod tests {
         let leaf = |life| ca.leaf(&["gate.test".to_owned()], now(), life).unwrap();
         assert_eq!(leaf(HOUR / 2).not_after, now() + HOUR / 2);
         assert_eq!(leaf(HOUR * 2).not_after, ca.certificate().not_after);
+    }
+
+    #[test]
+    fn dates_at_the_end_of_time_make_no_panic() {
+        for (from, until) in [(0, i64::MAX), (i64::MAX, i64::MAX), (i64::MIN, i64::MIN), (253_402_300_799, 0)] {
+            let (not_before, not_after) = (moment(from), moment(until));
+            let certificate = CaCertificate { id: Sha256([0; 32]), not_before, not_after, pem: String::new() };
+            assert!(certificate.due() <= certificate.not_after);
+            assert!(ServingCa::make(later(not_after, HOUR).max(now()), HOUR).is_ok());
+        }
     }
 
     #[test]

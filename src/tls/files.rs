@@ -16,6 +16,7 @@ use tokio::io::AsyncReadExt;
 use x509_parser::prelude::FromDer;
 use zeroize::Zeroizing;
 
+use super::ca::moment;
 use super::leaf::{Leaf, Serving};
 use crate::ca::Sha256;
 
@@ -192,9 +193,8 @@ fn leaf(content: &Content) -> Result<Leaf, String> {
     let first = chain.first().ok_or("--tls-cert-file has no certificate")?;
     let (_, x509) = x509_parser::certificate::X509Certificate::from_der(first)
         .map_err(|_| "the first certificate of --tls-cert-file is not X.509")?;
-    let second = |time: i64| Timestamp::from_second(time).map_err(|_| "the certificate's dates are out of this world");
-    let not_before = second(x509.validity().not_before.timestamp())?;
-    let not_after = second(x509.validity().not_after.timestamp())?;
+    let not_before = moment(x509.validity().not_before.timestamp());
+    let not_after = moment(x509.validity().not_after.timestamp());
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| "--tls-key-file has no private key in PEM")?;
     let provider: Arc<CryptoProvider> = CryptoProvider::get_default()
         .cloned()

@@ -114,7 +114,7 @@ pub fn plan(
     }
     let aged = match changed {
         _ if others.is_empty() => return Step::Keep,
-        Some(changed) if *changed <= now => now >= *changed + lives.leaf,
+        Some(changed) if *changed <= now => now.duration_since(*changed) >= lives.leaf,
         // Somebody's hand, or a clock that was put back.
         Some(_) | None => return Step::Date,
     };

@@ -1,6 +1,8 @@
 //! The service's own serving certificate, under calls: gates in this process on an embedded API server, whose watches and
 //! server-side apply are the real one's, and a client that trusts exactly what `caBundle` says at the time.
 
+#![allow(clippy::print_stdout, reason = "it prints its figures")]
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! A serving certificate from files that somebody else renews.
 
+#![allow(clippy::print_stdout, reason = "it prints its figures")]
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
