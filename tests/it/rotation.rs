@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use istio_ca_gate::ca::Sha256;
@@ -312,4 +312,45 @@ async fn a_secret_of_an_older_version_is_adopted_as_it_is() -> Result<()> {
     ensure!(ca_bundle(&ward.side).await? == ca.certificate_pem().as_bytes());
     ensure!(ward.secret().await? == before, "it was written");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stripped_bundle_is_repaired_without_a_storm_of_writes_and_holds_no_rotation_up() -> Result<()> {
+    let ward = Ward::start(1, "18s", "6s").await?;
+    let first = ward.cas().await?[0];
+    let began = Instant::now();
+    let mut stripped = 0;
+    // Until the next CA signs: by then it was stripped some dozen times.
+    while ward.cas().await?[0] == first {
+        ensure!(began.elapsed() < IN_TIME, "no rotation");
+        ward.side.point_webhooks_at(&[ward.gates[0].0.https().port()]).await?;
+        stripped += 1;
+        ward.side.is_injected().await?;
+    }
+    let seconds = began.elapsed().as_secs() as usize;
+    let written = ward.logged("injected caBundle")?[0];
+    println!("stripped {stripped} times in {seconds} s, repaired {written} times");
+    // The last repair may not be logged yet.
+    ensure!(stripped >= 8 && written + 1 >= stripped && written <= seconds + 3);
+    call(&mut connect(&ward.side, ward.gates[0].0.https()).await?).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_rights_to_follow_and_to_write_a_gate_serves_and_tells_of_them() -> Result<()> {
+    let mut ward = Ward::empty().await?;
+    let role = "/apis/rbac.authorization.k8s.io/v1/namespaces/istio-system/roles/istio-ca-gate";
+    let mut rules = ward.side.object(role).await?.context("no Role")?["rules"].clone();
+    for rule in rules.as_array_mut().context("no rules")? {
+        if rule["resourceNames"] == json!(["istio-ca-gate-tls"]) {
+            rule["verbs"] = json!(["get"]);
+        }
+    }
+    let (status, answer) = ward.side.api.request("PATCH", role, Some(json!({ "rules": rules }))).await?;
+    ensure!(status == 200, "{answer}");
+    ward.add("12s", "4s").await?;
+    // The rotation is due, and cannot be announced; leaves are renewed.
+    ward.all_log("refuses to write Secret istio-system/istio-ca-gate-tls").await?;
+    ensure!(ward.logged("refuses to watch Secret istio-ca-gate-tls")?[0] > 0);
+    ensure!(ward.logged("issued a serving certificate")?[0] >= 2);
+    call(&mut connect(&ward.side, ward.gates[0].0.https()).await?).await
 }
