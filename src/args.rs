@@ -1,5 +1,6 @@
 //! The command line. Every flag has a variable; a wrong one is one line that names both.
 
+mod tls;
 pub(crate) mod values;
 mod vault;
 
@@ -20,7 +21,8 @@ use crate::k8s::flux::HelmRelease;
 use crate::plan::{OnRootChange, Role};
 use crate::selector;
 use crate::snapshot::VaultUnavailable;
-use values::{certificate_name, duration};
+pub use tls::{PAIR, TlsArgs};
+use values::duration;
 pub(crate) use values::{cluster_name, dns_label, interval};
 pub use vault::VaultArgs;
 
@@ -90,18 +92,12 @@ pub struct Serve {
     /// How long ago that verification may be
     #[arg(long, env = "GATE_MAX_STALENESS", default_value = "24h", value_parser = duration)]
     pub max_staleness: Duration,
-    /// Secret with the CA of this service's own serving certificates, shared by its replicas
-    #[arg(long, env = "GATE_TLS_SECRET", default_value = "istio-ca-gate-tls", value_parser = dns_label)]
-    pub tls_secret: String,
-    /// Name or IP address in the serving certificate, repeated [default: istio-ca-gate.NAMESPACE.svc]
-    #[arg(long = "dns-name", env = "GATE_DNS_NAMES", value_delimiter = ',', value_parser = certificate_name)]
-    pub dns_names: Vec<String>,
-    /// Validating- and, where it exists, MutatingWebhookConfiguration whose caBundle is kept injected
-    #[arg(long, env = "GATE_WEBHOOK_CONFIG", default_value = "istio-ca-gate")]
-    pub webhook_config: String,
     /// How long to go on serving after SIGTERM, until the API server has stopped calling this replica
     #[arg(long, env = "GATE_SHUTDOWN_DELAY", default_value = "10s", value_parser = duration)]
     pub shutdown_delay: Duration,
+    /// What to serve with, and whom
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// How to reach Vault
     #[command(flatten)]
     pub vault: VaultArgs,
@@ -232,14 +228,6 @@ impl Serve {
     /// This cluster's name.
     pub fn cluster_name(&self) -> String {
         self.cluster.name_in(self.role)
-    }
-
-    /// Names in the serving certificate.
-    pub fn dns_names(&self) -> Vec<String> {
-        if self.dns_names.is_empty() {
-            return vec![format!("istio-ca-gate.{}.svc", self.cluster.namespace)];
-        }
-        self.dns_names.clone()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The composition root: starts every task, and joins every task.
 
+mod certificate;
 mod once;
 pub(crate) mod parts;
 mod startup;
@@ -8,15 +9,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
 use k8s_openapi::jiff::SignedDuration;
 use kube::Client;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::args::Serve;
 use crate::converge::{Attempts, Converger, Schedule};
-use crate::k8s::ca_bundle::{self, Injection};
 use crate::k8s::cacerts::Cacerts;
 use crate::k8s::events;
 use crate::k8s::flux::{Reconciles, Releases};
@@ -28,9 +27,10 @@ use crate::server::{self, Bound, Limits, Stats};
 use crate::shutdown::Signals;
 use crate::snapshot::Policy;
 use crate::telemetry;
-use crate::tls::{self, Serving, ServingCa};
+use crate::tls::{self, Serving};
 use crate::vault::Vault;
 use crate::webhook::{WAITING_MAX, Webhook};
+use certificate::Certificate;
 pub use once::{bootstrap, sync};
 use parts::Made;
 
@@ -65,6 +65,7 @@ pub async fn serve(args: Serve) -> Result<(), Failure> {
 pub struct Prepared {
     service: Service,
     work: Work,
+    certificate: Certificate,
     https: Bound,
     http: Option<Bound>,
 }
@@ -78,13 +79,15 @@ impl Prepared {
         server::raise_descriptor_limit();
         let vault = parts::vault(&args.vault, args.role)?;
         let client = parts::client(&args.kubernetes).await?;
+        let certificate = Certificate::new(&args).await?;
         let https = bind(args.listen, "--listen (variable GATE_LISTEN)").await?;
         let http = match args.admin_listen.0 {
             Some(address) => Some(bind(address, "--admin-listen (variable GATE_ADMIN_LISTEN)").await?),
             None => None,
         };
-        let (service, work) = Service::assemble(args, client, vault, Metrics::new().map_err(Failure::Broken)?);
-        Ok(Self { service, work, https, http })
+        let metrics = Metrics::new().map_err(Failure::Broken)?;
+        let (service, work) = Service::assemble(args, client, vault, metrics, Arc::clone(&certificate.serving));
+        Ok(Self { service, work, certificate, https, http })
     }
 
     /// Where `--listen` is bound.
@@ -111,8 +114,8 @@ impl Prepared {
             http = self.http().map(|http| http.to_string()),
             "starting"
         );
-        let Self { service, work, https, http } = self;
-        service.run(work, https, http, signals).await.map_err(Failure::Broken)
+        let Self { service, work, certificate, https, http } = self;
+        service.run(work, certificate, https, http, signals).await.map_err(Failure::Broken)
     }
 }
 
@@ -133,7 +136,7 @@ struct Service {
 }
 
 impl Service {
-    fn assemble(args: Serve, client: Client, vault: Vault, metrics: Metrics) -> (Self, Work) {
+    fn assemble(args: Serve, client: Client, vault: Vault, metrics: Metrics, serving: Arc<Serving>) -> (Self, Work) {
         let policy = policy(&args);
         let pin_age_max = PIN_AGE_MAX.min(policy.max_staleness / 4);
         let Made { gated, cacerts, owners, attempts, reconciles, events, writer } =
@@ -154,35 +157,42 @@ impl Service {
             role: args.role,
             readiness: Arc::new(Readiness::default()),
             metrics,
+            serving,
             stats: Arc::new(Stats::default()),
         };
         (Self { args, client, cacerts, owners, state }, Work { attempts, reconciles, writer })
     }
 
     /// Runs until a signal, or until a task ends that should not: then with the reason.
-    async fn run(self, work: Work, https: Bound, http: Option<Bound>, mut signals: Signals) -> Result<(), String> {
+    async fn run(
+        self,
+        work: Work,
+        certificate: Certificate,
+        https: Bound,
+        http: Option<Bound>,
+        mut signals: Signals,
+    ) -> Result<(), String> {
         let stop = Stop::default();
         let (mut servers, mut tasks) = (JoinSet::new(), JoinSet::new());
         if let Some(http) = http {
-            servers.spawn(self.serve(http, server::admin, None, stop.asked()));
+            servers.spawn(self.serve(http, server::admin(self.state.clone()), None, stop.asked()));
         }
         self.spawn_convergence(&mut tasks, work);
-        let mut certified = Box::pin(startup::certify(
-            self.client.clone(),
-            self.args.cluster.namespace.clone(),
-            self.args.tls_secret.clone(),
-            self.args.dns_names(),
-        ));
-        let mut https = Some(https);
+        let tls = tls::server_config(Arc::clone(&certificate.serving), certificate.callers());
+        let router = match certificate.callers() {
+            None => server::admission(self.state.clone()),
+            Some(callers) => callers.guard(server::admission(self.state.clone())),
+        };
+        let (first, mut certified) = oneshot::channel();
+        certificate.spawn(&mut tasks, self.client.clone(), &self.args, &self.state.readiness, first);
+        let mut https = Some((https, router));
         let ended = loop {
             tokio::select! {
-                (ca, serving) = &mut certified, if https.is_some() => {
+                Ok(()) = &mut certified, if https.is_some() => {
                     self.state.readiness.done(Part::Tls);
-                    if let Some(https) = https.take() {
-                        let tls = tls::server_config(Arc::clone(&serving));
-                        servers.spawn(self.serve(https, server::admission, Some(tls), stop.asked()));
+                    if let Some((https, router)) = https.take() {
+                        servers.spawn(self.serve(https, router, Some(Arc::clone(&tls)), stop.asked()));
                     }
-                    self.spawn_certified(&mut tasks, ca, serving);
                 }
                 () = signals.next() => break Ok(()),
                 Some(ended) = tasks.join_next() => break Err(why(ended)),
@@ -205,12 +215,12 @@ impl Service {
     fn serve<S: Future<Output = ()> + Send>(
         &self,
         bound: Bound,
-        router: fn(server::State) -> Router,
+        router: Router,
         tls: Option<Arc<rustls::ServerConfig>>,
         stop: S,
     ) -> impl Future<Output = ()> + Send + use<S> {
         let stats = Arc::clone(&self.state.stats);
-        bound.serve(router(self.state.clone()), tls, Limits::default(), stats, stop)
+        bound.serve(router, tls, Limits::default(), stats, stop)
     }
 
     /// Serves on while the API server learns that this replica is going.
@@ -245,27 +255,6 @@ impl Service {
             startup::resume(&pins, &cacerts, &owners, &converger, &readiness).await;
             std::future::pending().await
         });
-    }
-
-    fn spawn_certified(&self, tasks: &mut JoinSet<()>, ca: Arc<ServingCa>, serving: Arc<Serving>) {
-        tasks.spawn(self.inject::<ValidatingWebhookConfiguration>(&ca, Part::ValidatingCaBundle));
-        tasks.spawn(self.inject::<MutatingWebhookConfiguration>(&ca, Part::MutatingCaBundle));
-        let names = self.args.dns_names();
-        tasks.spawn(async move { serving.keep_fresh(&ca, &names).await });
-    }
-
-    fn inject<K: ca_bundle::Configuration>(
-        &self,
-        ca: &ServingCa,
-        part: Part,
-    ) -> impl Future<Output = ()> + Send + use<K> {
-        let (client, readiness) = (self.client.clone(), Arc::clone(&self.state.readiness));
-        let injection = Injection {
-            configuration: self.args.webhook_config.clone(),
-            ca: ca.certificate_pem().as_bytes().to_vec(),
-            secret: (self.args.cluster.namespace.clone(), self.args.tls_secret.clone()),
-        };
-        async move { ca_bundle::keep::<K>(client, injection, || readiness.done(part)).await }
     }
 }
 

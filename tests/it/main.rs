@@ -5,6 +5,7 @@
 mod adopt;
 mod bodies;
 mod certificates;
+mod client_ca;
 mod command;
 mod converging;
 mod doctor;
@@ -23,7 +24,9 @@ mod once;
 mod product;
 mod quiet;
 mod reviews;
+mod rotation;
 mod server;
+mod serving_files;
 mod shell;
 mod stand_in;
 mod usage;

@@ -19,6 +19,7 @@ mod once;
 mod race;
 mod replicas;
 mod restart;
+mod rotation;
 mod story;
 mod verify;
 mod world;

@@ -227,7 +227,7 @@ fn ca_flaw(link: &Link, entry: &Entry, of: &Configuration, cluster: &Cluster, as
         }
         Look::Absent => Some(link.failed(
             format!("has a caBundle, and there is no {secret}"),
-            "restart the gate's pods: they make a new CA",
+            "look at the gate's log: it makes the Secret anew by itself",
         )),
         // Said where the rights are.
         Look::Forbidden(_) | Look::Failed(_) | Look::Skipped(_) => None,

@@ -258,7 +258,7 @@ pub async fn the_gate_may_do_what_its_manifests_say_and_no_more(cluster: &Kubern
         ("GET", space.path("secrets/other"), 403),
         ("POST", space.path("secrets"), 422),
         ("GET", space.path("secrets/istio-ca-gate-tls"), 404),
-        ("PATCH", space.path("secrets/istio-ca-gate-tls"), 403),
+        ("PATCH", space.path("secrets/istio-ca-gate-tls"), 404),
         ("GET", space.path("configmaps/istio-ca-gate"), 404),
         ("PATCH", space.path("configmaps/istio-ca-gate"), 404),
         ("GET", space.path("configmaps/istio-ca-root-cert"), 403),
