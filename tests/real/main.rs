@@ -8,11 +8,14 @@
 mod adopt;
 mod adversity;
 mod cacerts;
+mod charts;
 mod doctor;
 mod external_secrets;
 mod flux;
 mod gate;
+mod istio;
 mod lossy;
+mod mesh;
 mod once;
 mod race;
 mod restart;
