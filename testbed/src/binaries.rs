@@ -65,13 +65,8 @@ pub static EXTERNAL_SECRETS: Module = Module {
 };
 
 /// istiod, and the client that asks it for workload certificates, as one program.
-pub static ISTIO: Module = Module {
-    name: "istio",
-    package: ".",
-    linker_flags: "-s -w",
-    cold_build: "4 minutes",
-    built: OnceLock::new(),
-};
+pub static ISTIO: Module =
+    Module { name: "istio", package: ".", linker_flags: "-s -w", cold_build: "4 minutes", built: OnceLock::new() };
 
 /// Helm's command line.
 pub static HELM: Module = Module {

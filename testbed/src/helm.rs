@@ -38,13 +38,7 @@ impl Helm {
     }
 
     /// The manifests of a chart in its folder, as YAML. No cluster is asked.
-    pub async fn template(
-        &self,
-        namespace: &str,
-        release: &str,
-        chart: &Path,
-        settings: &[&str],
-    ) -> Result<String> {
+    pub async fn template(&self, namespace: &str, release: &str, chart: &Path, settings: &[&str]) -> Result<String> {
         self.program("template", namespace, release, chart, settings).output(None).await
     }
 

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::binaries;
 use crate::cluster::Cluster;
+use crate::eventually::eventually;
 use crate::kubelet::{Mounting, mount_volumes};
 use crate::kubernetes_api::KubernetesApi;
 use crate::ports::Port;
@@ -84,15 +85,19 @@ impl IstiodService {
     }
 
     /// Starts the first container of a pod of the chart `istiod`, with its own arguments, environment, volumes and
-    /// service account, and waits until it is ready. An error if one of its volumes is missing.
+    /// service account, and waits until it is ready. As long as a volume is missing that is not optional, nothing starts.
     pub async fn start(self, cluster: &Cluster, pod: &Value) -> Result<Istiod> {
         let program = tokio::task::spawn_blocking(|| binaries::istio("pilot-discovery")).await??;
         let folder = temporary_folder(&format!("istiod-{}", cluster.name()))?;
         // Its working directory is what is the root of its container: the paths of cacerts and others are relative.
         let root = folder.path().join("root");
-        if let Mounting::Waits(missing) = mount_volumes(cluster, pod, &root).await? {
-            bail!("the pod waits: {missing}");
-        }
+        eventually("the pod's volumes", START, || async {
+            match mount_volumes(cluster, pod, &root).await? {
+                Mounting::Done => Ok(()),
+                Mounting::Waits(missing) => bail!("{missing}"),
+            }
+        })
+        .await?;
         let account = pod["spec"]["serviceAccountName"].as_str().context("a pod without service account")?;
         let namespace = pod["metadata"]["namespace"].as_str().context("a pod without namespace")?;
         let token = cluster.service_account_token(namespace, account, &[cluster.issuer()], 3600).await?;

@@ -73,7 +73,8 @@ async fn the_gate_is_asked_about_istiod_and_east_west_gateways_of_the_real_chart
     judged(side, "istio-ca-gate", ours["spec"]["template"].clone(), None).await?;
 
     // One call a gated pod, and no call that was answered "not gated".
-    let (denied, others) = (reviews(&gate, "denied"), [reviews(&gate, "allowed"), reviews(&gate, "not gated")].concat());
+    let (denied, others) =
+        (reviews(&gate, "denied"), [reviews(&gate, "allowed"), reviews(&gate, "not gated")].concat());
     ensure!(denied.len() == expected && others.is_empty(), "denied {denied:?}, other answers for {others:?}");
     Ok(())
 }
