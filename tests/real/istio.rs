@@ -12,7 +12,8 @@ use crate::gate::Gate;
 use crate::mesh::{End, GATEWAY, Mesh, handshake, openssl_verifies, pod_named, workload};
 use crate::world::{self, NAMESPACE, SOON, SmallWorld, World};
 
-/// Refused pods are tried again after as long as they have been refused so far, and a start of istiod may be slow.
+/// A refused pod is tried again by its controller's back-off, or once the gate passes over blocked owners, which it does
+/// each minute, also where it was another webhook that refused. A start of istiod may be slow.
 const BACKED_OFF: Duration = Duration::from_secs(240);
 
 /// What istiod says of a mounted CA, and of its own.
