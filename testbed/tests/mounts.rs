@@ -31,7 +31,8 @@ fn pod(required: &str) -> Value {
 async fn what_is_there_is_mounted_what_is_optional_may_be_missing_and_what_is_required_is_waited_for() -> Result<()> {
     let cluster = Cluster::start("mounts").await?;
     let folder = tempfile::tempdir()?;
-    let mount = || mount_volumes(&cluster, &pod("keys"), folder.path());
+    let pod = pod("keys");
+    let mount = || mount_volumes(&cluster, &pod, folder.path());
     ensure!(mount().await? == Mounting::Waits("secrets default/keys not found".into()));
 
     let keys =

@@ -179,7 +179,9 @@ async fn required_volumes_are_waited_for(side: &side::Side, cluster: &Cluster) -
 
 fn says(istiod: &Istiod, wanted: &str, unwanted: &str) -> Result<()> {
     let log = istiod.process.log();
-    ensure!(log.contains(wanted) && !log.contains(unwanted), "{log}");
+    ensure!(!log.contains(unwanted), "{log}");
+    let line = log.lines().find(|line| line.contains(wanted)).with_context(|| log.clone())?;
+    println!("    istiod: {line}");
     Ok(())
 }
 
