@@ -74,6 +74,9 @@ async fn two_real_istiods_behind_the_gate_serve_the_root_of_vault_and_their_work
         ensure!(pod["spec"]["containers"][0]["image"] != "auto", "not injected: {}", pod["spec"]);
         ensure!(reviews(gate, "allowed").iter().any(|name| name.starts_with(GATEWAY)), "the gate was not asked");
     }
+    // It is retried as what the gate itself has refused.
+    let touched = named(&nas_gate, "touched a blocked owner, so that it tries again");
+    ensure!(touched.iter().any(|name| name.starts_with(GATEWAY)), "{touched:?}");
     println!("both gateways injected and admitted after {:.1} s", began.elapsed().as_secs_f64());
     Ok(())
 }
@@ -187,8 +190,20 @@ fn says(istiod: &Istiod, wanted: &str, unwanted: &str) -> Result<()> {
 
 /// The names of the pods that a gate was asked about and answered so.
 pub fn reviews(gate: &Gate, answer: &str) -> Vec<String> {
+    lines(gate, answer).filter(|line| line["uid"].is_string()).filter_map(name).collect()
+}
+
+/// The names in a gate's log lines with this message.
+fn named(gate: &Gate, message: &str) -> Vec<String> {
+    lines(gate, message).filter_map(name).collect()
+}
+
+fn lines<'a>(gate: &Gate, message: &'a str) -> impl Iterator<Item = Value> + use<'a> {
     let log = gate.process.log();
-    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let answers = lines.filter(|line| line["message"] == answer && line["uid"].is_string());
-    answers.filter_map(|line| line["name"].as_str().map(str::to_owned)).collect()
+    let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    lines.into_iter().filter(move |line| line["message"] == message)
+}
+
+fn name(line: Value) -> Option<String> {
+    line["name"].as_str().map(str::to_owned)
 }
