@@ -8,12 +8,15 @@
 mod adopt;
 mod adversity;
 mod cacerts;
+mod charts;
 mod doctor;
 mod external_secrets;
 mod flux;
 mod gate;
 mod hygiene;
+mod istio;
 mod lossy;
+mod mesh;
 mod metrics;
 mod once;
 mod race;
