@@ -16,8 +16,8 @@ pub const SOON: Duration = Duration::from_secs(30);
 /// The path of the webhook configuration.
 pub const WEBHOOKS: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/istio-ca-gate";
 
-const RBAC: &str = include_str!("../../deploy/base/rbac.yaml");
-const WEBHOOK: &str = include_str!("../../deploy/base/webhook.yaml");
+const RBAC: &str = include_str!("../../deploy/kustomize/base/rbac.yaml");
+const WEBHOOK: &str = include_str!("../../deploy/kustomize/base/webhook.yaml");
 const BOOTSTRAP_POLICY: &str = include_str!("../../deploy/vault/istio-ca-bootstrap.hcl");
 const SYNC_POLICY: &str = include_str!("../../deploy/vault/istio-ca-sync.hcl");
 

@@ -141,8 +141,8 @@ async fn with_component(side: &Side, folder: &Path) -> Result<()> {
     let deploy = format!("{up}{}", concat!(env!("CARGO_MANIFEST_DIR"), "/deploy").trim_start_matches('/'));
     let kustomization = json!({
         "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "namespace": NAMESPACE,
-        "resources": [format!("{deploy}/nas")],
-        "components": [format!("{deploy}/external-secrets")],
+        "resources": [format!("{deploy}/kustomize/overlays/nas")],
+        "components": [format!("{deploy}/kustomize/components/external-secrets")],
     });
     std::fs::write(folder.join("kustomization.yaml"), kustomization.to_string())?;
     let folder = folder.to_str().context("the folder's name is not UTF-8")?;

@@ -32,20 +32,20 @@ impl Deref for Side {
 
 impl Side {
     async fn homelab() -> Result<Self> {
-        Self::homelab_with("homelab").await
+        Self::homelab_with("overlays/homelab").await
     }
 
     async fn nas() -> Result<Self> {
-        Self::nas_with("nas").await
+        Self::nas_with("overlays/nas").await
     }
 
-    /// A homelab with this overlay of deploy/.
+    /// A homelab with this folder of deploy/kustomize.
     pub async fn homelab_with(overlay: &str) -> Result<Self> {
         let cluster = Cluster::start("homelab").await?;
         Self { side: sandbox::side::Side::homelab((*cluster).clone()), cluster }.prepare(overlay).await
     }
 
-    /// A NAS with this overlay of deploy/.
+    /// A NAS with this folder of deploy/kustomize.
     pub async fn nas_with(overlay: &str) -> Result<Self> {
         let cluster = Cluster::start("nas").await?;
         Self { side: sandbox::side::Side::nas((*cluster).clone()), cluster }.prepare(overlay).await
@@ -58,9 +58,9 @@ impl Side {
         Ok(self)
     }
 
-    /// Applies an overlay of deploy/, in which every field has to be one that the API server knows.
+    /// Applies a folder of deploy/kustomize, in which every field has to be one that the API server knows.
     pub async fn apply(&self, overlay: &str) -> Result<String> {
-        let folder = format!("{}/deploy/{overlay}", env!("CARGO_MANIFEST_DIR"));
+        let folder = format!("{}/deploy/kustomize/{overlay}", env!("CARGO_MANIFEST_DIR"));
         self.cluster.kubectl(&["apply", "--validate=strict", "-k", &folder]).await
     }
 

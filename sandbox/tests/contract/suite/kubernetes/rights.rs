@@ -212,7 +212,7 @@ pub async fn a_review_tells_who_may_do_what(cluster: &KubernetesApi) -> Result<(
 
 /// The manifests that the product is installed with, in the namespace of a case, for its account `istio-ca-gate`.
 async fn install(space: &Space<'_>) -> Result<()> {
-    let manifests = include_str!("../../../../../deploy/base/rbac.yaml");
+    let manifests = include_str!("../../../../../deploy/kustomize/base/rbac.yaml");
     let manifests: Vec<Value> = serde_saphyr::from_multiple(manifests)?;
     ensure!(manifests.len() == 4, "{}", manifests.len());
     for mut object in manifests {
