@@ -82,8 +82,7 @@ async fn a_blocked_release_is_named_and_asked_to_reconcile_once_by_all_replicas(
     side.cluster.kubectl(&["create", "namespace", "flux-system"]).await?;
     apply(side, DEFINITION).await?;
     apply(side, RELEASES).await?;
-    let rights = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kustomize/components/flux-reconcile");
-    side.cluster.kubectl(&["apply", "-k", rights]).await?;
+    side.apply_with(&["flux-reconcile"]).await?;
     let flags = ["--reconcile-helmrelease", "flux-system/istiod", "--reconcile-helmrelease", "flux-system/not-granted"];
     let options = || Options { flags: &flags, ..Options::default() };
     let (first, second) = (Gate::launch(side, vault, options()).await?, Gate::launch(side, vault, options()).await?);

@@ -67,7 +67,7 @@ type Rule<'a> = (&'static str, &'static [&'static str], &'a str, &'static [&'sta
 pub(super) fn needed(names: &Names<'_>) -> Vec<Right> {
     let here: [Rule<'_>; 10] = [
         ("", &["secrets"], names.secret, &["get", "list", "watch", "patch"]),
-        ("", &["secrets"], names.tls_secret, &["get"]),
+        ("", &["secrets"], names.tls_secret, &["get", "list", "watch", "patch"]),
         ("", &["configmaps"], pin::NAME, &["get", "patch"]),
         ("", &["secrets", "configmaps"], "", &["create"]),
         ("", &["events"], "", &["create", "patch"]),
@@ -292,7 +292,7 @@ mod tests {
         let line = line_of(rights(Behalf::Gate, 5));
         assert_eq!((line.outcome, line.reason), (Outcome::Failed, Some(Reason::KubernetesForbidden)));
         assert!(
-            line.seen.contains("lacks 5 of 30: get, list, watch, patch secrets cacerts; get secrets istio-ca-gate-tls"),
+            line.seen.contains("lacks 5 of 33: get, list, watch, patch secrets cacerts; get secrets istio-ca-gate-tls"),
             "{}",
             line.seen
         );
