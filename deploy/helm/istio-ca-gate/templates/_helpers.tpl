@@ -14,7 +14,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
 {{- define "gate.account" -}}
-{{ .Values.serviceAccount.name | default (printf "istio-ca-%s" (include "gate.role" .)) }}
+{{ .Values.serviceAccount.name | default (printf "istio-ca-%s" (.Values.role | default "bootstrap")) }}
 {{- end }}
 
 {{/* The subject of all bindings. */}}
