@@ -25,6 +25,8 @@ const DEFAULT_ASSETS: &str = "/usr/local/kubebuilder/bin";
 pub struct Module {
     /// The name of its folder.
     pub name: &'static str,
+    /// What of it is built.
+    package: &'static str,
     linker_flags: &'static str,
     /// Of a build with nothing in Go's caches, on 2 cores.
     cold_build: &'static str,
@@ -34,6 +36,7 @@ pub struct Module {
 /// etcd, kube-apiserver, kube-controller-manager and kubectl as one program.
 pub static KUBERNETES: Module = Module {
     name: "kubernetes",
+    package: ".",
     linker_flags: "-s -w \
         -X k8s.io/component-base/version.gitVersion=v1.34.4 \
         -X k8s.io/component-base/version.gitMajor=1 \
@@ -43,20 +46,36 @@ pub static KUBERNETES: Module = Module {
 };
 
 /// Vault's server and command line.
-pub static VAULT: Module =
-    Module { name: "vault", linker_flags: "-s -w", cold_build: "10 to 13 minutes", built: OnceLock::new() };
+pub static VAULT: Module = Module {
+    name: "vault",
+    package: ".",
+    linker_flags: "-s -w",
+    cold_build: "10 to 13 minutes",
+    built: OnceLock::new(),
+};
 
 /// The External Secrets Operator.
 pub static EXTERNAL_SECRETS: Module = Module {
     name: "external-secrets",
+    package: ".",
     linker_flags: "-s -w",
     // So much after vault's, with which it shares the SDKs of the clouds.
     cold_build: "at least 8 minutes",
     built: OnceLock::new(),
 };
 
+/// Helm's command line.
+pub static HELM: Module = Module {
+    name: "helm",
+    // Its main package cannot be imported: go.mod names it as a tool.
+    package: "helm.sh/helm/v3/cmd/helm",
+    linker_flags: "-s -w",
+    cold_build: "2 minutes",
+    built: OnceLock::new(),
+};
+
 /// All of them.
-pub static MODULES: [&Module; 3] = [&KUBERNETES, &VAULT, &EXTERNAL_SECRETS];
+pub static MODULES: [&Module; 4] = [&KUBERNETES, &VAULT, &EXTERNAL_SECRETS, &HELM];
 
 /// The programs of a control plane.
 #[derive(Clone, Debug)]
@@ -112,6 +131,11 @@ pub fn external_secrets_definitions() -> Result<PathBuf> {
         bail!("go list {module}: {}", String::from_utf8_lossy(&output.stderr));
     }
     Ok(Path::new(String::from_utf8(output.stdout)?.trim()).join("config/crds/bases"))
+}
+
+/// Builds Helm, unless it is built. Any other may be of any version.
+pub fn helm() -> Result<Program> {
+    Ok(Program::new(HELM.build()?))
 }
 
 fn folders() -> impl Iterator<Item = PathBuf> {
@@ -186,13 +210,13 @@ impl Module {
     }
 
     fn go_build(&self, output: &Path) -> Result<()> {
-        let Self { name, linker_flags, cold_build, .. } = self;
+        let Self { name, package, linker_flags, cold_build, .. } = self;
         say(&format!("builds {name} with go, once: {cold_build} on 2 cores if none of it was built before"));
         let start = Instant::now();
         let status = Command::new("go")
             .args(["build", "-trimpath", "-ldflags", linker_flags, "-o"])
             .arg(output)
-            .arg(".")
+            .arg(package)
             .current_dir(self.source())
             .status()?;
         if !status.success() {
