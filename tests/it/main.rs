@@ -14,6 +14,7 @@ mod fingerprint;
 mod flux;
 mod gate;
 mod kubernetes;
+mod manifests;
 mod memory;
 mod once;
 mod product;

@@ -13,6 +13,7 @@ mod external_secrets;
 mod flux;
 mod gate;
 mod lossy;
+mod manifests;
 mod once;
 mod race;
 mod restart;
