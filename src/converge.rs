@@ -179,7 +179,10 @@ impl Converger {
             state.consulted = true;
             state.running = true;
         });
+        let began = Instant::now();
         let ended = attempts.run(&self.state).await;
+        let reason = ended.as_ref().err().map(|refused| refused.held.reason);
+        attempts.counted().ended(attempts.step(), reason, began.elapsed());
         let (held, is_answer, wait) = match ended {
             Ok(()) => (None, false, Ok(())),
             Err(refused) => (Some(refused.held), refused.is_answer, Err(refused.retry_after)),

@@ -56,6 +56,27 @@ pub enum Decision {
     Consult,
 }
 
+impl Decision {
+    /// What logs and metrics call it.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::NotGated => "not_gated",
+            Self::Open { .. } => "allowed",
+            Self::OpenUnverified(..) => "allowed_unverified",
+            Self::Deny(_) => "denied",
+            Self::ReadLive | Self::Consult => "undecided",
+        }
+    }
+
+    /// The reason code, where there is one.
+    pub const fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::OpenUnverified(_, held) | Self::Deny(held) => Some(held.reason),
+            _ => None,
+        }
+    }
+}
+
 /// Decides on a request by what is known.
 pub fn gate(
     ask: &Ask<'_>,

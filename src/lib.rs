@@ -9,7 +9,7 @@
 //!       Kubernetes ◀── cacerts, pin, blocked owners ──┘
 //! ```
 //!
-//! Modules in reading order: [`reason`], [`plan`], [`snapshot`] and [`gate`] decide and touch nothing;
+//! Modules in reading order: [`reason`], [`plan`], [`snapshot`], [`gate`] and [`patch`](mod@patch) decide and touch nothing;
 //! [`ca`] knows certificates; [`vault`] and [`k8s`] talk; [`converge`] brings both together; [`webhook`],
 //! [`server`] and [`tls`] face the API server; [`run`] puts it all together. [`cli`] has the commands for people.
 
@@ -21,6 +21,8 @@ pub mod fingerprint;
 pub mod gate;
 pub mod hygiene;
 pub mod k8s;
+pub mod metrics;
+pub mod patch;
 pub mod plan;
 pub mod readiness;
 pub mod reason;

@@ -21,6 +21,7 @@ use crate::k8s::events;
 use crate::k8s::flux::{Reconciles, Releases};
 use crate::k8s::owners::Owners;
 use crate::k8s::pin::Pins;
+use crate::metrics::Metrics;
 use crate::readiness::{Part, Readiness};
 use crate::server::{self, Bound};
 use crate::shutdown::Signals;
@@ -80,7 +81,7 @@ impl Prepared {
             Some(address) => Some(bind(address, "--admin-listen (variable GATE_ADMIN_LISTEN)").await?),
             None => None,
         };
-        let (service, work) = Service::assemble(args, client, vault);
+        let (service, work) = Service::assemble(args, client, vault, Metrics::new().map_err(Failure::Broken)?);
         Ok(Self { service, work, https, http })
     }
 
@@ -130,11 +131,11 @@ struct Service {
 }
 
 impl Service {
-    fn assemble(args: Serve, client: Client, vault: Vault) -> (Self, Work) {
+    fn assemble(args: Serve, client: Client, vault: Vault, metrics: Metrics) -> (Self, Work) {
         let policy = policy(&args);
         let pin_age_max = PIN_AGE_MAX.min(policy.max_staleness / 4);
         let Made { gated, cacerts, owners, attempts, reconciles, events, writer } =
-            parts::assemble(args.role, &args.cluster, &args.converge, client.clone(), vault, pin_age_max);
+            parts::assemble(args.role, &args.cluster, &args.converge, client.clone(), vault, pin_age_max, &metrics);
         let converger = Converger::new(cacerts.watched());
         let webhook = Webhook {
             cluster: args.cluster_name(),
@@ -145,8 +146,12 @@ impl Service {
             releases: Releases::new(client.clone()),
             events,
         };
-        let state =
-            server::State { webhook: Arc::new(webhook), role: args.role, readiness: Arc::new(Readiness::default()) };
+        let state = server::State {
+            webhook: Arc::new(webhook),
+            metrics,
+            role: args.role,
+            readiness: Arc::new(Readiness::default()),
+        };
         (Self { args, client, cacerts, owners, state }, Work { attempts, reconciles, writer })
     }
 

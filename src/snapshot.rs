@@ -7,7 +7,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::ca::Sha256;
 use crate::ca::bundle::Glance;
-use crate::ca::check::Sound;
+use crate::ca::check::Facts;
 use crate::plan::Published;
 use crate::reason::Held;
 
@@ -48,7 +48,7 @@ pub struct Watched {
     /// Counts changes, to notice one that came in between.
     pub generation: u64,
     /// `None` until the first answer.
-    pub published: Option<Published>,
+    pub published: Option<Published<Facts>>,
     /// The last sign of life of the watch.
     pub heard: Option<Instant>,
     /// The last live read, which says nothing about the watch.
@@ -67,7 +67,7 @@ impl Watched {
         self.published.as_ref().map(Published::resource_version) != Some(&verified.resource_version)
     }
 
-    fn sound(&self) -> Option<&Arc<Sound>> {
+    fn sound(&self) -> Option<&Arc<Facts>> {
         match self.published.as_ref()? {
             Published::Present(copy) => copy.verdict.as_ref().ok(),
             Published::Absent => None,
@@ -94,7 +94,7 @@ pub struct KnownRoot {
 #[derive(Clone, Debug)]
 pub struct Verified {
     /// Vault's CA then.
-    pub stored: Arc<Sound>,
+    pub stored: Arc<Facts>,
     /// KV version.
     pub version: u64,
     /// Of the `cacerts` that was compared.
@@ -112,6 +112,38 @@ pub struct LastVerified {
     pub at: Timestamp,
 }
 
+/// What an attempt waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Doing {
+    /// Reading `cacerts` and the pin.
+    #[default]
+    ReadingCacerts,
+    /// Asking Vault for its root, after a login where that is due.
+    AskingVault,
+    /// Making a key.
+    MakingKey,
+    /// Writing the root to Vault.
+    WritingVault,
+    /// Writing `cacerts`.
+    Publishing,
+    /// Writing the pin.
+    WritingPin,
+}
+
+impl Doing {
+    /// The slow step, to be named where a call's time has run out.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ReadingCacerts => "the API server to tell cacerts",
+            Self::AskingVault => "Vault to tell its root",
+            Self::MakingKey => "the new root's key to be made",
+            Self::WritingVault => "Vault to take the new root",
+            Self::Publishing => "the API server to take cacerts",
+            Self::WritingPin => "the API server to take the pin",
+        }
+    }
+}
+
 /// How the convergence stands.
 #[derive(Clone, Debug, Default)]
 pub struct Convergence {
@@ -119,6 +151,8 @@ pub struct Convergence {
     pub consulted: bool,
     /// An attempt is under way.
     pub running: bool,
+    /// What the attempt that is under way waits for.
+    pub doing: Doing,
     /// Attempts that ended.
     pub finished: u64,
     /// Why the last attempt did not end with an open gate.
@@ -192,7 +226,7 @@ impl<'a> Snapshot<'a> {
 }
 
 /// Whether every certificate that the check looked at is valid now, too.
-fn holds_at(sound: &Sound, now: Timestamp) -> bool {
+fn holds_at(sound: &Facts, now: Timestamp) -> bool {
     (sound.valid_from..=sound.valid_until).contains(&now)
 }
 

@@ -25,6 +25,7 @@ use url::Url;
 use vaultrs::api::EndpointMiddleware;
 use vaultrs::api::kv2::requests::{ReadSecretRequest, SetSecretRequest, SetSecretRequestOptions};
 
+use crate::metrics::VaultRequests;
 use crate::plan::Stored;
 use crate::reason::{Held, Reason};
 use answer::Read;
@@ -120,6 +121,8 @@ pub struct Vault {
     session: Option<Session>,
     /// When a login last replaced a token that Vault refused.
     replaced: Option<Instant>,
+    /// Where requests are counted, if anywhere.
+    counted: Option<VaultRequests>,
 }
 
 impl Vault {
@@ -128,10 +131,31 @@ impl Vault {
     /// # Errors
     /// In words, if the CA file cannot be read or used.
     pub fn new(settings: Settings) -> Result<Self, String> {
-        let mut vault =
-            Self { settings, transports: Vec::new(), ca: None, last_good: 0, session: None, replaced: None };
+        let mut vault = Self {
+            settings,
+            transports: Vec::new(),
+            ca: None,
+            last_good: 0,
+            session: None,
+            replaced: None,
+            counted: None,
+        };
         vault.load_ca()?;
         Ok(vault)
+    }
+
+    /// The same, whose requests are counted.
+    #[must_use]
+    pub fn counted_by(mut self, counted: VaultRequests) -> Self {
+        self.counted = Some(counted);
+        self.count();
+        self
+    }
+
+    fn count(&mut self) {
+        for transport in &mut self.transports {
+            transport.counted.clone_from(&self.counted);
+        }
     }
 
     /// Its settings.
@@ -160,6 +184,7 @@ impl Vault {
             format!("cannot use {} for TLS to Vault: {e}", file.display())
         })?;
         self.transports = transports;
+        self.count();
         self.ca = ca;
         Ok(())
     }

@@ -5,6 +5,7 @@ pub mod review;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use json_patch::Patch;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::converge::Converger;
@@ -12,6 +13,7 @@ use crate::gate::{Decision, Gated, gate};
 use crate::k8s::cacerts::Cacerts;
 use crate::k8s::events::Events;
 use crate::k8s::flux::{HelmRelease, Releases};
+use crate::patch;
 use crate::plan::Published;
 use crate::reason::{Held, Reason};
 use crate::snapshot::Policy;
@@ -96,10 +98,25 @@ impl Webhook {
                 decided => return decided,
             }
         }
+        let doing = self.converger.look(|known| known.convergence.doing);
         Decision::Deny(Held::new(
             Reason::Converging,
-            "cacerts is being brought to Vault's root; the pod is retried by itself, nothing has to be done",
+            format!(
+                "cacerts is being brought to Vault's root, and this call's time ended while waiting for {}; the pod is retried by itself, nothing has to be done",
+                doing.as_str()
+            ),
         ))
+    }
+
+    /// What `/mutate` changes in a gated pod that is let in.
+    pub fn patch(&self, request: &Request, decision: &Decision) -> Option<Patch> {
+        let (root, version) = match decision {
+            Decision::Open { root, version } => (*root, Some(*version)),
+            // By the pin, which knows the root alone.
+            Decision::OpenUnverified(last, _) => (last.root, None),
+            _ => return None,
+        };
+        Some(patch::patch(request.shape(), self.cacerts.name(), root, version))
     }
 
     fn look(&self, request: &Request) -> Decision {

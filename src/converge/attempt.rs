@@ -16,9 +16,10 @@ use crate::k8s::external_secrets::{ExternalSecrets, Maker};
 use crate::k8s::flux::Reconciles;
 use crate::k8s::owners::Owners;
 use crate::k8s::pin::{self, Pins};
+use crate::metrics::Convergences;
 use crate::plan::{self, Names, OnRootChange, Pin, Role, Situation, Step, Stored};
 use crate::reason::{Held, Reason};
-use crate::snapshot::{Convergence, KnownRoot, LastVerified, Verified};
+use crate::snapshot::{Convergence, Doing, KnownRoot, LastVerified, Verified};
 use crate::vault::{Found, Refused, Vault, Write};
 
 /// A convergence needs three rounds from nothing to open; more is somebody else writing all the time.
@@ -26,6 +27,9 @@ const ROUNDS_MAX: usize = 12;
 
 /// Longest pass over blocked owners: consultations wait for it.
 const PASS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The step of an attempt that did not get as far as to plan one.
+const NO_STEP: &str = "read";
 
 /// What an attempt works with.
 pub struct Parts {
@@ -53,6 +57,8 @@ pub struct Parts {
     pub reconciles: Arc<Reconciles>,
     /// Where it is told what was done.
     pub events: Events,
+    /// Where attempts are counted.
+    pub counted: Convergences,
 }
 
 /// Makes attempts, and keeps between them what must not be made twice.
@@ -63,6 +69,8 @@ pub struct Attempts {
     candidate: Option<Candidate>,
     /// Whether the last attempt wrote anything of the CA.
     has_written: bool,
+    /// The step that the last attempt set out on.
+    step: &'static str,
 }
 
 /// How a pass over blocked owners ended.
@@ -85,13 +93,14 @@ struct Candidate {
 impl Attempts {
     /// Attempts with these parts.
     pub fn new(parts: Parts) -> Self {
-        Self { parts, candidate: None, has_written: false }
+        Self { parts, candidate: None, has_written: false, step: NO_STEP }
     }
 
     /// Runs one attempt. Ok: the gate is open.
     pub(super) async fn run(&mut self, state: &watch::Sender<Convergence>) -> Result<(), Refused> {
         self.parts.vault.reload_ca();
         self.has_written = false;
+        self.step = NO_STEP;
         if let Some(candidate) = &mut self.candidate {
             candidate.refused = None;
         }
@@ -109,6 +118,7 @@ impl Attempts {
 
     /// Reads, plans, and takes one step. `true`: open. `false`: read again.
     async fn round(&mut self, state: &watch::Sender<Convergence>) -> Result<bool, Refused> {
+        note_doing(state, Doing::ReadingCacerts);
         let generation = self.parts.cacerts.watched().borrow().generation;
         let (published, pins) = tokio::join!(self.parts.cacerts.read(), self.parts.pins.read());
         let (published, pins) = (published?, pins?);
@@ -116,6 +126,7 @@ impl Attempts {
         note_pin(state, in_force.as_ref());
 
         let now = Timestamp::now();
+        note_doing(state, Doing::AskingVault);
         let found = self.parts.vault.read(now).await?;
         note_root(state, &found, now);
         if !matches!(found.stored, Stored::Absent) {
@@ -131,12 +142,16 @@ impl Attempts {
             names: &self.parts.names,
         };
         let step = situation.step();
+        if self.step == NO_STEP {
+            self.step = step.as_str();
+        }
         if !matches!(step, Step::Open { .. }) {
             // What was verified is contradicted from here on, not only at the end of the attempt.
             state.send_modify(|state| state.verified = None);
         }
         match step {
             Step::Open { version, stored, published: sound, other_bytes } => {
+                note_doing(state, Doing::WritingPin);
                 if !self.parts.cacerts.observe_unless_changed(generation, &published)
                     || self.keep_pin(&pins, sound.root, version, now).await? == Written::Changed
                 {
@@ -151,11 +166,13 @@ impl Attempts {
                 let resource_version = published.resource_version().to_owned();
                 state.send_modify(|state| {
                     state.last_verified = Some(LastVerified { root: sound.root, at: now });
-                    state.verified = Some(Verified { stored, version, resource_version, at: now });
+                    state.verified =
+                        Some(Verified { stored: Arc::clone(stored.facts()), version, resource_version, at: now });
                 });
                 Ok(true)
             }
             Step::Publish { version, sound } => {
+                note_doing(state, Doing::Publishing);
                 let written = self.parts.cacerts.publish(&published, &sound, version).await?;
                 if written == Written::Done {
                     tracing::info!(root = %sound.root, version, "published Secret {}", self.parts.names.cacerts);
@@ -164,7 +181,7 @@ impl Attempts {
                 }
                 Ok(false)
             }
-            Step::Bootstrap => self.bootstrap(&found, now).await.map(|()| false),
+            Step::Bootstrap => self.bootstrap(state, &found, now).await.map(|()| false),
             Step::ForceSync { external_secret, held } => {
                 match self.parts.external_secrets.force_sync(external_secret.as_deref(), now).await {
                     Maker::ExternalSecret => Err(held.into()),
@@ -177,9 +194,15 @@ impl Attempts {
 
     /// Makes a root first, and writes it in the next round, when all has been read again: making one
     /// takes seconds, in which others act.
-    async fn bootstrap(&mut self, found: &Found, now: Timestamp) -> Result<(), Refused> {
+    async fn bootstrap(
+        &mut self,
+        state: &watch::Sender<Convergence>,
+        found: &Found,
+        now: Timestamp,
+    ) -> Result<(), Refused> {
         let Some(candidate) = &mut self.candidate else {
             self.parts.vault.is_one().await?;
+            note_doing(state, Doing::MakingKey);
             self.candidate = Some(Candidate { bundle: self.generate(now).await?, refused: None });
             return Ok(());
         };
@@ -192,6 +215,7 @@ impl Attempts {
         if self.parts.pins.read().await?.pin.is_some() {
             return Ok(());
         }
+        note_doing(state, Doing::WritingVault);
         let record = candidate.bundle.to_record();
         candidate.refused = match self.parts.vault.create(found, record).await {
             Write::Applied => {
@@ -253,6 +277,16 @@ impl Attempts {
         self.has_written
     }
 
+    /// The step that the last attempt set out on.
+    pub(super) fn step(&self) -> &'static str {
+        self.step
+    }
+
+    /// Where attempts are counted.
+    pub(super) fn counted(&self) -> &Convergences {
+        &self.parts.counted
+    }
+
     /// Where it is told what was done.
     pub(super) fn events(&self) -> &Events {
         &self.parts.events
@@ -296,6 +330,14 @@ fn note_pin(state: &watch::Sender<Convergence>, pin: Option<&Pin>) {
             state.last_verified = Some(LastVerified { root: pin.root, at });
         }
         newer
+    });
+}
+
+/// Nobody waits for this: it is read when a call's time is up.
+fn note_doing(state: &watch::Sender<Convergence>, doing: Doing) {
+    state.send_if_modified(|state| {
+        state.doing = doing;
+        false
     });
 }
 

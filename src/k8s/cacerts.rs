@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::follow::{Seen, follow};
 use super::{FIELD_MANAGER, Failed, MANAGED_BY, ROOT_SHA256, VAULT_VERSION, Write, call, metadata, patch, post};
 use crate::ca::bundle::{self, Bundle, CA_CERT, CA_KEY, CERT_CHAIN, ROOT_CERT};
-use crate::ca::check::{self, Sound};
+use crate::ca::check::{self, Facts, Sound};
 use crate::plan::{Copy, Owner, Published};
 use crate::reason::{Held, Reason};
 use crate::snapshot::Watched;
@@ -43,6 +43,11 @@ impl Cacerts {
         }
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// What the watch tells.
     pub fn watched(&self) -> watch::Receiver<Watched> {
         self.watched.subscribe()
@@ -54,8 +59,8 @@ impl Cacerts {
         follow(self.api.clone(), &self.name, |seen| {
             let answered = !matches!(&seen, Seen::Failed(held) if held.reason != Reason::KubernetesForbidden);
             match seen {
-                Seen::Present(secret) => self.observe(published(&secret, Timestamp::now())),
-                Seen::Absent => self.observe(Published::Absent),
+                Seen::Present(secret) => self.observe(&published(&secret, Timestamp::now())),
+                Seen::Absent => self.observe(&Published::Absent),
                 Seen::Alive => self.watched.send_modify(|watched| watched.heard = Some(Instant::now())),
                 Seen::Failed(held) => tracing::warn!(reason = %held.reason, "{}", held.sentence),
             }
@@ -66,7 +71,7 @@ impl Cacerts {
         .await;
     }
 
-    fn observe(&self, published: Published) {
+    fn observe(&self, published: &Published) {
         self.watched.send_modify(|watched| {
             take(watched, published);
             watched.heard = Some(Instant::now());
@@ -81,7 +86,7 @@ impl Cacerts {
         self.watched.send_modify(|watched| {
             taken = watched.generation == generation || same_version(watched.published.as_ref(), published);
             if taken {
-                take(watched, published.clone());
+                take(watched, published);
                 watched.read = Some(Instant::now());
             }
         });
@@ -126,11 +131,11 @@ impl Cacerts {
 }
 
 /// Takes what was seen, and counts it if it is another.
-fn take(watched: &mut Watched, published: Published) {
-    if !same_version(watched.published.as_ref(), &published) {
+fn take(watched: &mut Watched, published: &Published) {
+    if !same_version(watched.published.as_ref(), published) {
         watched.generation += 1;
     }
-    watched.published = Some(published);
+    watched.published = Some(published.facts());
 }
 
 /// The four keys that istiod wants, byte for byte.
@@ -145,7 +150,7 @@ fn data(bundle: &Bundle) -> BTreeMap<String, ByteString> {
     .into()
 }
 
-fn same_version(known: Option<&Published>, other: &Published) -> bool {
+fn same_version(known: Option<&Published<Facts>>, other: &Published) -> bool {
     known.map(Published::resource_version) == Some(other.resource_version())
 }
 

@@ -9,6 +9,7 @@ use super::parts::{self, Made};
 use super::{Failure, PIN_AGE_MAX};
 use crate::args::Once;
 use crate::converge::{Converger, Schedule};
+use crate::metrics::Metrics;
 use crate::plan::Role;
 use crate::shutdown::Signals;
 use crate::telemetry;
@@ -39,8 +40,10 @@ async fn once(args: Once, role: Role) -> Result<(), Failure> {
     let vault = parts::vault(&args.vault, role)?;
     let record = vault.settings().record();
     let client = parts::client(&args.kubernetes).await?;
+    // Nobody scrapes a process that ends.
+    let metrics = Metrics::new().map_err(Failure::Broken)?;
     let Made { cacerts, attempts, events, writer, .. } =
-        parts::assemble(role, &args.cluster, &args.converge, client, vault, PIN_AGE_MAX);
+        parts::assemble(role, &args.cluster, &args.converge, client, vault, PIN_AGE_MAX, &metrics);
     drop(events);
     let events_written = tokio::spawn(writer.run());
     // Once it is open, it ends: nothing is refreshed.

@@ -17,6 +17,7 @@ use crate::k8s::external_secrets::ExternalSecrets;
 use crate::k8s::flux::Reconciles;
 use crate::k8s::owners::Owners;
 use crate::k8s::pin::{self, Pins};
+use crate::metrics::Metrics;
 use crate::plan::{Names, Role};
 use crate::reason::foreign_text;
 use crate::vault::{Settings, Vault};
@@ -42,6 +43,7 @@ pub(super) fn assemble(
     client: Client,
     vault: Vault,
     pin_age_max: SignedDuration,
+    metrics: &Metrics,
 ) -> Made {
     let ClusterArgs { namespace, secret, .. } = cluster;
     let name = cluster.name_in(role);
@@ -60,13 +62,14 @@ pub(super) fn assemble(
             record: vault.settings().record(),
         },
         common_name: format!("Istio Root CA {name}"),
-        vault,
+        vault: vault.counted_by(metrics.vault.clone()),
         cacerts: Arc::clone(&cacerts),
         pins: Pins::new(client.clone(), namespace),
         owners: Arc::clone(&owners),
         external_secrets: ExternalSecrets::new(client, namespace, secret),
         reconciles: Arc::clone(&reconciles),
         events: events.clone(),
+        counted: metrics.convergences.clone(),
     });
     Made { gated, cacerts, owners, attempts, reconciles, events, writer }
 }

@@ -1,7 +1,7 @@
 //! The endpoints.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -17,6 +17,7 @@ use super::body::{self, BODY_MAX, Unread};
 use crate::fingerprint;
 use crate::gate::Decision;
 use crate::k8s::flux::HelmRelease;
+use crate::metrics::{self, Metrics};
 use crate::plan::Role;
 use crate::readiness::Readiness;
 use crate::webhook::Webhook;
@@ -27,6 +28,8 @@ use crate::webhook::review::{self, Known, Request};
 pub struct State {
     /// Admission.
     pub webhook: Arc<Webhook>,
+    /// What is counted.
+    pub metrics: Metrics,
     /// This cluster's role.
     pub role: Role,
     /// What is still missing.
@@ -35,7 +38,7 @@ pub struct State {
 
 /// All endpoints.
 pub fn admission(state: State) -> Router {
-    finished(Router::new().route("/validate", post(validate)), state)
+    finished(Router::new().route("/validate", post(validate)).route("/mutate", post(mutate)), state)
 }
 
 /// All but the admission endpoints.
@@ -48,6 +51,7 @@ fn finished(routes: Router<State>, state: State) -> Router {
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(readyz))
         .route("/fingerprint", get(fingerprint))
+        .route("/metrics", get(metrics))
         .fallback(|| async { refuse(StatusCode::NOT_FOUND, "no such path") })
         .method_not_allowed_fallback(|| async { refuse(StatusCode::METHOD_NOT_ALLOWED, "wrong method for this path") })
         .layer(map_response_with_state(Arc::clone(&state.readiness), close_when_ending))
@@ -85,34 +89,73 @@ async fn fingerprint(extract::State(state): extract::State<State>, headers: Head
     as_json(StatusCode::OK, &report)
 }
 
+async fn metrics(extract::State(state): extract::State<State>) -> Response {
+    let webhook = &state.webhook;
+    let text = webhook.converger.look(|known| state.metrics.text(known, &webhook.policy, Timestamp::now()));
+    match text {
+        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error),
+    }
+}
+
 async fn validate(extract::State(state): extract::State<State>, uri: Uri, request: HttpRequest) -> Response {
-    let began = Instant::now();
-    let body = match body::read(request.into_body()).await {
-        Ok(body) => body,
-        Err(Unread::TooSlow) => return refuse(StatusCode::REQUEST_TIMEOUT, "the body took too long"),
-        Err(Unread::TooLarge) => {
-            return refuse(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body is larger than {BODY_MAX} bytes"));
+    admit(&state, &uri, request, Endpoint::Validate).await
+}
+
+async fn mutate(extract::State(state): extract::State<State>, uri: Uri, request: HttpRequest) -> Response {
+    admit(&state, &uri, request, Endpoint::Mutate).await
+}
+
+/// Which of the two admission endpoints was called. They decide alike; only one may patch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Endpoint {
+    Validate,
+    Mutate,
+}
+
+impl Endpoint {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Validate => "validate",
+            Self::Mutate => "mutate",
         }
-        Err(Unread::Broken) => return refuse(StatusCode::BAD_REQUEST, "the body ended early"),
-    };
-    let parsed = Request::parse(&body);
-    // It is not kept while the request waits.
-    drop(body);
-    let request = match parsed {
+    }
+}
+
+async fn admit(state: &State, uri: &Uri, request: HttpRequest, endpoint: Endpoint) -> Response {
+    let mut admission = state.metrics.admissions.begin(endpoint.as_str());
+    let request = match receive(request).await {
         Ok(request) => request,
-        Err(what) => return refuse(StatusCode::BAD_REQUEST, &what),
+        Err((status, what)) => {
+            admission.malformed();
+            return refuse(status, &what);
+        }
     };
-    let (decision, release) = state.webhook.answer(&request, timeout(&uri)).await;
-    log(&request, &decision, release.as_ref(), began.elapsed());
+    let webhook = &state.webhook;
+    let (decision, release) = webhook.answer(&request, timeout(uri)).await;
+    admission.decided(&decision);
+    log(&request, endpoint, &decision, release.as_ref(), admission.elapsed());
     // Only a denial names Vault's root by what is known; an allowance has its own.
     let root = match decision {
-        Decision::Deny(_) => {
-            state.webhook.converger.look(|known| known.convergence.root.as_ref().map(|root| root.root))
-        }
+        Decision::Deny(_) => webhook.converger.look(|known| known.convergence.root.as_ref().map(|root| root.root)),
         _ => None,
     };
-    let known = Known { cluster: &state.webhook.cluster, root, release };
-    as_json(StatusCode::OK, &review::answer(&request.uid, &decision, &known))
+    let known = Known { cluster: &webhook.cluster, root, release };
+    let answer = review::answer(&request.uid, &decision, &known);
+    match webhook.patch(&request, &decision).filter(|_| endpoint == Endpoint::Mutate) {
+        Some(patch) => as_json(StatusCode::OK, &review::with_patch(answer, &patch)),
+        None => as_json(StatusCode::OK, &answer),
+    }
+}
+
+/// The review, whose body is not kept while it waits for its answer.
+async fn receive(request: HttpRequest) -> Result<Request, (StatusCode, String)> {
+    let body = body::read(request.into_body()).await.map_err(|unread| match unread {
+        Unread::TooSlow => (StatusCode::REQUEST_TIMEOUT, "the body took too long".to_owned()),
+        Unread::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {BODY_MAX} bytes")),
+        Unread::Broken => (StatusCode::BAD_REQUEST, "the body ended early".to_owned()),
+    })?;
+    Request::parse(&body).map_err(|what| (StatusCode::BAD_REQUEST, what))
 }
 
 /// The budget of this very call, which the API server tells in the query.
@@ -122,24 +165,27 @@ fn timeout(uri: &Uri) -> Option<Duration> {
 }
 
 /// One line an admission. Pods that are not gated are none of the operator's business.
-fn log(request: &Request, decision: &Decision, release: Option<&HelmRelease>, took: Duration) {
-    let (owner, name) = request.described();
+fn log(request: &Request, endpoint: Endpoint, decision: &Decision, release: Option<&HelmRelease>, took: Duration) {
+    let (owner, pod) = request.described();
     let owner = owner.unwrap_or("-");
-    let (uid, namespace) = (&request.uid, &request.namespace);
-    let seconds = took.as_secs_f64();
+    let (uid, namespace, dry_run) = (&request.uid, &request.namespace, request.is_dry_run());
+    let (endpoint, seconds) = (endpoint.as_str(), took.as_secs_f64());
+    macro_rules! line {
+        ($level:ident, $($field:tt)*) => {
+            tracing::$level!(
+                decision = decision.as_str(), $($field)* uid, endpoint, namespace, pod, owner, dry_run, seconds,
+                "admission"
+            )
+        };
+    }
     match decision {
-        Decision::NotGated => tracing::debug!(uid, namespace, name, owner, seconds, "not gated"),
-        Decision::Open { root, version } => {
-            tracing::info!(uid, namespace, name, owner, seconds, %root, version, "allowed");
-        }
-        Decision::OpenUnverified(last, held) => {
-            tracing::warn!(uid, namespace, name, owner, seconds, root = %last.root, reason = %held.reason, "allowed unverified");
-        }
+        Decision::NotGated => line!(debug,),
+        Decision::Open { root, version } => line!(info, %root, version,),
+        Decision::OpenUnverified(last, held) => line!(warn, reason = %held.reason, root = %last.root,),
         Decision::Deny(held) => {
-            let helm_release = release.map(HelmRelease::to_string);
-            tracing::warn!(uid, namespace, name, owner, helm_release, seconds, reason = %held.reason, "denied");
+            line!(warn, reason = %held.reason, helm_release = release.map(HelmRelease::to_string),);
         }
-        Decision::ReadLive | Decision::Consult => tracing::error!(uid, "answered without a decision"),
+        Decision::ReadLive | Decision::Consult => line!(error,),
     }
 }
 

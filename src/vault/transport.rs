@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::header::RETRY_AFTER;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use reqwest::tls::TlsInfo;
 use rustify::Endpoint;
 use rustify::errors::ClientError;
 use vaultrs::api::EndpointMiddleware;
 use zeroize::Zeroizing;
 
+use crate::metrics::VaultRequests;
 use crate::reason::innermost;
 
 /// Connecting may take so long, then the next address is tried.
@@ -28,6 +29,8 @@ const ANSWER_MAX: usize = 2 << 20;
 pub(super) struct Transport {
     address: String,
     http: reqwest::Client,
+    /// Where requests are counted, if anywhere.
+    pub(super) counted: Option<VaultRequests>,
 }
 
 /// An answer of Vault's, whatever its status.
@@ -78,7 +81,7 @@ impl Transport {
             builder = builder.tls_certs_only(Vec::new());
         }
         let http = builder.build().map_err(|e| innermost(&e))?;
-        Ok(Self { address: address.as_str().trim_end_matches('/').to_owned(), http })
+        Ok(Self { address: address.as_str().trim_end_matches('/').to_owned(), http, counted: None })
     }
 
     /// The address, as configured.
@@ -109,6 +112,37 @@ impl Transport {
 #[async_trait]
 impl rustify::client::Client for Transport {
     async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, ClientError> {
+        let operation = operation(request.method(), request.uri().path());
+        let answer = self.answer(request).await;
+        if let Some(counted) = &self.counted {
+            counted.ended(operation, answer.as_ref().ok().map(|answer| answer.status().as_u16()));
+        }
+        answer
+    }
+
+    fn base(&self) -> &str {
+        &self.address
+    }
+
+    /// Unlike the provided method, a refusal is an answer here, and stays whole.
+    async fn execute(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, ClientError> {
+        self.send(request).await
+    }
+}
+
+/// What a request asks for, for metrics: paths would be too many.
+fn operation(method: &Method, path: &str) -> &'static str {
+    match path.strip_prefix("/v1/").unwrap_or_default() {
+        path if path.starts_with("auth/") => "login",
+        path if path.starts_with("sys/health") => "health",
+        path if path.starts_with("sys/") => "mount",
+        _ if method == Method::GET => "read",
+        _ => "write",
+    }
+}
+
+impl Transport {
+    async fn answer(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, ClientError> {
         let request =
             reqwest::Request::try_from(request).map_err(|source| ClientError::ReqwestBuildError { source })?;
         let failed = |e: &reqwest::Error| ClientError::ResponseError {
@@ -130,15 +164,6 @@ impl rustify::client::Client for Transport {
             response.extensions_mut().insert(tls);
         }
         Ok(response)
-    }
-
-    fn base(&self) -> &str {
-        &self.address
-    }
-
-    /// Unlike the provided method, a refusal is an answer here, and stays whole.
-    async fn execute(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, ClientError> {
-        self.send(request).await
     }
 }
 

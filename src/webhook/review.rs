@@ -1,19 +1,25 @@
 //! `admission.k8s.io/v1` AdmissionReview: the few fields that the gate reads, and the answer.
 
+mod shape;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
+use json_patch::Patch;
+use k8s_openapi::ByteString;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::ca::Sha256;
 use crate::gate::{Ask, Decision};
 use crate::k8s::controller::Controller;
 use crate::k8s::flux::{HelmRelease, message_about};
+use crate::patch::Shape;
 use crate::reason::{Held, Reason, foreign_text};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
@@ -72,12 +78,16 @@ struct Resource<'a> {
 struct Object<'a> {
     #[serde(borrow)]
     metadata: Option<Map<Metadata<'a>>>,
+    // Only a pod's is looked into.
+    #[serde(borrow)]
+    spec: Option<&'a RawValue>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Metadata<'a> {
     labels: Option<Labels>,
+    annotations: Option<Map<IgnoredAny>>,
     #[serde(borrow)]
     generate_name: Cow<'a, str>,
     #[serde(borrow)]
@@ -168,6 +178,7 @@ pub struct Request {
     is_create: bool,
     dry_run: bool,
     labels: BTreeMap<String, String>,
+    shape: Shape,
 }
 
 impl Request {
@@ -190,10 +201,16 @@ impl Request {
             return Err(format!("request.uid is empty or longer than {UID_MAX} bytes"));
         }
         let without_object = request.object.is_none();
-        let request = Self::from(request);
+        let spec = request.object.as_ref().and_then(|Map(object)| object.spec);
+        let mut request = Self::from(request);
         // Without its labels it cannot be told whether the pod is gated.
         if without_object && request.is_pod && request.is_create {
             return Err("it creates a pod, and has no request.object".to_owned());
+        }
+        if let Some(spec) = spec.filter(|_| request.is_pod && request.is_create) {
+            request.shape.secrets = shape::secrets(spec.get()).map_err(|error| {
+                format!("the volumes of request.object are not a pod's: {}", foreign_text(&error.to_string()))
+            })?;
         }
         Ok(request)
     }
@@ -201,6 +218,11 @@ impl Request {
     /// What the gate reads of it.
     pub fn ask(&self) -> Ask<'_> {
         Ask { is_pod: self.is_pod, is_create: self.is_create, dry_run: self.dry_run, labels: &self.labels }
+    }
+
+    /// What a patch of its pod depends on.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
     }
 
     /// Whose pod it is, for the log: its controller, and its name or what its name is made from.
@@ -222,7 +244,7 @@ impl Request {
 impl From<WireRequest<'_>> for Request {
     fn from(wire: WireRequest<'_>) -> Self {
         let metadata = wire.object.and_then(|Map(object)| object.metadata).map(|Map(metadata)| metadata);
-        let Metadata { labels, generate_name, owner_references } = metadata.unwrap_or_default();
+        let Metadata { labels, annotations, generate_name, owner_references } = metadata.unwrap_or_default();
         let name = if wire.name.is_empty() { generate_name } else { wire.name };
         let owner = owner_references.iter().map(|Map(owner)| owner).find(|owner| owner.controller == Some(true));
         let known = |owner: &OwnerReference<'_>| {
@@ -239,6 +261,7 @@ impl From<WireRequest<'_>> for Request {
             is_create: wire.operation == "CREATE",
             dry_run: wire.dry_run.unwrap_or(false),
             labels: labels.map(|Labels(labels)| labels).unwrap_or_default(),
+            shape: Shape { has_annotations: annotations.is_some(), secrets: Vec::new() },
         }
     }
 }
@@ -280,6 +303,13 @@ pub fn answer(uid: &str, decision: &Decision, known: &Known<'_>) -> Value {
         }
     };
     json!({ "apiVersion": API_VERSION, "kind": KIND, "response": response })
+}
+
+/// The same with a patch of the pod.
+pub fn with_patch(mut review: Value, patch: &Patch) -> Value {
+    review["response"]["patchType"] = json!("JSONPatch");
+    review["response"]["patch"] = json!(ByteString(json!(patch).to_string().into_bytes()));
+    review
 }
 
 fn denial(uid: &str, held: &Held, known: &Known<'_>) -> Value {

@@ -13,6 +13,7 @@ use istio_ca_gate::k8s::external_secrets::ExternalSecrets;
 use istio_ca_gate::k8s::flux::{Reconciles, Releases};
 use istio_ca_gate::k8s::owners::Owners;
 use istio_ca_gate::k8s::pin::Pins;
+use istio_ca_gate::metrics::Metrics;
 use istio_ca_gate::plan::{Names, OnRootChange, Role};
 use istio_ca_gate::readiness::Readiness;
 use istio_ca_gate::selector;
@@ -110,7 +111,11 @@ impl Gate {
             events: events.clone(),
         };
         let policy = webhook.policy;
-        let state = State { webhook: Arc::new(webhook), role: Role::Sync, readiness: Arc::new(Readiness::default()) };
+        let metrics = Metrics::new().map_err(anyhow::Error::msg)?;
+        let counted = metrics.convergences.clone();
+        let requests = metrics.vault.clone();
+        let state =
+            State { webhook: Arc::new(webhook), metrics, role: Role::Sync, readiness: Arc::new(Readiness::default()) };
         let converging = vault.map(|Client { vault, folder, .. }| {
             let attempts = Attempts::new(Parts {
                 role: Role::Sync,
@@ -122,13 +127,14 @@ impl Gate {
                     record: vault.settings().record(),
                 },
                 common_name: "Istio Root CA nas".to_owned(),
-                vault,
+                vault: vault.counted_by(requests),
                 cacerts,
                 pins: Pins::new(client.clone(), "istio-system"),
                 owners: Arc::new(Owners::new(client.clone(), "istio-system", gated)),
                 external_secrets: ExternalSecrets::new(client, "istio-system", "cacerts"),
                 reconciles,
                 events,
+                counted,
             });
             let schedule = Schedule { retry_max: Duration::from_secs(2), refresh: Duration::from_secs(60) };
             (tokio::spawn(async move { converger.run(attempts, schedule, policy).await }), folder)

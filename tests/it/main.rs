@@ -16,6 +16,8 @@ mod gate;
 mod kubernetes;
 mod manifests;
 mod memory;
+mod metrics;
+mod mutate;
 mod once;
 mod product;
 mod quiet;

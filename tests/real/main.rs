@@ -14,6 +14,7 @@ mod flux;
 mod gate;
 mod lossy;
 mod manifests;
+mod metrics;
 mod once;
 mod race;
 mod restart;

@@ -63,7 +63,7 @@ async fn a_verified_cluster_outlives_a_vault_that_is_away() -> Result<()> {
     ensure!(report["vault"].is_null() && report["match"] == false, "{report}");
     side.restart("istiod").await?;
     side.pod("istiod").await?;
-    ensure!(gate.process.log().contains("allowed unverified"));
+    ensure!(gate.process.log().contains("allowed_unverified"));
 
     // But not where the user wants none of it, and not for another root.
     side.delete_cacerts().await?;

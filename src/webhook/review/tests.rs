@@ -3,6 +3,7 @@
 use super::*;
 use crate::ca::Sha256;
 use crate::ca::fixtures::now;
+use crate::patch::SecretSource;
 use crate::samples::held;
 use crate::snapshot::LastVerified;
 
@@ -49,6 +50,32 @@ fn a_real_review_is_read() {
     assert!(ask.is_pod && ask.is_create && !ask.dry_run);
     assert_eq!(ask.labels.len(), 5);
     assert_eq!(told(&istiod()), r#"pod true, create true, dry run false, app Some("istiod")"#);
+}
+
+#[test]
+fn a_pods_volumes_are_read_as_far_as_they_are_filled_from_secrets() {
+    let volumes = json!([
+        { "name": "cacerts", "secret": { "secretName": "cacerts", "optional": true } },
+        { "name": "empty", "emptyDir": {} },
+        { "name": "projected", "projected": { "sources": [
+            { "serviceAccountToken": { "path": "token" } }, { "secret": { "name": "cacerts", "optional": false } },
+        ] } },
+        { "name": "null", "secret": null, "projected": { "sources": null } },
+    ]);
+    let body = serde_json::to_vec(&with("/request/object/spec/volumes", volumes)).unwrap();
+    let request = Request::parse(&body).unwrap();
+    let name = || "cacerts".to_owned();
+    let wanted = [
+        SecretSource { volume: 0, source: None, name: name(), optional: true },
+        SecretSource { volume: 2, source: Some(1), name: name(), optional: false },
+    ];
+    assert_eq!(request.shape(), &Shape { has_annotations: true, secrets: wanted.into() });
+    for bare in [without("/request/object", "spec"), without("/request/object/spec", "volumes")] {
+        let request = Request::parse(bare.to_string().as_bytes()).unwrap();
+        assert!(request.shape().secrets.is_empty());
+    }
+    let plain = without("/request/object/metadata", "annotations");
+    assert!(!Request::parse(plain.to_string().as_bytes()).unwrap().shape().has_annotations);
 }
 
 #[test]

@@ -1,0 +1,251 @@
+//! `GET /metrics`: what is counted, and how all of it is told to Prometheus. All names stand here.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::jiff::Timestamp;
+use prometheus::core::Collector;
+use prometheus::process_collector::ProcessCollector;
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+
+use crate::ca::bundle::Glance;
+use crate::gate::Decision;
+use crate::plan::Published;
+use crate::reason::Reason;
+use crate::snapshot::{Policy, Snapshot};
+
+/// The content type of [`Metrics::text`].
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// Answers of an open gate take a fraction of a millisecond; a call's longest budget is 30 s.
+const ADMISSION_SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// Comparing takes milliseconds; making a key may take ten seconds.
+const CONVERGENCE_SECONDS: [f64; 9] = [0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// Everything that is counted as it happens. Clones count together.
+#[derive(Clone)]
+pub struct Metrics {
+    /// Admission calls.
+    pub admissions: Admissions,
+    /// Attempts of the convergence.
+    pub convergences: Convergences,
+    /// Requests to Vault.
+    pub vault: VaultRequests,
+    registry: Registry,
+}
+
+/// Admission calls.
+#[derive(Clone)]
+pub struct Admissions {
+    requests: IntCounterVec,
+    seconds: Histogram,
+    in_flight: IntGauge,
+}
+
+/// Attempts of the convergence.
+#[derive(Clone)]
+pub struct Convergences {
+    ended: IntCounterVec,
+    seconds: Histogram,
+}
+
+/// Requests to Vault.
+#[derive(Clone)]
+pub struct VaultRequests(IntCounterVec);
+
+impl Metrics {
+    /// Counters at zero.
+    ///
+    /// # Errors
+    /// In words, if two metrics have one name, which a test finds out.
+    pub fn new() -> Result<Self, String> {
+        Self::assemble().map_err(|error| error.to_string())
+    }
+
+    fn assemble() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let build = GaugeVec::new(opts("build_info", "1, with the version of this program."), &["version"])?;
+        build.with_label_values(&[crate::VERSION]).set(1.0);
+        registered(&registry, build)?;
+        registry.register(Box::new(ProcessCollector::for_self()))?;
+        Ok(Self {
+            admissions: Admissions::new(&registry)?,
+            convergences: Convergences::new(&registry)?,
+            vault: VaultRequests(counters(
+                &registry,
+                "vault_requests_total",
+                "Requests to Vault by what was asked and the HTTP status of the answer; 0 for none.",
+                &["operation", "code"],
+            )?),
+            registry,
+        })
+    }
+
+    /// All of it as text, with what is known at this moment.
+    ///
+    /// # Errors
+    /// In words, if the encoder cannot.
+    pub fn text(&self, known: Snapshot<'_>, policy: &Policy, now: Timestamp) -> Result<Vec<u8>, String> {
+        let mut text = Vec::new();
+        let standing = standing(known, policy, now).map_err(|error| error.to_string())?;
+        for families in [self.registry.gather(), standing.gather()] {
+            TextEncoder::new().encode(&families, &mut text).map_err(|error| error.to_string())?;
+        }
+        Ok(text)
+    }
+}
+
+impl Admissions {
+    fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let in_flight = IntGauge::with_opts(opts("admission_in_flight", "Admission calls that are being answered."))?;
+        Ok(Self {
+            requests: counters(
+                registry,
+                "admission_requests_total",
+                "Admission calls by endpoint, decision and, for what is not simply allowed, reason code.",
+                &["endpoint", "decision", "reason"],
+            )?,
+            seconds: histogram(
+                registry,
+                "admission_duration_seconds",
+                "From the head of an admission call to its answer.",
+                &ADMISSION_SECONDS,
+            )?,
+            in_flight: registered(registry, in_flight)?,
+        })
+    }
+
+    /// A call begins. It is counted when what is returned is told its end, or dropped: then it was given up.
+    pub fn begin(&self, endpoint: &'static str) -> Admission<'_> {
+        self.in_flight.inc();
+        Admission { all: self, endpoint, began: Instant::now(), ended: ("abandoned", "") }
+    }
+}
+
+/// An admission call under way.
+pub struct Admission<'a> {
+    all: &'a Admissions,
+    endpoint: &'static str,
+    began: Instant,
+    ended: (&'static str, &'static str),
+}
+
+impl Admission<'_> {
+    /// It is decided.
+    pub fn decided(&mut self, decision: &Decision) {
+        self.ended = (decision.as_str(), decision.reason().map_or("", Reason::as_str));
+    }
+
+    /// It was no AdmissionReview that can be answered.
+    pub fn malformed(&mut self) {
+        self.ended = ("malformed", "");
+    }
+
+    /// How long it has taken so far.
+    pub fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+}
+
+impl Drop for Admission<'_> {
+    fn drop(&mut self) {
+        let (decision, reason) = self.ended;
+        self.all.in_flight.dec();
+        self.all.requests.with_label_values(&[self.endpoint, decision, reason]).inc();
+        self.all.seconds.observe(self.elapsed().as_secs_f64());
+    }
+}
+
+impl Convergences {
+    fn new(registry: &Registry) -> prometheus::Result<Self> {
+        Ok(Self {
+            ended: counters(
+                registry,
+                "convergences_total",
+                "Attempts to bring cacerts to Vault's root, by the step it set out on and open or the reason code.",
+                &["step", "outcome"],
+            )?,
+            seconds: histogram(
+                registry,
+                "convergence_duration_seconds",
+                "How long an attempt takes.",
+                &CONVERGENCE_SECONDS,
+            )?,
+        })
+    }
+
+    /// An attempt has ended: held back with a reason, or open.
+    pub fn ended(&self, step: &'static str, reason: Option<Reason>, took: Duration) {
+        self.ended.with_label_values(&[step, reason.map_or("open", Reason::as_str)]).inc();
+        self.seconds.observe(took.as_secs_f64());
+    }
+}
+
+impl VaultRequests {
+    /// A request has ended. `status`: of the answer, if there was one.
+    pub fn ended(&self, operation: &'static str, status: Option<u16>) {
+        self.0.with_label_values(&[operation, &status.unwrap_or(0).to_string()]).inc();
+    }
+}
+
+/// What is read off at each scrape instead of being counted.
+fn standing(known: Snapshot<'_>, policy: &Policy, now: Timestamp) -> prometheus::Result<Registry> {
+    let registry = Registry::new();
+    let open = gauge(&registry, "open", "1 if gated pods are let in.")?;
+    open.set(f64::from(u8::from(known.is_open(policy, now, Instant::now()))));
+    let info = registered(
+        &registry,
+        GaugeVec::new(opts("root_info", "1, with the SHA-256 of a root in lower-case hex."), &["source", "sha256"])?,
+    )?;
+    let end = registered(
+        &registry,
+        GaugeVec::new(opts("root_not_after_timestamp_seconds", "When a root expires, as Unix time."), &["source"])?,
+    )?;
+    for (source, glance) in roots(known) {
+        info.with_label_values(&[source, &glance.sha256.to_string()]).set(1.0);
+        end.with_label_values(&[source]).set(glance.not_after.as_second() as f64);
+    }
+    if let Some(last) = known.convergence.last_verified {
+        let at = gauge(
+            &registry,
+            "last_verified_timestamp_seconds",
+            "When cacerts was last found to hold Vault's root, as Unix time.",
+        )?;
+        at.set(last.at.as_second() as f64);
+    }
+    Ok(registry)
+}
+
+/// The roots that are known: the first certificate of each `root-cert.pem`.
+fn roots(known: Snapshot<'_>) -> impl Iterator<Item = (&'static str, &Glance)> {
+    let stored = known.convergence.root.as_ref().map(|root| ("vault", &root.glance));
+    let published = match &known.watched.published {
+        Some(Published::Present(copy)) => copy.glance.as_ref().map(|glance| ("cacerts", glance)),
+        _ => None,
+    };
+    stored.into_iter().chain(published)
+}
+
+fn opts(name: &str, help: &str) -> Opts {
+    Opts::new(format!("istio_ca_gate_{name}"), help)
+}
+
+fn registered<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> prometheus::Result<C> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+    registered(registry, IntCounterVec::new(opts(name, help), labels)?)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<Gauge> {
+    registered(registry, Gauge::with_opts(opts(name, help))?)
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str, seconds: &[f64]) -> prometheus::Result<Histogram> {
+    let opts = HistogramOpts { common_opts: opts(name, help), buckets: seconds.to_vec() };
+    registered(registry, Histogram::with_opts(opts)?)
+}
