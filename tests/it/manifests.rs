@@ -186,3 +186,45 @@ fn each_kustomization_names_all_that_is_beside_it_and_nothing_else() -> Result<(
     ensure!(seen > 10, "{seen}");
     Ok(())
 }
+
+/// The HelmReleases of deploy/flux.
+fn releases() -> Result<Vec<Value>> {
+    let mut releases = Vec::new();
+    for folder in ["flux/istio", "flux/vault"] {
+        for entry in fs::read_dir(deploy().join(folder))? {
+            let objects = documents(&fs::read_to_string(entry?.path())?)?;
+            releases.extend(objects.into_iter().filter(|object| object["kind"] == "HelmRelease"));
+        }
+    }
+    Ok(releases)
+}
+
+#[test]
+fn fluxs_releases_are_called_by_their_own_names_from_which_the_gated_labels_are_made() -> Result<()> {
+    let releases = releases()?;
+    ensure!(releases.len() == 4, "{releases:?}");
+    for release in releases {
+        // By default it has the namespace before it.
+        ensure!(release["spec"]["releaseName"] == release["metadata"]["name"], "{release}");
+    }
+    Ok(())
+}
+
+#[test]
+fn with_flux_an_istiod_that_was_earlier_than_the_webhooks_waits_for_cacerts_and_is_installed_anew() -> Result<()> {
+    let releases = releases()?;
+    let istiod = releases.iter().find(|release| release["metadata"]["name"] == "istiod").context("no istiod")?;
+    let patch = &istiod["spec"]["postRenderers"][0]["kustomize"]["patches"][0];
+    ensure!(patch["target"] == serde_json::json!({ "kind": "Deployment", "name": "istiod" }), "{patch}");
+    let patch = documents(patch["patch"].as_str().context("no patch")?)?.remove(0);
+    let volume = &patch["spec"]["template"]["spec"]["volumes"][0];
+    let wanted = serde_json::json!({ "name": "cacerts", "secret": { "secretName": "cacerts", "optional": false } });
+    ensure!(*volume == wanted, "{volume}");
+    // Its pod asked no gate. Only a new one does.
+    let install = &istiod["spec"]["install"];
+    ensure!(
+        install["strategy"]["name"] == "RemediateOnFailure" && install["remediation"]["retries"] == -1,
+        "{install}"
+    );
+    Ok(())
+}
