@@ -333,7 +333,7 @@ async fn in_the_sandbox_only_the_deployment_that_it_does_not_have_is_missing() -
         ensure!(bad == ["gate"], "{}", report.stdout);
         report.expect("gate", "failed", "no Deployment of it")?;
         report.expect("cacerts", "ok", "managed by the gate; the root that Vault holds")?;
-        report.expect("kubernetes-rights", "ok", "all 30")?;
+        report.expect("kubernetes-rights", "ok", "all 33")?;
     }
     world.vault.seal().await?;
     let sealed = sandboxed(&world, &world.nas, folder.path()).await?;

@@ -466,7 +466,7 @@ async fn the_way_to_the_cluster(ward: &Ward) -> Result<()> {
     let binding = "/apis/rbac.authorization.k8s.io/v1/namespaces/istio-system/rolebindings/istio-ca-gate";
     ward.without(binding, found("kubernetes-rights", "failed", "get, list, watch, patch secrets cacerts")).await?;
     let role = "/apis/rbac.authorization.k8s.io/v1/clusterroles/istio-ca-gate";
-    ward.with(role, json!({ "rules": [] }), found("kubernetes-rights", "failed", "lacks 6 of 30")).await?;
+    ward.with(role, json!({ "rules": [] }), found("kubernetes-rights", "failed", "lacks 6 of 33")).await?;
     let nowhere =
         found("namespace", "failed", "there is none").also(&["kubernetes-rights", "webhook", "gate", "vault-jwt"]);
     ward.finds_with(&["--namespace", "nowhere"], &[], nowhere).await?;
