@@ -42,13 +42,15 @@ pub struct Policy {
     pub max_staleness: SignedDuration,
 }
 
-/// The cluster's `cacerts`, as the watch tells it.
+/// The cluster's `cacerts`: what was read of it, and what the watch tells, which is versions alone.
 #[derive(Clone, Debug, Default)]
 pub struct Watched {
     /// Counts changes, to notice one that came in between.
     pub generation: u64,
-    /// `None` until the first answer.
+    /// As last read. `None` until the first answer.
     pub published: Option<Published<Facts>>,
+    /// The version that the watch has told last; empty where there is nothing. `None`: it has told nothing yet.
+    pub told: Option<String>,
     /// The last sign of life of the watch.
     pub heard: Option<Instant>,
     /// The last live read, which says nothing about the watch.
@@ -56,15 +58,25 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Whether the watch was heard of lately enough, or it was read just now.
+    /// Whether `published` is the version that the watch has told last, as far as it has.
+    pub fn is_current(&self) -> bool {
+        let read = self.published.as_ref().map(Published::resource_version);
+        self.told.as_deref().is_none_or(|told| read == Some(told))
+    }
+
+    /// Whether `published` is current, and the watch was heard of lately enough, or it was read just now.
     pub fn is_trusted(&self, now: Instant) -> bool {
+        if !self.is_current() {
+            return false;
+        }
         let within = |at: Option<Instant>, trust| at.is_some_and(|at| now.saturating_duration_since(at) < trust);
         within(self.heard, WATCH_TRUST) || within(self.read, READ_TRUST)
     }
 
     /// Whether `cacerts` is another than the one that was verified.
     pub fn is_other_than(&self, verified: &Verified) -> bool {
-        self.published.as_ref().map(Published::resource_version) != Some(&verified.resource_version)
+        let read = self.published.as_ref().map(Published::resource_version);
+        self.told.as_deref().or(read) != Some(&verified.resource_version)
     }
 
     fn sound(&self) -> Option<&Arc<Facts>> {

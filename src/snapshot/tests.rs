@@ -217,3 +217,12 @@ fn another_resource_version_is_another_cacerts() {
     let watched = Watched { published: Some(published(Owner::Ours, &R1).facts()), ..Watched::default() };
     assert!(watched.is_other_than(&newer));
 }
+
+#[test]
+fn a_version_that_is_told_and_not_read_is_no_ground_to_open() {
+    let told_another = |known: Known| known.but(|known| known.watched.told = Some("1235".to_owned()));
+    assert_eq!([told(&told_another(open())), told(&told_another(bridged()))], ["blind"; 2]);
+    let just_read = open().but(|known| known.watched.read = Some(known.instant));
+    assert_eq!(told(&told_another(just_read)), "blind");
+    assert_eq!(told(&open().but(|known| known.watched.told = Some("1234".to_owned()))), "open");
+}
