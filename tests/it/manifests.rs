@@ -228,3 +228,19 @@ fn with_flux_an_istiod_that_was_earlier_than_the_webhooks_waits_for_cacerts_and_
     );
     Ok(())
 }
+
+#[test]
+fn both_webhook_configurations_ask_about_the_same_pods_in_the_same_way() -> Result<()> {
+    let webhooks = |file: &str, path: &str| -> Result<Value> {
+        let mut webhooks = documents(&read(&format!("kustomize/base/{file}.yaml"))?)?.remove(0)["webhooks"].take();
+        for webhook in webhooks.as_array_mut().context("no webhooks")? {
+            ensure!(webhook["clientConfig"]["service"]["path"] == path, "{webhook}");
+            webhook["clientConfig"]["service"]["path"] = Value::Null;
+            let fields = webhook.as_object_mut().context("no webhook")?;
+            ensure!(fields.remove("reinvocationPolicy").is_none_or(|policy| policy == "Never"), "{fields:?}");
+        }
+        Ok(webhooks)
+    };
+    ensure!(webhooks("webhook", "/validate")? == webhooks("mutating", "/mutate")?);
+    Ok(())
+}

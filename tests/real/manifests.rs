@@ -9,7 +9,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use testbed::{Cluster, eventually};
 
-use crate::world::{self, NAMESPACE, SOON, kustomization};
+use crate::gate::Gate;
+use crate::world::{self, NAMESPACE, SOON, SmallWorld, kustomization};
 
 /// All components.
 const COMPONENTS: [&str; 5] = ["external-secrets", "flux-reconcile", "gateways-anywhere", "monitoring", "self-test"];
@@ -82,7 +83,7 @@ async fn apply_all(cluster: &Cluster) -> Result<()> {
 /// Kinds and names of what was applied, with the versions that it is stored in.
 async fn versions(cluster: &Cluster) -> Result<BTreeMap<String, String>> {
     let kinds = "serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings,configmaps,services,\
-                 poddisruptionbudgets,networkpolicies,validatingwebhookconfigurations,prometheusrules,servicemonitors,\
+                 poddisruptionbudgets,networkpolicies,validatingwebhookconfigurations,mutatingwebhookconfigurations,prometheusrules,servicemonitors,\
                  helmreleases,kustomizations.kustomize.toolkit.fluxcd.io,gitrepositories,helmrepositories";
     let told = cluster.kubectl(&["get", kinds, "--all-namespaces", "-o", "json", "--show-managed-fields"]).await?;
     let told: Value = serde_json::from_str(&told)?;
@@ -169,5 +170,31 @@ async fn a_field_that_nobody_knows_is_refused() -> Result<()> {
     let applied = cluster.kubectl(&["apply", "--server-side", "--validate=strict", "-k", path]).await;
     let refusal = applied.err().context("it was taken")?.to_string();
     ensure!(refusal.contains("replica"), "{refusal}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_is_let_in_tells_its_root_and_waits_for_cacerts_should_that_be_deleted() -> Result<()> {
+    let world = SmallWorld::homelab().await?;
+    let (side, vault) = (&world.side, &world.vault);
+    let _gate = Gate::start(side, vault).await?;
+    side.deploy_istiod().await?;
+    let name = side.pod("istiod").await?;
+    let pod = side.object(&format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}")).await?.context("no pod")?;
+    let pin = side.pin().await?.context("no pin")?;
+    let annotations = &pod["metadata"]["annotations"];
+    ensure!(annotations["istio-ca-gate.io/root-sha256"] == pin["data"]["root-sha256"], "{annotations}");
+    ensure!(annotations["istio-ca-gate.io/vault-version"] == "1", "{annotations}");
+    let volumes = pod["spec"]["volumes"].as_array().context("no volumes")?;
+    let cacerts = volumes.iter().find(|volume| volume["secret"]["secretName"] == "cacerts").context("no cacerts")?;
+    // Its Deployment has it optional, as istiod's chart does.
+    ensure!(cacerts["secret"]["optional"] == false, "{cacerts}");
+
+    // Nobody else is touched.
+    side.deploy("bystander", json!({ "app": "bystander" })).await?;
+    let name = side.pod("bystander").await?;
+    let pod = side.object(&format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}")).await?.context("no pod")?;
+    ensure!(pod["metadata"]["annotations"].is_null(), "{pod}");
+    ensure!(pod["spec"]["volumes"][0]["secret"]["optional"] == true, "{pod}");
     Ok(())
 }
