@@ -17,6 +17,7 @@ mod gate;
 mod hostile;
 mod kubernetes;
 mod limits;
+mod manifests;
 mod memory;
 mod metrics;
 mod mutate;

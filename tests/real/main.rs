@@ -16,6 +16,7 @@ mod gate;
 mod hygiene;
 mod istio;
 mod lossy;
+mod manifests;
 mod mesh;
 mod metrics;
 mod once;

@@ -1,4 +1,4 @@
-//! Whether RBAC grants what deploy/base/rbac.yaml says, to whom it has to be granted.
+//! Whether RBAC grants what deploy/kustomize/base/rbac.yaml says, to whom it has to be granted.
 
 use futures::StreamExt;
 use k8s_openapi::api::authorization::v1::{
@@ -60,10 +60,10 @@ pub(super) struct Names<'a> {
     pub(super) webhook_config: &'a str,
 }
 
-/// Group, resources, names and verbs, as in deploy/base/rbac.yaml.
+/// Group, resources, names and verbs, as in deploy/kustomize/base/rbac.yaml.
 type Rule<'a> = (&'static str, &'static [&'static str], &'a str, &'static [&'static str]);
 
-/// Every right of deploy/base/rbac.yaml.
+/// Every right of deploy/kustomize/base/rbac.yaml.
 pub(super) fn needed(names: &Names<'_>) -> Vec<Right> {
     let here: [Rule<'_>; 10] = [
         ("", &["secrets"], names.secret, &["get", "list", "watch", "patch"]),
@@ -202,7 +202,7 @@ pub(super) fn line(gate: &str, me: &Look<String>, rights: &Look<Rights>, needed:
         Err(line) => return line,
     };
     match (behalf, missing.as_slice()) {
-        (Behalf::Gate, []) => link.ok(format!("all {needed} of deploy/base/rbac.yaml")),
+        (Behalf::Gate, []) => link.ok(format!("all {needed} of deploy/kustomize/base/rbac.yaml")),
         (Behalf::Gate, missing) => link
             .failed(
                 format!("lacks {} of {needed}: {}", missing.len(), listed(missing)),
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn the_rights_are_those_of_the_manifest_and_no_others() {
         let strings = |value: &Value| -> Vec<String> { serde_json::from_value(value.clone()).unwrap_or_default() };
-        let manifest = include_str!("../../../deploy/base/rbac.yaml");
+        let manifest = include_str!("../../../deploy/kustomize/base/rbac.yaml");
         let mut granted = BTreeSet::new();
         for object in serde_saphyr::from_multiple::<Value>(manifest).unwrap() {
             let namespace = if object["kind"] == "Role" { "istio-system" } else { "" };
