@@ -17,6 +17,7 @@ use crate::cli::fingerprint::Fingerprint;
 use crate::cli::shell::{Completions, Man};
 use crate::cli::verify::Verify;
 use crate::k8s::flux::HelmRelease;
+use crate::peers::PeerArgs;
 use crate::plan::{OnRootChange, Role};
 use crate::selector;
 use crate::snapshot::VaultUnavailable;
@@ -102,6 +103,9 @@ pub struct Serve {
     /// How long to go on serving after SIGTERM, until the API server has stopped calling this replica
     #[arg(long, env = "GATE_SHUTDOWN_DELAY", default_value = "10s", value_parser = duration)]
     pub shutdown_delay: Duration,
+    /// Which clusters the page compares this one with
+    #[command(flatten)]
+    pub peers: PeerArgs,
     /// How to reach Vault
     #[command(flatten)]
     pub vault: VaultArgs,

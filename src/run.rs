@@ -22,6 +22,7 @@ use crate::k8s::flux::{Reconciles, Releases};
 use crate::k8s::owners::Owners;
 use crate::k8s::pin::Pins;
 use crate::metrics::Metrics;
+use crate::peers::Peers;
 use crate::readiness::{Part, Readiness};
 use crate::server::{self, Bound};
 use crate::shutdown::Signals;
@@ -76,12 +77,14 @@ impl Prepared {
     pub async fn new(args: Serve) -> Result<Self, Failure> {
         let vault = parts::vault(&args.vault, args.role)?;
         let client = parts::client(&args.kubernetes).await?;
+        let peers = Arc::new(Peers::new(&args.peers)?);
         let https = bind(args.listen, "--listen (variable GATE_LISTEN)").await?;
         let http = match args.admin_listen.0 {
             Some(address) => Some(bind(address, "--admin-listen (variable GATE_ADMIN_LISTEN)").await?),
             None => None,
         };
-        let (service, work) = Service::assemble(args, client, vault, Metrics::new().map_err(Failure::Broken)?);
+        let metrics = Metrics::new().map_err(Failure::Broken)?;
+        let (service, work) = Service::assemble(args, client, vault, metrics, peers);
         Ok(Self { service, work, https, http })
     }
 
@@ -131,7 +134,7 @@ struct Service {
 }
 
 impl Service {
-    fn assemble(args: Serve, client: Client, vault: Vault, metrics: Metrics) -> (Self, Work) {
+    fn assemble(args: Serve, client: Client, vault: Vault, metrics: Metrics, peers: Arc<Peers>) -> (Self, Work) {
         let policy = policy(&args);
         let pin_age_max = PIN_AGE_MAX.min(policy.max_staleness / 4);
         let Made { gated, cacerts, owners, attempts, reconciles, events, writer } =
@@ -150,6 +153,7 @@ impl Service {
             webhook: Arc::new(webhook),
             metrics,
             role: args.role,
+            peers,
             readiness: Arc::new(Readiness::default()),
         };
         (Self { args, client, cacerts, owners, state }, Work { attempts, reconciles, writer })
@@ -162,7 +166,7 @@ impl Service {
         if let Some(http) = http {
             servers.spawn(http.serve(server::admin(self.state.clone()), None, stop.asked()));
         }
-        self.spawn_convergence(&mut tasks, work);
+        self.spawn_work(&mut tasks, work);
         let mut certified = Box::pin(startup::certify(
             self.client.clone(),
             self.args.cluster.namespace.clone(),
@@ -209,7 +213,7 @@ impl Service {
         }
     }
 
-    fn spawn_convergence(&self, tasks: &mut JoinSet<()>, work: Work) {
+    fn spawn_work(&self, tasks: &mut JoinSet<()>, work: Work) {
         let Work { attempts, reconciles, writer } = work;
         let (schedule, policy) = (
             Schedule { retry_max: self.args.converge.retry_max, refresh: self.args.refresh },
@@ -219,6 +223,8 @@ impl Service {
         tasks.spawn(async move { converger.run(attempts, schedule, policy).await });
         tasks.spawn(async move { reconciles.run().await });
         tasks.spawn(writer.run());
+        let peers = Arc::clone(&self.state.peers);
+        tasks.spawn(async move { peers.run().await });
 
         let (cacerts, readiness) = (Arc::clone(&self.cacerts), Arc::clone(&self.state.readiness));
         tasks.spawn(async move { cacerts.watch(|| readiness.done(Part::Cacerts)).await });

@@ -18,6 +18,8 @@ use crate::fingerprint;
 use crate::gate::Decision;
 use crate::k8s::flux::HelmRelease;
 use crate::metrics::{self, Metrics};
+use crate::page::{self, Here};
+use crate::peers::Peers;
 use crate::plan::Role;
 use crate::readiness::Readiness;
 use crate::webhook::Webhook;
@@ -32,6 +34,8 @@ pub struct State {
     pub metrics: Metrics,
     /// This cluster's role.
     pub role: Role,
+    /// The gates of other clusters.
+    pub peers: Arc<Peers>,
     /// What is still missing.
     pub readiness: Arc<Readiness>,
 }
@@ -48,6 +52,7 @@ pub fn admin(state: State) -> Router {
 
 fn finished(routes: Router<State>, state: State) -> Router {
     routes
+        .route("/", get(page))
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(readyz))
         .route("/fingerprint", get(fingerprint))
@@ -87,6 +92,13 @@ async fn fingerprint(extract::State(state): extract::State<State>, headers: Head
         return report.openssl().into_response();
     }
     as_json(StatusCode::OK, &report)
+}
+
+async fn page(extract::State(state): extract::State<State>) -> Response {
+    let State { webhook, role, peers, .. } = &state;
+    let now = Timestamp::now();
+    let here = webhook.converger.look(|known| Here::of(&webhook.cluster, *role, known, &webhook.policy, now));
+    (page::headers(), page::page(&here, &peers.heard(), now)).into_response()
 }
 
 async fn metrics(extract::State(state): extract::State<State>) -> Response {

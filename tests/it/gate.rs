@@ -114,8 +114,13 @@ impl Gate {
         let metrics = Metrics::new().map_err(anyhow::Error::msg)?;
         let counted = metrics.convergences.clone();
         let requests = metrics.vault.clone();
-        let state =
-            State { webhook: Arc::new(webhook), metrics, role: Role::Sync, readiness: Arc::new(Readiness::default()) };
+        let state = State {
+            webhook: Arc::new(webhook),
+            metrics,
+            role: Role::Sync,
+            peers: Arc::default(),
+            readiness: Arc::new(Readiness::default()),
+        };
         let converging = vault.map(|Client { vault, folder, .. }| {
             let attempts = Attempts::new(Parts {
                 role: Role::Sync,

@@ -17,6 +17,7 @@ mod kubernetes;
 mod memory;
 mod mutate;
 mod once;
+mod page;
 mod product;
 mod quiet;
 mod reviews;
