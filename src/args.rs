@@ -20,6 +20,7 @@ use crate::k8s::flux::HelmRelease;
 use crate::peers::PeerArgs;
 use crate::plan::{OnRootChange, Role};
 use crate::selector;
+use crate::self_test::SelfTestArgs;
 use crate::snapshot::VaultUnavailable;
 use values::{certificate_name, duration};
 pub(crate) use values::{cluster_name, dns_label, interval};
@@ -103,6 +104,9 @@ pub struct Serve {
     /// How long to go on serving after SIGTERM, until the API server has stopped calling this replica
     #[arg(long, env = "GATE_SHUTDOWN_DELAY", default_value = "10s", value_parser = duration)]
     pub shutdown_delay: Duration,
+    /// Whether the API server calls
+    #[command(flatten)]
+    pub self_test: SelfTestArgs,
     /// Which clusters the page compares this one with
     #[command(flatten)]
     pub peers: PeerArgs,

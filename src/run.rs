@@ -24,6 +24,7 @@ use crate::k8s::pin::Pins;
 use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::readiness::{Part, Readiness};
+use crate::self_test::{Probe, SelfTest, SelfTestArgs};
 use crate::server::{self, Bound};
 use crate::shutdown::Signals;
 use crate::snapshot::Policy;
@@ -84,7 +85,8 @@ impl Prepared {
             None => None,
         };
         let metrics = Metrics::new().map_err(Failure::Broken)?;
-        let (service, work) = Service::assemble(args, client, vault, metrics, peers);
+        let (service, mut work) = Service::assemble(args, client, vault, metrics, peers);
+        work.self_test = service.self_test()?;
         Ok(Self { service, work, https, http })
     }
 
@@ -122,6 +124,7 @@ struct Work {
     attempts: Attempts,
     reconciles: Arc<Reconciles>,
     writer: events::Writer,
+    self_test: Option<SelfTest>,
 }
 
 /// What the tasks of the service share.
@@ -156,7 +159,17 @@ impl Service {
             peers,
             readiness: Arc::new(Readiness::default()),
         };
-        (Self { args, client, cacerts, owners, state }, Work { attempts, reconciles, writer })
+        (Self { args, client, cacerts, owners, state }, Work { attempts, reconciles, writer, self_test: None })
+    }
+
+    /// What tries now and then whether the API server calls, if that is asked for.
+    fn self_test(&self) -> Result<Option<SelfTest>, Failure> {
+        let SelfTestArgs { self_test, self_test_interval } = &self.args.self_test;
+        let Some(namespace) = self_test else { return Ok(None) };
+        let server::State { webhook, metrics, readiness, .. } = &self.state;
+        let probe = Probe::new(self.client.clone(), namespace, &webhook.gated, &self.args.webhook_config)
+            .map_err(|error| Failure::Usage(format!("--self-test (variable GATE_SELF_TEST): {error}")))?;
+        Ok(Some(SelfTest::new(probe, *self_test_interval, Arc::clone(readiness), metrics.self_test.clone())))
     }
 
     /// Runs until a signal, or until a task ends that should not: then with the reason.
@@ -214,7 +227,7 @@ impl Service {
     }
 
     fn spawn_work(&self, tasks: &mut JoinSet<()>, work: Work) {
-        let Work { attempts, reconciles, writer } = work;
+        let Work { attempts, reconciles, writer, self_test } = work;
         let (schedule, policy) = (
             Schedule { retry_max: self.args.converge.retry_max, refresh: self.args.refresh },
             self.state.webhook.policy,
@@ -225,6 +238,9 @@ impl Service {
         tasks.spawn(writer.run());
         let peers = Arc::clone(&self.state.peers);
         tasks.spawn(async move { peers.run().await });
+        if let Some(self_test) = self_test {
+            tasks.spawn(self_test.run());
+        }
 
         let (cacerts, readiness) = (Arc::clone(&self.cacerts), Arc::clone(&self.state.readiness));
         tasks.spawn(async move { cacerts.watch(|| readiness.done(Part::Cacerts)).await });

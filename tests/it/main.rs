@@ -21,6 +21,7 @@ mod page;
 mod product;
 mod quiet;
 mod reviews;
+mod self_test;
 mod server;
 mod shell;
 mod stand_in;

@@ -144,9 +144,12 @@ async fn a_view_asks_no_peer() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_a_peer_or_its_ca_is_wrong_use() -> Result<()> {
     let known = [("GATE_ROLE", "sync"), ("VAULT_ADDR", "http://127.0.0.1:1"), ("KUBECONFIG", "/dev/null")];
-    for (flags, says) in
-        [(&["--peer", "gate.example"][..], "GATE_PEERS"), (&["--peer", "https://user:4711@gate.example"], "GATE_PEERS")]
-    {
+    for (flags, says) in [
+        (&["--peer", "gate.example"][..], "GATE_PEERS"),
+        (&["--peer", "https://user:4711@gate.example"], "GATE_PEERS"),
+        (&["--self-test", "A b"], "GATE_SELF_TEST"),
+        (&["--self-test-interval", "0s"], "GATE_SELF_TEST_INTERVAL"),
+    ] {
         let said = crate::command::run(&[&["serve"], flags].concat(), &known).await?;
         said.is_refused(&[says])?;
         ensure!(!said.stderr.contains("4711"), "{said:?}");

@@ -16,6 +16,7 @@ mod lossy;
 mod once;
 mod race;
 mod restart;
+mod self_test;
 mod story;
 mod verify;
 mod world;

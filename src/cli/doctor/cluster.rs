@@ -14,6 +14,7 @@ use super::cacerts::Cacerts;
 use super::look::{Asker, Kind, Look};
 use super::neighbours::{ExternalSecret, GatewayPod, HelmRelease, ServiceEntry};
 use super::rights::{self, Names, Rights};
+use super::self_test;
 use super::vault::Way;
 use super::webhook::{Backend, Configuration};
 use super::workloads::{Blocked, Workload};
@@ -21,6 +22,7 @@ use crate::ca::bundle::{CA_CERT, Glance, ROOT_CERT, glance};
 use crate::k8s::pin::{self, Pins};
 use crate::k8s::{cacerts, serving};
 use crate::reason::{Reason, foreign_text};
+use crate::self_test::Verdict;
 
 /// istiod's own CA, which it makes where it does not find `cacerts`.
 pub(super) const OWN_ROOT: &str = "istio-ca-secret";
@@ -92,6 +94,8 @@ pub(super) struct Cluster {
     pub(super) serving_ca: Look<Option<Vec<u8>>>,
     pub(super) validating: Look<Configuration>,
     pub(super) mutating: Look<Configuration>,
+    /// Whether the API server calls a gate.
+    pub(super) self_test: Look<Verdict>,
     /// Behind the webhooks, by namespace and name.
     pub(super) backends: BTreeMap<(String, String), Backend>,
     pub(super) workloads: Look<Vec<Workload>>,
@@ -109,9 +113,10 @@ pub(super) async fn look(asker: &Asker, asked: &Asked) -> Cluster {
     if matches!(version, Look::Failed(_)) {
         return Cluster { version, ..Cluster::default() };
     }
-    let (core, webhooks, running, neighbours) = tokio::join!(
+    let (core, webhooks, self_test, running, neighbours) = tokio::join!(
         Box::pin(core(asker, asked)),
         Box::pin(webhooks(asker, asked)),
+        Box::pin(self_test::look(asker, asked)),
         Box::pin(running(asker, asked)),
         Box::pin(neighbours(asker, asked)),
     );
@@ -120,6 +125,7 @@ pub(super) async fn look(asker: &Asker, asked: &Asked) -> Cluster {
         validating: webhooks.validating,
         mutating: webhooks.mutating,
         backends: webhooks.backends,
+        self_test,
         workloads: running.workloads,
         blocked: running.blocked,
         namespaces: running.namespaces,
