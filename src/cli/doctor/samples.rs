@@ -164,6 +164,7 @@ pub(super) fn cluster() -> Cluster {
         service_entries: Look::Absent,
         gateway_pods: Look::Seen(Vec::new()),
         external_secrets: Look::Absent,
+        sync_rights: Look::Seen(Rights { behalf: Behalf::Gate, missing: Vec::new() }),
         helm_releases: Look::Absent,
     }
 }
