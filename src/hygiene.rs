@@ -1,4 +1,6 @@
-//! Keeps the memory of this process, which holds the CA's key, to itself.
+//! Keeps what this process has in memory, the CA's key among it, to itself.
+
+use std::io::Write;
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
@@ -8,4 +10,17 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 pub fn keep_memory_private() {
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+}
+
+/// A panic is told by its place alone: its message may repeat what it was about.
+pub fn keep_panics_short() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        if tracing::dispatcher::has_been_set() {
+            tracing::error!(place, "a panic; please report this");
+        } else {
+            // It may be closed.
+            let _ = writeln!(std::io::stderr(), "istio-ca-gate: a panic at {place}; please report this");
+        }
+    }));
 }

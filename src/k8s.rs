@@ -15,8 +15,13 @@ pub mod serving;
 
 use std::time::Duration;
 
+use http::HeaderValue;
+use http::header::CONNECTION;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Client;
 use kube::api::PatchParams;
+use kube::client::Body;
+use tower::service_fn;
 
 use crate::reason::{Held, Reason, foreign_text, innermost};
 
@@ -120,6 +125,18 @@ fn unreachable_api(doing: &str, what: &str) -> Held {
             what.trim_end()
         ),
     )
+}
+
+/// The same client, each of whose connections ends with its answer. The buffers of one that is kept keep what came over
+/// it: of `cacerts`, the CA's key.
+pub(crate) fn forgetful(client: &Client) -> Client {
+    let (below, namespace) = (client.clone(), client.default_namespace().to_owned());
+    let closing = service_fn(move |mut request: http::Request<Body>| {
+        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        let below = below.clone();
+        async move { below.send(request).await }
+    });
+    Client::new(closing, namespace)
 }
 
 /// Name and managed-by label of an object of ours.

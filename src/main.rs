@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use istio_ca_gate::args::{Cli, one_line};
 use istio_ca_gate::cli;
+use istio_ca_gate::hygiene;
 use istio_ca_gate::run::Failure;
 
 /// Wipes what is freed: hyper, reqwest, serde and kube leave plain copies of keys behind.
@@ -12,7 +13,8 @@ use istio_ca_gate::run::Failure;
 static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_alloc::ZeroAlloc(std::alloc::System);
 
 fn main() -> ExitCode {
-    istio_ca_gate::hygiene::keep_memory_private();
+    hygiene::keep_memory_private();
+    hygiene::keep_panics_short();
     let args = match Cli::try_parse() {
         Ok(args) => args,
         Err(error) => {

@@ -7,13 +7,15 @@ use k8s_openapi::jiff::Timestamp;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
 };
 
 use crate::ca::bundle::Glance;
 use crate::gate::Decision;
 use crate::plan::Published;
 use crate::reason::Reason;
+use crate::server::Stats;
 use crate::snapshot::{Policy, Snapshot};
 
 /// The content type of [`Metrics::text`].
@@ -109,11 +111,18 @@ impl Metrics {
     ///
     /// # Errors
     /// In words, if the encoder cannot.
-    pub fn text(&self, known: Snapshot<'_>, policy: &Policy, now: Timestamp) -> Result<Vec<u8>, String> {
+    pub fn text(
+        &self,
+        known: Snapshot<'_>,
+        policy: &Policy,
+        now: Timestamp,
+        servers: &Stats,
+    ) -> Result<Vec<u8>, String> {
         let mut text = Vec::new();
         let standing = standing(known, policy, now).map_err(|error| error.to_string())?;
         self.self_test.tell(&standing).map_err(|error| error.to_string())?;
-        for families in [self.registry.gather(), standing.gather()] {
+        let servers = self::servers(servers).map_err(|error| error.to_string())?;
+        for families in [self.registry.gather(), standing.gather(), servers.gather()] {
             TextEncoder::new().encode(&families, &mut text).map_err(|error| error.to_string())?;
         }
         Ok(text)
@@ -237,6 +246,33 @@ fn standing(known: Snapshot<'_>, policy: &Policy, now: Timestamp) -> prometheus:
             "When cacerts was last found to hold Vault's root, as Unix time.",
         )?;
         at.set(last.at.as_second() as f64);
+    }
+    Ok(registry)
+}
+
+/// What the servers have counted.
+fn servers(stats: &Stats) -> prometheus::Result<Registry> {
+    let registry = Registry::new();
+    let open = gauge(&registry, "server_connections", "Open connections.")?;
+    open.set(stats.connections_open.get() as f64);
+    let in_flight = gauge(&registry, "server_requests_in_flight", "Requests between their head and their answer.")?;
+    in_flight.set(stats.requests_in_flight.get() as f64);
+    for (name, help, counted) in [
+        (
+            "server_connections_closed_for_room_total",
+            "Connections that were closed because a new one needed their place.",
+            &stats.connections_closed_for_room,
+        ),
+        (
+            "server_connections_timed_out_total",
+            "Connections that a deadline has ended, but those of a handshake.",
+            &stats.connections_timed_out,
+        ),
+        ("server_handshakes_failed_total", "TLS handshakes that failed or took too long.", &stats.handshakes_failed),
+        ("server_requests_shed_total", "Requests answered with 429: too many were under way.", &stats.requests_shed),
+        ("server_panics_total", "Panics that were caught and answered with 500. Please report them.", &stats.panics),
+    ] {
+        registered(&registry, IntCounter::with_opts(opts(name, help))?)?.inc_by(counted.get());
     }
     Ok(registry)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::ca::bundle::{Bundle, Glance};
-use crate::ca::check::{Flaw, Sound};
+use crate::ca::check::{Facts, Flaw, Sound};
 use crate::ca::{InvalidSha256, Sha256, check};
 use crate::reason::{Held, Reason};
 
@@ -63,16 +63,16 @@ pub enum Stored {
     },
 }
 
-/// This cluster's `cacerts`.
+/// This cluster's `cacerts`: as it was read, or, with [`Facts`], what is kept of it.
 #[derive(Clone, Debug)]
-pub enum Published {
+pub enum Published<V = Sound> {
     /// No such Secret.
     Absent,
     /// There, in whatever shape.
-    Present(Arc<Copy>),
+    Present(Arc<Copy<V>>),
 }
 
-impl Published {
+impl<V> Published<V> {
     /// The version token of the read; empty where there is nothing.
     pub fn resource_version(&self) -> &str {
         match self {
@@ -82,13 +82,29 @@ impl Published {
     }
 }
 
+impl Published {
+    /// What may be kept of it.
+    pub fn facts(&self) -> Published<Facts> {
+        match self {
+            Self::Absent => Published::Absent,
+            Self::Present(copy) => Published::Present(Arc::new(Copy {
+                owner: copy.owner.clone(),
+                verdict: copy.verdict.as_ref().map(|sound| Arc::clone(sound.facts())).map_err(Flaw::clone),
+                glance: copy.glance.clone(),
+                resource_version: copy.resource_version.clone(),
+                annotated_root: copy.annotated_root.clone(),
+            })),
+        }
+    }
+}
+
 /// A `cacerts` that is there.
 #[derive(Clone, Debug)]
-pub struct Copy {
+pub struct Copy<V = Sound> {
     /// Who may write it.
     pub owner: Owner,
     /// The strict check's verdict, at the time of reading.
-    pub verdict: Result<Arc<Sound>, Flaw>,
+    pub verdict: Result<Arc<V>, Flaw>,
     /// For people; also of one that is not sound, as far as its root can be read.
     pub glance: Option<Glance>,
     /// The version token of the read: no write without it.

@@ -7,10 +7,11 @@ mod startup;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::Router;
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
 use k8s_openapi::jiff::SignedDuration;
 use kube::Client;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::args::Serve;
@@ -25,13 +26,13 @@ use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::readiness::{Part, Readiness};
 use crate::self_test::{Probe, SelfTest, SelfTestArgs};
-use crate::server::{self, Bound};
+use crate::server::{self, Bound, Limits, Stats};
 use crate::shutdown::Signals;
 use crate::snapshot::Policy;
 use crate::telemetry;
 use crate::tls::{self, Serving, ServingCa};
 use crate::vault::Vault;
-use crate::webhook::Webhook;
+use crate::webhook::{WAITING_MAX, Webhook};
 pub use once::{bootstrap, sync};
 use parts::Made;
 
@@ -76,6 +77,7 @@ impl Prepared {
     /// # Errors
     /// A wrong configuration.
     pub async fn new(args: Serve) -> Result<Self, Failure> {
+        server::raise_descriptor_limit();
         let vault = parts::vault(&args.vault, args.role)?;
         let client = parts::client(&args.kubernetes).await?;
         let peers = Arc::new(Peers::new(&args.peers)?);
@@ -151,13 +153,15 @@ impl Service {
             cacerts: Arc::clone(&cacerts),
             releases: Releases::new(client.clone()),
             events,
+            waiting: Semaphore::new(WAITING_MAX),
         };
         let state = server::State {
             webhook: Arc::new(webhook),
-            metrics,
             role: args.role,
             peers,
             readiness: Arc::new(Readiness::default()),
+            metrics,
+            stats: Arc::new(Stats::default()),
         };
         (Self { args, client, cacerts, owners, state }, Work { attempts, reconciles, writer, self_test: None })
     }
@@ -177,7 +181,7 @@ impl Service {
         let stop = Stop::default();
         let (mut servers, mut tasks) = (JoinSet::new(), JoinSet::new());
         if let Some(http) = http {
-            servers.spawn(http.serve(server::admin(self.state.clone()), None, stop.asked()));
+            servers.spawn(self.serve(http, server::admin, None, stop.asked()));
         }
         self.spawn_work(&mut tasks, work);
         let mut certified = Box::pin(startup::certify(
@@ -193,7 +197,7 @@ impl Service {
                     self.state.readiness.done(Part::Tls);
                     if let Some(https) = https.take() {
                         let tls = tls::server_config(Arc::clone(&serving));
-                        servers.spawn(https.serve(server::admission(self.state.clone()), Some(tls), stop.asked()));
+                        servers.spawn(self.serve(https, server::admission, Some(tls), stop.asked()));
                     }
                     self.spawn_certified(&mut tasks, ca, serving);
                 }
@@ -213,6 +217,17 @@ impl Service {
         // What an attempt leaves half done, the next start mends.
         tasks.shutdown().await;
         ended
+    }
+
+    fn serve<S: Future<Output = ()> + Send>(
+        &self,
+        bound: Bound,
+        router: fn(server::State) -> Router,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        stop: S,
+    ) -> impl Future<Output = ()> + Send + use<S> {
+        let stats = Arc::clone(&self.state.stats);
+        bound.serve(router(self.state.clone()), tls, Limits::default(), stats, stop)
     }
 
     /// Serves on while the API server learns that this replica is going.

@@ -113,7 +113,7 @@ pub(crate) fn ago(seconds: i64) -> Timestamp {
 
 /// A comparison of `cacerts` with this CA, so many seconds ago.
 pub(crate) fn verified(stored: &Arc<Sound>, seconds: i64) -> Verified {
-    let (stored, resource_version) = (Arc::clone(stored), "1234".to_owned());
+    let (stored, resource_version) = (Arc::clone(stored.facts()), "1234".to_owned());
     Verified { stored, version: VERSION, resource_version, at: ago(seconds) }
 }
 
@@ -171,7 +171,7 @@ impl Known {
     /// A `cacerts` of ours that was compared with the same CA in Vault, both just now.
     pub(crate) fn open(sound: &Arc<Sound>) -> Self {
         let mut known = Self::nothing();
-        known.watched.published = Some(published(Owner::Ours, sound));
+        known.watched.published = Some(published(Owner::Ours, sound).facts());
         known.watched.heard = Some(known.instant);
         known.convergence.consulted = true;
         known.convergence.verified = Some(verified(sound, 0));

@@ -1,32 +1,37 @@
-//! The HTTPS server: accept, TLS, HTTP/1.1, and the routes.
+//! The HTTPS server: accept, TLS, HTTP/1.1, and the routes. Whoever reaches the port may be hostile: each thing that a
+//! caller can hold has a deadline and a cap, and the API server gets in at any time.
 
 mod body;
+mod connection;
+mod limits;
+mod places;
+mod rarely;
+mod requests;
 mod routes;
+mod stats;
 
-use std::net::SocketAddr;
+use std::io::{Error, ErrorKind};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http::StatusCode;
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinError, JoinSet};
 use tokio_rustls::TlsAcceptor;
+use tower_http::catch_panic::CatchPanicLayer;
 
+pub use limits::{Limits, raise_descriptor_limit};
+use places::{Place, Places};
+use rarely::Rarely;
 pub use routes::{State, admin, admission};
+pub use stats::{Counter, Gauge, Stats};
 
-/// A TLS handshake takes milliseconds; who needs longer holds a place.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Likewise for a request's head. It also ends idle connections.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
-
-/// Pause after a failed accept: it fails again at once while descriptors are short.
+/// Pause after an accept that failed for want of something: it fails again at once until there is more of it.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// Longest wait for open requests at the end. The longest admission call takes 30 s.
-const DRAIN_MAX: Duration = Duration::from_secs(30);
 
 /// A bound socket that is not served yet.
 pub struct Bound {
@@ -51,60 +56,141 @@ impl Bound {
     }
 
     /// Serves until `stop` ends, then lets open requests end. Without `tls` it speaks plain HTTP.
-    pub async fn serve(self, router: Router, tls: Option<Arc<rustls::ServerConfig>>, stop: impl Future<Output = ()>) {
-        let acceptor = tls.map(TlsAcceptor::from);
+    ///
+    /// Every connection has ended when this does, and ends when this is dropped.
+    pub async fn serve(
+        self,
+        router: Router,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        limits: Limits,
+        stats: Arc<Stats>,
+        stop: impl Future<Output = ()>,
+    ) {
+        let server = Arc::new(Server::new(router, tls, limits, stats));
         let graceful = GracefulShutdown::new();
+        let mut connections = JoinSet::new();
         let mut stop = std::pin::pin!(stop);
         loop {
-            let accepted = tokio::select! {
-                accepted = self.listener.accept() => accepted,
+            tokio::select! {
                 () = &mut stop => break,
-            };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
+                Some(ended) = connections.join_next() => server.ended(ended),
+                (stream, caller) = server.accept(&self.listener) => {
+                    // Not beside the others: the stream would be lost with it.
+                    let place = tokio::select! {
+                        () = &mut stop => break,
+                        place = server.place(caller) => place,
+                    };
+                    connections.spawn(connection::serve(stream, place, Arc::clone(&server), graceful.watcher()));
                 }
-            };
-            let (router, acceptor, watcher) = (router.clone(), acceptor.clone(), graceful.watcher());
-            tokio::spawn(connection(stream, acceptor, router, watcher));
+            }
         }
         drop(self.listener);
-        if tokio::time::timeout(DRAIN_MAX, graceful.shutdown()).await.is_err() {
+        let drained = async {
+            graceful.shutdown().await;
+            while let Some(ended) = connections.join_next().await {
+                server.ended(ended);
+            }
+        };
+        if tokio::time::timeout(limits.drain, drained).await.is_err() {
             tracing::warn!("some requests were still open at the end");
+        }
+        connections.shutdown().await;
+    }
+}
+
+/// What the connections of a server share.
+struct Server {
+    router: Router,
+    acceptor: Option<TlsAcceptor>,
+    limits: Limits,
+    stats: Arc<Stats>,
+    places: Arc<Places>,
+    /// Room for requests with a body.
+    requests: Semaphore,
+    told: Told,
+}
+
+/// What is logged, at a bounded rate.
+#[derive(Default)]
+struct Told {
+    accept: Rarely,
+    room: Rarely,
+    shed: Rarely,
+}
+
+impl Server {
+    fn new(router: Router, tls: Option<Arc<rustls::ServerConfig>>, limits: Limits, stats: Arc<Stats>) -> Self {
+        let requests = Semaphore::new(limits.requests.min(Semaphore::MAX_PERMITS));
+        let (acceptor, places) = (tls.map(TlsAcceptor::from), Places::new(limits.connections));
+        let router = contained(router, Arc::clone(&stats));
+        Self { router, acceptor, limits, stats, places, requests, told: Told::default() }
+    }
+
+    /// The next connection. It may be dropped at any point.
+    async fn accept(&self, listener: &TcpListener) -> (TcpStream, IpAddr) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, caller)) => return (stream, caller.ip().to_canonical()),
+                Err(error) => self.cannot_accept(&error).await,
+            }
+        }
+    }
+
+    async fn place(&self, caller: IpAddr) -> Place {
+        let (place, closed) = self.places.take(caller).await;
+        if closed {
+            self.closed_for_room();
+        }
+        place
+    }
+
+    async fn cannot_accept(&self, error: &Error) {
+        if is_of_one_connection(error) {
+            return;
+        }
+        self.told.accept.tell(|more| tracing::warn!(%error, more, "cannot accept connections"));
+        // Descriptors are short: this gives one back.
+        if self.places.close_waiting() {
+            self.closed_for_room();
+        }
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+
+    fn closed_for_room(&self) {
+        self.stats.connections_closed_for_room.add();
+        let most = self.limits.connections;
+        self.told.room.tell(|more| tracing::warn!(most, more, "too many connections: those that are idle are closed"));
+    }
+
+    fn ended(&self, ended: Result<(), JoinError>) {
+        if ended.is_err_and(|error| error.is_panic()) {
+            self.stats.panics.add();
+            tracing::error!("a connection's task panicked; please report this");
         }
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    acceptor: Option<TlsAcceptor>,
-    router: Router,
-    watcher: hyper_util::server::graceful::Watcher,
-) {
-    // Answers are one small write; waiting for more only delays them.
-    let _ = stream.set_nodelay(true);
-    let Some(acceptor) = acceptor else {
-        return serve(TokioIo::new(stream), router, watcher).await;
-    };
-    match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => serve(TokioIo::new(stream), router, watcher).await,
-        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-        Err(_) => tracing::debug!("a TLS handshake took too long"),
-    }
+/// Whether it is a matter of one caller, who gave up or broke before it was accepted: Linux tells by accept what the
+/// network said of the connection.
+fn is_of_one_connection(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionRefused
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::NetworkDown
+            | ErrorKind::TimedOut
+            | ErrorKind::Interrupted
+    )
 }
 
-async fn serve<I>(io: TokioIo<I>, router: Router, watcher: hyper_util::server::graceful::Watcher)
-where
-    I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-{
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(io, TowerToHyperService::new(router));
-    if let Err(error) = watcher.watch(connection).await {
-        tracing::debug!(%error, "a connection ended in an error");
-    }
+/// A handler that panics is answered for, and nothing of what it panicked with is told: it may be of a request.
+fn contained(router: Router, stats: Arc<Stats>) -> Router {
+    router.layer(CatchPanicLayer::custom(move |_| {
+        stats.panics.add();
+        tracing::error!("a request's handler panicked: the line before says where; please report this");
+        routes::refuse(StatusCode::INTERNAL_SERVER_ERROR, "it broke here: the log says where")
+    }))
 }

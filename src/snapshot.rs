@@ -7,7 +7,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::ca::Sha256;
 use crate::ca::bundle::Glance;
-use crate::ca::check::Sound;
+use crate::ca::check::Facts;
 use crate::plan::Published;
 use crate::reason::Held;
 
@@ -42,13 +42,15 @@ pub struct Policy {
     pub max_staleness: SignedDuration,
 }
 
-/// The cluster's `cacerts`, as the watch tells it.
+/// The cluster's `cacerts`: what was read of it, and what the watch tells, which is versions alone.
 #[derive(Clone, Debug, Default)]
 pub struct Watched {
     /// Counts changes, to notice one that came in between.
     pub generation: u64,
-    /// `None` until the first answer.
-    pub published: Option<Published>,
+    /// As last read. `None` until the first answer.
+    pub published: Option<Published<Facts>>,
+    /// The version that the watch has told last; empty where there is nothing. `None`: it has told nothing yet.
+    pub told: Option<String>,
     /// The last sign of life of the watch.
     pub heard: Option<Instant>,
     /// The last live read, which says nothing about the watch.
@@ -56,18 +58,28 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Whether the watch was heard of lately enough, or it was read just now.
+    /// Whether `published` is the version that the watch has told last, as far as it has.
+    pub fn is_current(&self) -> bool {
+        let read = self.published.as_ref().map(Published::resource_version);
+        self.told.as_deref().is_none_or(|told| read == Some(told))
+    }
+
+    /// Whether `published` is current, and the watch was heard of lately enough, or it was read just now.
     pub fn is_trusted(&self, now: Instant) -> bool {
+        if !self.is_current() {
+            return false;
+        }
         let within = |at: Option<Instant>, trust| at.is_some_and(|at| now.saturating_duration_since(at) < trust);
         within(self.heard, WATCH_TRUST) || within(self.read, READ_TRUST)
     }
 
     /// Whether `cacerts` is another than the one that was verified.
     pub fn is_other_than(&self, verified: &Verified) -> bool {
-        self.published.as_ref().map(Published::resource_version) != Some(&verified.resource_version)
+        let read = self.published.as_ref().map(Published::resource_version);
+        self.told.as_deref().or(read) != Some(&verified.resource_version)
     }
 
-    fn sound(&self) -> Option<&Arc<Sound>> {
+    fn sound(&self) -> Option<&Arc<Facts>> {
         match self.published.as_ref()? {
             Published::Present(copy) => copy.verdict.as_ref().ok(),
             Published::Absent => None,
@@ -94,7 +106,7 @@ pub struct KnownRoot {
 #[derive(Clone, Debug)]
 pub struct Verified {
     /// Vault's CA then.
-    pub stored: Arc<Sound>,
+    pub stored: Arc<Facts>,
     /// KV version.
     pub version: u64,
     /// Of the `cacerts` that was compared.
@@ -226,7 +238,7 @@ impl<'a> Snapshot<'a> {
 }
 
 /// Whether every certificate that the check looked at is valid now, too.
-fn holds_at(sound: &Sound, now: Timestamp) -> bool {
+fn holds_at(sound: &Facts, now: Timestamp) -> bool {
     (sound.valid_from..=sound.valid_until).contains(&now)
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use json_patch::Patch;
 use k8s_openapi::jiff::Timestamp;
+use tokio::sync::Semaphore;
 
 use crate::converge::Converger;
 use crate::gate::{Decision, Gated, gate};
@@ -34,6 +35,10 @@ const RELEASE_WAIT: Duration = Duration::from_millis(300);
 /// Each pass through the gate either decides or learns something; more than a few is a cluster in turmoil.
 const PASSES_MAX: usize = 4;
 
+/// Gated reviews that wait at a time: ten times the pods of a large mesh's istiods and gateways. Each holds a connection
+/// and a request of the server's.
+pub const WAITING_MAX: usize = 256;
+
 /// What the admission endpoints answer by.
 pub struct Webhook {
     /// This cluster's name.
@@ -50,6 +55,8 @@ pub struct Webhook {
     pub releases: Releases,
     /// Where denials are told.
     pub events: Events,
+    /// Places of those that wait; [`WAITING_MAX`].
+    pub waiting: Semaphore,
 }
 
 impl Webhook {
@@ -72,6 +79,15 @@ impl Webhook {
     }
 
     async fn decide(&self, request: &Request, deadline: tokio::time::Instant) -> Decision {
+        match self.look(request) {
+            Decision::ReadLive | Decision::Consult => {}
+            decided => return decided,
+        }
+        // Who finds no place is retried as soon as those that wait.
+        let Ok(_place) = self.waiting.try_acquire() else {
+            self.converger.wake();
+            return self.converging();
+        };
         for _ in 0..PASSES_MAX {
             match self.look(request) {
                 Decision::ReadLive => {
@@ -98,14 +114,7 @@ impl Webhook {
                 decided => return decided,
             }
         }
-        let doing = self.converger.look(|known| known.convergence.doing);
-        Decision::Deny(Held::new(
-            Reason::Converging,
-            format!(
-                "cacerts is being brought to Vault's root, and this call's time ended while waiting for {}; the pod is retried by itself, nothing has to be done",
-                doing.as_str()
-            ),
-        ))
+        self.converging()
     }
 
     /// What `/mutate` changes in a gated pod that is let in.
@@ -117,6 +126,17 @@ impl Webhook {
             _ => return None,
         };
         Some(patch::patch(request.shape(), self.cacerts.name(), root, version))
+    }
+
+    fn converging(&self) -> Decision {
+        let doing = self.converger.look(|known| known.convergence.doing);
+        Decision::Deny(Held::new(
+            Reason::Converging,
+            format!(
+                "cacerts is being brought to Vault's root, which waits for {}; the pod is retried by itself, nothing has to be done",
+                doing.as_str()
+            ),
+        ))
     }
 
     fn look(&self, request: &Request) -> Decision {

@@ -399,7 +399,7 @@ mod tests {
     fn a_glance_is_what_the_check_gives() {
         let root = Ca::root("Root");
         let sound = check(root.bundle(), now()).unwrap();
-        assert_eq!(glance(&root.bundle().root_cert), Some(sound.glance));
+        assert_eq!(glance(&root.bundle().root_cert), Some(sound.glance.clone()));
     }
 
     #[test]

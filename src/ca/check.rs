@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
@@ -30,8 +31,15 @@ use super::pem::{Block, Der, Piece, Pieces, certificates};
 /// A bundle that passed the strict check.
 #[derive(Clone, Debug)]
 pub struct Sound {
-    /// The files.
+    /// The files, with the key.
     pub bundle: Arc<Bundle>,
+    facts: Arc<Facts>,
+}
+
+/// What is known of a sound bundle. It has none of its files, so it may be kept: the key stays in memory no longer than
+/// it is at work.
+#[derive(Clone, Debug)]
+pub struct Facts {
     /// The self-signed root that `ca-cert.pem` chains to.
     pub root: Sha256,
     /// For people; its roots are those of `root-cert.pem`.
@@ -44,7 +52,27 @@ pub struct Sound {
     certificates: [Vec<Sha256>; 3],
 }
 
+impl Deref for Sound {
+    type Target = Facts;
+
+    fn deref(&self) -> &Facts {
+        &self.facts
+    }
+}
+
 impl Sound {
+    /// What may be kept of it.
+    pub fn facts(&self) -> &Arc<Facts> {
+        &self.facts
+    }
+
+    /// Whether they are the same bytes, file by file.
+    pub fn same_bytes(&self, other: &Self) -> bool {
+        self.bundle == other.bundle
+    }
+}
+
+impl Facts {
     /// All of `root-cert.pem`.
     pub fn roots(&self) -> &BTreeSet<Sha256> {
         &self.glance.roots
@@ -64,11 +92,6 @@ impl Sound {
     /// the bytes. In a sound bundle the key is that of `ca-cert.pem`, so it need not be looked at.
     pub fn same_ca(&self, other: &Self) -> bool {
         self.certificates == other.certificates
-    }
-
-    /// Whether they are the same bytes, file by file.
-    pub fn same_bytes(&self, other: &Self) -> bool {
-        self.bundle == other.bundle
     }
 }
 
@@ -213,14 +236,14 @@ pub fn check(bundle: Bundle, now: Timestamp) -> Result<Sound, Flaw> {
     }
 
     let prints = |file: &[Certificate<'_>]| file.iter().map(|one| one.sha256).collect();
-    Ok(Sound {
+    let facts = Facts {
         root,
         glance: Glance::of(&first_root.x509, roots.iter().map(|root| root.sha256).collect()),
         valid_from: all().map(Certificate::valid_from).max().unwrap_or(Timestamp::MAX),
         valid_until: all().map(Certificate::valid_until).min().unwrap_or(Timestamp::MIN),
         certificates: [prints(&roots), prints(&chain), prints(&ca)],
-        bundle: Arc::new(bundle),
-    })
+    };
+    Ok(Sound { bundle: Arc::new(bundle), facts: Arc::new(facts) })
 }
 
 fn parse<'a>(file: &'static str, ders: &'a [Der]) -> Result<Vec<Certificate<'a>>, Flaw> {

@@ -166,7 +166,8 @@ impl Attempts {
                 let resource_version = published.resource_version().to_owned();
                 state.send_modify(|state| {
                     state.last_verified = Some(LastVerified { root: sound.root, at: now });
-                    state.verified = Some(Verified { stored, version, resource_version, at: now });
+                    state.verified =
+                        Some(Verified { stored: Arc::clone(stored.facts()), version, resource_version, at: now });
                 });
                 Ok(true)
             }

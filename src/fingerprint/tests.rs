@@ -105,7 +105,7 @@ fn a_cacerts_that_is_not_sound_is_shown_as_far_as_it_can_be_read() {
     let Published::Present(copy) = present(Owner::Other, Err(Flaw::KeyMismatch)) else { unreachable!() };
     let shown = |glance| {
         let copy = Copy { glance, ..Copy::clone(&copy) };
-        told(&open(&R1, &R1).but(|known| known.watched.published = Some(Published::Present(Arc::new(copy)))))
+        told(&open(&R1, &R1).but(|known| known.watched.published = Some(Published::Present(Arc::new(copy)).facts())))
     };
     let told = shown(Some(R1.glance.clone()));
     assert_eq!((&told["cacerts"]["sha256"], &told["match"]), (&json!(R1.root.openssl()), &json!(true)));
@@ -131,7 +131,7 @@ fn plain_text_is_what_openssl_prints() {
 #[test]
 fn nothing_of_a_key_is_told() {
     let mut known = open(&R1, &R1);
-    known.watched.published = Some(published(Owner::Ours, &R1));
+    known.watched.published = Some(published(Owner::Ours, &R1).facts());
     known.convergence.held = Some(Held::new(Reason::VaultSealed, "unseal it"));
     let told = told(&known).to_string();
     assert!(!crate::samples::traces().iter().any(|trace| told.contains(trace)), "{told}");

@@ -156,7 +156,7 @@ fn in_every_state(mut look: impl FnMut(&Known, &Policy, &str, &str)) -> usize {
 
         let mut known = Known::nothing();
         known.watched.heard = silence.map(|silence| known.instant - silence);
-        known.watched.published = copy.clone();
+        known.watched.published = copy.as_ref().map(Published::facts);
         known.convergence.held = reason.map(held);
         known.convergence.contradicted = contradicted;
         known.convergence.verified = comparison.map(|(sound, age)| verified(sound, age));
@@ -241,7 +241,7 @@ fn an_open_gate_names_vaults_root_and_version() {
     // The signing CA in the cluster is another one, beneath the same root.
     let istiod = labels(&[("app", "istiod")]);
     let known = Known::open(&R1).but(|known| {
-        known.watched.published = Some(published(Owner::Other, &R1_OTHER_CA));
+        known.watched.published = Some(published(Owner::Other, &R1_OTHER_CA).facts());
         known.convergence.verified = Some(verified(&R1, 0));
     });
     let decision = decision(&ask(&istiod), &known, &POLICY);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -10,10 +10,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::Patch;
 use kube::{Api, Client, ResourceExt};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
-use super::follow::{Seen, follow};
-use super::{FIELD_MANAGER, Failed, MANAGED_BY, ROOT_SHA256, VAULT_VERSION, Write, call, metadata, patch, post};
+use super::follow::{MetadataOf, Seen, follow};
+use super::{
+    FIELD_MANAGER, Failed, MANAGED_BY, ROOT_SHA256, VAULT_VERSION, Write, call, forgetful, metadata, patch, post,
+};
 use crate::ca::bundle::{self, Bundle, CA_CERT, CA_KEY, CERT_CHAIN, ROOT_CERT};
 use crate::ca::check::{self, Sound};
 use crate::plan::{Copy, Owner, Published};
@@ -23,9 +25,15 @@ use crate::snapshot::Watched;
 /// Set by External Secrets on what it manages.
 const ES_MANAGED: &str = "reconcile.external-secrets.io/managed";
 
+/// Pause after a failed read of what the watch has told of.
+const READ_PAUSE: Duration = Duration::from_secs(1);
+
 /// The Secret of one cluster.
 pub struct Cacerts {
+    /// Its connections end with each answer.
     api: Api<Secret>,
+    /// Tells metadata alone.
+    watching: Api<Secret>,
     name: String,
     /// `namespace/name`, for sentences.
     full_name: String,
@@ -36,7 +44,8 @@ impl Cacerts {
     /// The Secret `namespace/name`.
     pub fn new(client: Client, namespace: &str, name: &str) -> Self {
         Self {
-            api: Api::namespaced(client, namespace),
+            api: Api::namespaced(forgetful(&client), namespace),
+            watching: Api::namespaced(client, namespace),
             name: name.to_owned(),
             full_name: format!("{namespace}/{name}"),
             watched: watch::Sender::new(Watched::default()),
@@ -53,29 +62,65 @@ impl Cacerts {
         self.watched.subscribe()
     }
 
-    /// Watches it for ever. `first` is called once the first list was answered, if only by a refusal.
+    /// Watches it for ever, and reads it whenever the watch tells of another version. `first` is called once it was
+    /// looked at for the first time, if only to be refused.
     pub async fn watch(&self, first: impl FnOnce()) {
-        let mut first = Some(first);
-        follow(self.api.clone(), &self.name, |seen| {
-            let answered = !matches!(&seen, Seen::Failed(held) if held.reason != Reason::KubernetesForbidden);
+        let answered = Notify::new();
+        let following = follow(MetadataOf(self.watching.clone()), &self.name, |seen| {
+            let is_answer = !matches!(&seen, Seen::Failed(held) if held.reason != Reason::KubernetesForbidden);
             match seen {
-                Seen::Present(secret) => self.observe(published(&secret, Timestamp::now())),
-                Seen::Absent => self.observe(Published::Absent),
+                Seen::Present(secret) => self.told(secret.resource_version().unwrap_or_default()),
+                Seen::Absent => self.told_absent(),
                 Seen::Alive => self.watched.send_modify(|watched| watched.heard = Some(Instant::now())),
                 Seen::Failed(held) => tracing::warn!(reason = %held.reason, "{}", held.sentence),
             }
-            if let Some(first) = first.take_if(|_| answered) {
-                first();
+            if is_answer {
+                answered.notify_one();
             }
-        })
-        .await;
+        });
+        let reading = async {
+            answered.notified().await;
+            self.keep_read(first).await;
+        };
+        tokio::join!(following, reading);
     }
 
-    fn observe(&self, published: Published) {
+    fn told(&self, version: String) {
         self.watched.send_modify(|watched| {
-            take(watched, published);
+            tell(watched, version);
             watched.heard = Some(Instant::now());
         });
+    }
+
+    fn told_absent(&self) {
+        self.watched.send_modify(|watched| {
+            take(watched, &Published::Absent);
+            watched.heard = Some(Instant::now());
+        });
+    }
+
+    async fn keep_read(&self, first: impl FnOnce()) {
+        let (mut watched, mut first) = (self.watched.subscribe(), Some(first));
+        loop {
+            let (is_current, generation) = {
+                let watched = watched.borrow_and_update();
+                (watched.is_current(), watched.generation)
+            };
+            let read = if is_current { None } else { Some(self.read().await) };
+            if let Some(first) = first.take() {
+                first();
+            }
+            match read {
+                // Where it was not taken, it has changed meanwhile, and is read again.
+                Some(Ok(published)) => drop(self.observe_unless_changed(generation, &published)),
+                Some(Err(held)) => {
+                    tracing::warn!(reason = %held.reason, "{}", held.sentence);
+                    tokio::time::sleep(READ_PAUSE).await;
+                }
+                // Never closed: the sender is ours.
+                None => drop(watched.changed().await),
+            }
+        }
     }
 
     /// Takes a live read for the watch's, unless the watch has told of a change since.
@@ -84,9 +129,9 @@ impl Cacerts {
     pub fn observe_unless_changed(&self, generation: u64, published: &Published) -> bool {
         let mut taken = false;
         self.watched.send_modify(|watched| {
-            taken = watched.generation == generation || same_version(watched.published.as_ref(), published);
+            taken = watched.generation == generation || watched.told.as_deref() == Some(published.resource_version());
             if taken {
-                take(watched, published.clone());
+                take(watched, published);
                 watched.read = Some(Instant::now());
             }
         });
@@ -130,12 +175,19 @@ impl Cacerts {
     }
 }
 
-/// Takes what was seen, and counts it if it is another.
-fn take(watched: &mut Watched, published: Published) {
-    if !same_version(watched.published.as_ref(), &published) {
+/// Takes note of the version that is there by now, and counts it if it is another.
+fn tell(watched: &mut Watched, version: String) {
+    if watched.told.as_ref() != Some(&version) {
         watched.generation += 1;
+        watched.read = None;
+        watched.told = Some(version);
     }
-    watched.published = Some(published);
+}
+
+/// Takes what was read.
+fn take(watched: &mut Watched, published: &Published) {
+    tell(watched, published.resource_version().to_owned());
+    watched.published = Some(published.facts());
 }
 
 /// The four keys that istiod wants, byte for byte.
@@ -148,10 +200,6 @@ fn data(bundle: &Bundle) -> BTreeMap<String, ByteString> {
         file(CA_KEY, bundle.ca_key.expose()),
     ]
     .into()
-}
-
-fn same_version(known: Option<&Published>, other: &Published) -> bool {
-    known.map(Published::resource_version) == Some(other.resource_version())
 }
 
 /// What a Secret is to the convergence.

@@ -5,8 +5,9 @@ use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use kube::api::{ListParams, WatchEvent, WatchParams};
-use kube::{Api, Resource};
+use futures::stream::BoxStream;
+use kube::api::{ListParams, ObjectList, PartialObjectMeta, WatchEvent, WatchParams};
+use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use super::{Failed, call, failed};
@@ -37,16 +38,76 @@ pub enum Seen<K> {
     Failed(Held),
 }
 
-/// Follows the object for ever. RBAC may name it: list and watch select it by its name.
-pub async fn follow<K>(api: Api<K>, name: &str, mut on: impl FnMut(Seen<K>))
+/// What a watch tells.
+type Events<K> = BoxStream<'static, kube::Result<WatchEvent<K>>>;
+
+/// How an object is followed: whole, or by its metadata alone.
+pub trait Source {
+    /// What is seen of it.
+    type Item: ResourceExt + Clone;
+
+    /// Its kind, for people.
+    fn kind() -> String;
+
+    /// Lists.
+    fn list(&self, params: &ListParams) -> impl Future<Output = kube::Result<ObjectList<Self::Item>>> + Send;
+
+    /// Watches.
+    fn watch(
+        &self,
+        params: &WatchParams,
+        version: &str,
+    ) -> impl Future<Output = kube::Result<Events<Self::Item>>> + Send;
+}
+
+impl<K> Source for Api<K>
 where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let doing = format!("watch {} {name}", K::kind(&()));
+    type Item = K;
+
+    fn kind() -> String {
+        K::kind(&()).into_owned()
+    }
+
+    async fn list(&self, params: &ListParams) -> kube::Result<ObjectList<K>> {
+        self.list(params).await
+    }
+
+    async fn watch(&self, params: &WatchParams, version: &str) -> kube::Result<Events<K>> {
+        Ok(self.watch(params, version).await?.boxed())
+    }
+}
+
+/// Follows metadata: what is in the object is neither sent nor kept in a buffer.
+pub struct MetadataOf<K>(pub Api<K>);
+
+impl<K> Source for MetadataOf<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    type Item = PartialObjectMeta<K>;
+
+    fn kind() -> String {
+        K::kind(&()).into_owned()
+    }
+
+    async fn list(&self, params: &ListParams) -> kube::Result<ObjectList<Self::Item>> {
+        self.0.list_metadata(params).await
+    }
+
+    async fn watch(&self, params: &WatchParams, version: &str) -> kube::Result<Events<Self::Item>> {
+        Ok(self.0.watch_metadata(params, version).await?.boxed())
+    }
+}
+
+/// Follows the object for ever. RBAC may name it: list and watch select it by its name.
+pub async fn follow<S: Source>(source: S, name: &str, mut on: impl FnMut(Seen<S::Item>)) {
+    let doing = format!("watch {} {name}", S::kind());
     let mut pause = PAUSE_FIRST;
     loop {
         let began = Instant::now();
-        if let Ended::Failed(held) = list_and_watch(&api, name, &doing, &mut on).await {
+        if let Ended::Failed(held) = list_and_watch(&source, name, &doing, &mut on).await {
             on(Seen::Failed(held));
         }
         // What ends at once again and again must not become a storm of lists.
@@ -61,12 +122,9 @@ enum Ended {
     Failed(Held),
 }
 
-async fn list_and_watch<K>(api: &Api<K>, name: &str, doing: &str, on: &mut impl FnMut(Seen<K>)) -> Ended
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
-{
+async fn list_and_watch<S: Source>(source: &S, name: &str, doing: &str, on: &mut impl FnMut(Seen<S::Item>)) -> Ended {
     let field = format!("metadata.name={name}");
-    let list = match call(doing, api.list(&ListParams::default().fields(&field))).await {
+    let list = match call(doing, source.list(&ListParams::default().fields(&field))).await {
         Ok(list) => list,
         Err(error) => return Ended::Failed(error.into_held(doing)),
     };
@@ -75,7 +133,7 @@ where
 
     let params = WatchParams::default().fields(&field).timeout(WATCH_SECONDS);
     loop {
-        let stream = match call(doing, api.watch(&params, &version)).await {
+        let stream = match call(doing, source.watch(&params, &version)).await {
             Ok(stream) => stream,
             Err(Failed::Held(held)) => return Ended::Failed(held),
             Err(_) => return Ended::Gone,

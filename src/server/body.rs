@@ -35,8 +35,9 @@ pub(super) enum Unread {
     Broken,
 }
 
-/// Bodies up to this are read without waiting for a place: nearly all that the API server sends.
-const SMALL: usize = 256 << 10;
+/// Bodies up to this are read without waiting for a place: nearly all that the API server sends. As many as there may
+/// be requests at a time have to fit into the memory limit of deploy/, too.
+const SMALL: usize = 64 << 10;
 
 /// A large body that has its place has to be there within this: others wait for the place.
 const LARGE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -46,6 +47,21 @@ static LARGE: Semaphore = Semaphore::const_new(4);
 
 /// The API server sends a body at once; the longest call takes 30 s in all.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A body that nobody wants is read for so long, so that the sender gets to read the answer.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Reads and drops a body: a connection that is closed with something unread takes the answer with it.
+pub(super) async fn discard(mut body: Body) {
+    let deadline = Instant::now() + DISCARD_TIMEOUT;
+    let mut size = 0_usize;
+    while let Ok(Some(Ok(frame))) = timeout_at(deadline, body.frame()).await {
+        size += frame.data_ref().map_or(0, |data| data.len());
+        if size > DROP_MAX {
+            break;
+        }
+    }
+}
 
 /// The whole body.
 pub(super) async fn read(body: Body) -> Result<Whole, Unread> {

@@ -14,6 +14,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
 use super::body::{self, BODY_MAX, Unread};
+use super::stats::Stats;
 use crate::fingerprint;
 use crate::gate::Decision;
 use crate::k8s::flux::HelmRelease;
@@ -39,6 +40,8 @@ pub struct State {
     pub peers: Arc<Peers>,
     /// What is still missing.
     pub readiness: Arc<Readiness>,
+    /// What the servers count.
+    pub stats: Arc<Stats>,
 }
 
 /// All endpoints.
@@ -104,7 +107,8 @@ async fn page(extract::State(state): extract::State<State>) -> Response {
 
 async fn metrics(extract::State(state): extract::State<State>) -> Response {
     let webhook = &state.webhook;
-    let text = webhook.converger.look(|known| state.metrics.text(known, &webhook.policy, Timestamp::now()));
+    let text =
+        webhook.converger.look(|known| state.metrics.text(known, &webhook.policy, Timestamp::now(), &state.stats));
     match text {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error),
@@ -208,7 +212,7 @@ fn log(request: &Request, endpoint: Endpoint, decision: &Decision, release: Opti
     }
 }
 
-fn refuse(status: StatusCode, what: &str) -> Response {
+pub(super) fn refuse(status: StatusCode, what: &str) -> Response {
     as_json(status, &json!({ "error": what }))
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ca::fixtures::{NOW, YEARS, at};
-use crate::plan::Owner;
+use crate::plan::{Copy, Owner};
 use crate::reason::Reason;
 use crate::samples::{
     BOTH, Known, POLICY, R1, R1_OTHER_BYTES, R1_OTHER_CA, R2, UNSOUND, held, last_verified, present, published,
@@ -73,7 +73,10 @@ fn a_watch_that_was_heard_of_after_the_look_began_is_trusted() {
 fn without_a_sound_cacerts_it_is_closed() {
     for told_cacerts in [None, Some(Published::Absent), Some(present(Owner::Ours, Err(UNSOUND)))] {
         for known in [open(), bridged()] {
-            assert_eq!(told(&known.but(|known| known.watched.published = told_cacerts.clone())), "closed");
+            assert_eq!(
+                told(&known.but(|known| known.watched.published = told_cacerts.as_ref().map(Published::facts))),
+                "closed"
+            );
         }
     }
 }
@@ -120,17 +123,21 @@ fn it_is_closed_outside_of_the_time_in_which_the_certificates_are_valid() {
 
 #[test]
 fn either_sides_certificates_may_end_first() {
-    let mut ended = Sound::clone(&R1);
+    let mut ended = Facts::clone(R1.facts());
     ended.valid_until = at(NOW - 1);
     let ended = Arc::new(ended);
-    let in_vault = open().but(|known| known.convergence.verified = Some(verified(&ended, 0)));
-    let in_cluster = open().but(|known| known.watched.published = Some(published(Owner::Ours, &ended)));
+    let in_vault = open()
+        .but(|known| known.convergence.verified = Some(Verified { stored: Arc::clone(&ended), ..verified(&R1, 0) }));
+    let in_cluster = open().but(|known| {
+        let Some(Published::Present(copy)) = &mut known.watched.published else { panic!("no cacerts") };
+        *copy = Arc::new(Copy { verdict: Ok(Arc::clone(&ended)), ..Copy::clone(copy) });
+    });
     assert_eq!([told(&in_vault), told(&in_cluster)], ["closed"; 2]);
 }
 
 #[test]
 fn a_cacerts_that_changed_since_is_open_only_with_the_same_roots() {
-    let now_holds = |sound| open().but(|known| known.watched.published = Some(published(Owner::Other, sound)));
+    let now_holds = |sound| open().but(|known| known.watched.published = Some(published(Owner::Other, sound).facts()));
     for sound in [&R1_OTHER_BYTES, &R1_OTHER_CA] {
         assert_eq!(told(&now_holds(sound)), "open");
     }
@@ -181,7 +188,8 @@ fn with_deny_no_reason_is_bridged() {
 
 #[test]
 fn only_the_root_last_verified_is_bridged() {
-    let now_holds = |sound| bridged().but(|known| known.watched.published = Some(published(Owner::Ours, sound)));
+    let now_holds =
+        |sound| bridged().but(|known| known.watched.published = Some(published(Owner::Ours, sound).facts()));
     assert_eq!(told(&now_holds(&R1_OTHER_CA)), "open despite VaultUnreachable");
     assert_eq!(told(&now_holds(&R2)), "closed");
     let last = |last| bridged().but(|known| known.convergence.last_verified = last);
@@ -199,11 +207,22 @@ fn an_outage_is_bridged_for_max_staleness() {
 #[test]
 fn another_resource_version_is_another_cacerts() {
     let compared = verified(&R1, 0);
-    let is_other = |published: Option<Published>| Watched { published, ..Watched::default() }.is_other_than(&compared);
+    let is_other = |published: Option<Published>| {
+        Watched { published: published.as_ref().map(Published::facts), ..Watched::default() }.is_other_than(&compared)
+    };
     assert!(!is_other(Some(published(Owner::Ours, &R2))));
     assert!(is_other(Some(Published::Absent)));
     assert!(is_other(None));
     let newer = Verified { resource_version: "1235".to_owned(), ..compared.clone() };
-    let watched = Watched { published: Some(published(Owner::Ours, &R1)), ..Watched::default() };
+    let watched = Watched { published: Some(published(Owner::Ours, &R1).facts()), ..Watched::default() };
     assert!(watched.is_other_than(&newer));
+}
+
+#[test]
+fn a_version_that_is_told_and_not_read_is_no_ground_to_open() {
+    let told_another = |known: Known| known.but(|known| known.watched.told = Some("1235".to_owned()));
+    assert_eq!([told(&told_another(open())), told(&told_another(bridged()))], ["blind"; 2]);
+    let just_read = open().but(|known| known.watched.read = Some(known.instant));
+    assert_eq!(told(&told_another(just_read)), "blind");
+    assert_eq!(told(&open().but(|known| known.watched.told = Some("1234".to_owned()))), "open");
 }

@@ -68,6 +68,8 @@ impl Transport {
             // A proxy of the environment would see what goes to an http:// address.
             .no_proxy()
             .tls_info(true)
+            // The buffers of a connection that is kept keep what came over it: the CA's key.
+            .pool_max_idle_per_host(0)
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(timeout);
         if let Some(pem) = ca {

@@ -55,8 +55,12 @@ pub static EXTERNAL_SECRETS: Module = Module {
     built: OnceLock::new(),
 };
 
+/// Prometheus' own reader of what is scraped, and its linter.
+pub static PROMETHEUS: Module =
+    Module { name: "prometheus", linker_flags: "-s -w", cold_build: "half a minute", built: OnceLock::new() };
+
 /// All of them.
-pub static MODULES: [&Module; 3] = [&KUBERNETES, &VAULT, &EXTERNAL_SECRETS];
+pub static MODULES: [&Module; 4] = [&KUBERNETES, &VAULT, &EXTERNAL_SECRETS, &PROMETHEUS];
 
 /// The programs of a control plane.
 #[derive(Clone, Debug)]
@@ -99,6 +103,11 @@ pub fn vault() -> Result<Program> {
 /// Builds the External Secrets Operator, unless it is built.
 pub fn external_secrets() -> Result<Program> {
     Ok(Program::new(EXTERNAL_SECRETS.build()?))
+}
+
+/// Builds the reader of scrapes, unless it is built: text on standard input, samples as JSON on standard output.
+pub fn prometheus() -> Result<Program> {
+    Ok(Program::new(PROMETHEUS.build()?))
 }
 
 /// The definitions of the operator's kinds, one file each, as they are in its module.

@@ -17,10 +17,10 @@ use istio_ca_gate::metrics::Metrics;
 use istio_ca_gate::plan::{Names, OnRootChange, Role};
 use istio_ca_gate::readiness::Readiness;
 use istio_ca_gate::selector;
-use istio_ca_gate::server::{self, Bound, State};
+use istio_ca_gate::server::{self, Bound, Limits, State, Stats};
 use istio_ca_gate::snapshot::{Policy, VaultUnavailable};
 use istio_ca_gate::tls::{self, Serving, ServingCa};
-use istio_ca_gate::webhook::Webhook;
+use istio_ca_gate::webhook::{WAITING_MAX, Webhook};
 use k8s_openapi::jiff::SignedDuration;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, SupportedProtocolVersion};
@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -61,6 +61,7 @@ pub struct Gate {
 pub struct Reply {
     pub status: u16,
     pub content_type: String,
+    pub retry_after: Option<String>,
     pub body: String,
 }
 
@@ -85,7 +86,22 @@ impl Gate {
         Self::launch(kubernetes, Some(client(&[&vault.url()])?), releases).await
     }
 
+    /// The admission endpoints under other limits, the last of them for reviews that wait.
+    pub async fn limited(limits: Limits, waiting: usize) -> Result<Self> {
+        Self::launch_limited(Kubernetes::start().await?, None, &[], limits, waiting).await
+    }
+
     async fn launch(kubernetes: Kubernetes, vault: Option<Client>, releases: &[&str]) -> Result<Self> {
+        Self::launch_limited(kubernetes, vault, releases, Limits::default(), WAITING_MAX).await
+    }
+
+    async fn launch_limited(
+        kubernetes: Kubernetes,
+        vault: Option<Client>,
+        releases: &[&str],
+        limits: Limits,
+        waiting: usize,
+    ) -> Result<Self> {
         let client = kubernetes.client()?;
         let releases = releases.iter().map(|release| release.parse()).collect::<Result<_, _>>();
         let reconciles = Arc::new(Reconciles::new(client.clone(), releases.map_err(anyhow::Error::msg)?));
@@ -109,6 +125,7 @@ impl Gate {
             cacerts: Arc::clone(&cacerts),
             releases: Releases::new(client.clone()),
             events: events.clone(),
+            waiting: Semaphore::new(waiting),
         };
         let policy = webhook.policy;
         let metrics = Metrics::new().map_err(anyhow::Error::msg)?;
@@ -120,6 +137,7 @@ impl Gate {
             role: Role::Sync,
             peers: Arc::default(),
             readiness: Arc::new(Readiness::default()),
+            stats: Arc::new(Stats::default()),
         };
         let converging = vault.map(|Client { vault, folder, .. }| {
             let attempts = Attempts::new(Parts {
@@ -152,7 +170,8 @@ impl Gate {
         let address = bound.address();
         let (stop, stopping) = oneshot::channel::<()>();
         let router = server::admission(state.clone());
-        let serving = tokio::spawn(bound.serve(router, Some(tls), async { drop(stopping.await) }));
+        let stats = Arc::clone(&state.stats);
+        let serving = tokio::spawn(bound.serve(router, Some(tls), limits, stats, async { drop(stopping.await) }));
         let ca = ca.certificate_pem().to_owned();
         Ok(Self { address, kubernetes, state, ca, stop: Some(stop), serving, converging, _beside: beside })
     }
@@ -254,7 +273,8 @@ pub async fn read_reply(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> Res
     let mut body = vec![0; header("content-length").unwrap_or("0").parse()?];
     stream.read_exact(&mut body).await?;
     let content_type = header("content-type").unwrap_or_default().to_owned();
-    Ok(Reply { status, content_type, body: String::from_utf8(body)? })
+    let retry_after = header("retry-after").map(str::to_owned);
+    Ok(Reply { status, content_type, retry_after, body: String::from_utf8(body)? })
 }
 
 /// A review of the creation of a pod of this `app`.

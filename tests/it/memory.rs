@@ -1,15 +1,19 @@
 //! What hostile bodies cost the program: its peak of resident memory, measured from outside, and its time.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use futures::future::join_all;
+use futures::future::{join_all, try_join_all};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use k8s_openapi::ByteString;
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use rustls::pki_types::ServerName;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -34,12 +38,16 @@ async fn serves(product: &Product) -> Result<()> {
 }
 
 async fn connect(product: &Product) -> Result<TlsStream<TcpStream>> {
+    let connector = connector(product)?;
+    Ok(connector.connect(ServerName::try_from("127.0.0.1")?, TcpStream::connect(product.address()).await?).await?)
+}
+
+fn connector(product: &Product) -> Result<TlsConnector> {
     let secret = product.kubernetes.get(SECRETS, "istio-ca-gate-tls").context("no serving CA")?;
     let ca: ByteString = serde_json::from_value(secret["data"]["ca.crt"].clone())?;
     let roots = trust(&String::from_utf8(ca.0)?)?;
     let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    let stream = TcpStream::connect(product.address()).await?;
-    Ok(TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("127.0.0.1")?, stream).await?)
+    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 /// Sends a head and then `piece`, so often or until the server has had enough.
@@ -136,4 +144,92 @@ async fn bodies_that_stall_hold_up_no_large_one() -> Result<()> {
     let reply = tokio::time::timeout(Duration::from_secs(9), read_reply(&mut stream)).await.context("it waits")??;
     ensure!(reply.status == 200, "{reply:?}");
     Ok(())
+}
+
+/// Idle connections that a hostile caller opens.
+const IDLE: usize = 10_000;
+
+/// Of them, those that end a handshake: more than the server keeps.
+const IDLE_TLS: usize = 1_200;
+
+/// From an address that is not the API server's.
+async fn from_elsewhere(product: &Product) -> Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind("127.0.0.2:0".parse()?)?;
+    let (host, port) = product.address();
+    Ok(socket.connect(SocketAddr::new(host.parse()?, port)).await?)
+}
+
+/// Opens them all, and keeps them open.
+async fn idle(product: &Product) -> Result<(Vec<TlsStream<TcpStream>>, Vec<TcpStream>)> {
+    let (connector, name) = (connector(product)?, ServerName::try_from("127.0.0.1")?);
+    let tls = stream::iter(0..IDLE_TLS)
+        .map(|_| async { anyhow::Ok(connector.connect(name.clone(), from_elsewhere(product).await?).await?) });
+    let tls = tls.buffer_unordered(16).try_collect().await?;
+    let bare = stream::iter(IDLE_TLS..IDLE).map(|_| from_elsewhere(product));
+    Ok((tls, bare.buffer_unordered(64).try_collect().await?))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_ten_thousand_idle_connections_each_review_is_answered() -> Result<()> {
+    // Both ends of a connection are in different processes: each needs so many descriptors, and some for the rest.
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    ensure!(maximum.is_none_or(|maximum| maximum > IDLE as u64 + 1000), "the hard limit of descriptors is {maximum:?}");
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+    let product = product().await?;
+    let (before, client) = (product.resident()?, product.client()?);
+
+    let answered = AtomicUsize::new(0);
+    let reviews = async {
+        let mut pace = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            pace.tick().await;
+            let (status, text) = product.post(&client, review("not-gated").to_string().into()).await?;
+            ensure!(status == 200 && text.contains("\"allowed\":true"), "{status} {text}");
+            answered.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let held = tokio::select! {
+        ended = reviews => return ended,
+        held = idle(&product) => held?,
+    };
+    let answered = answered.into_inner();
+    ensure!(held.0.len() + held.1.len() == IDLE && answered > 10, "{answered} reviews");
+    let (under, descriptors) = (product.resident()?, product.descriptors()?);
+    // On a new connection, and on one that was made before.
+    serves(&product).await?;
+    product.post(&client, review("not-gated").to_string().into()).await?;
+    ensure!(descriptors < 1024 + 128, "{descriptors} descriptors");
+    drop(held);
+    let closed = || async { (product.descriptors()? < 100).then_some(()).context("they are open") };
+    product.process.until("the connections to be closed", SOON, closed).await?;
+    serves(&product).await?;
+    let (after, peak) = (product.resident()?, product.peak()?);
+    eprintln!(
+        "{answered} reviews answered; resident: {} KiB idle, {} KiB under {IDLE} connections ({descriptors} descriptors), {} KiB after, {} KiB at most",
+        before >> 10,
+        under >> 10,
+        after >> 10,
+        peak >> 10,
+    );
+    ensure!(peak < 128 * MIB, "{} MiB", peak / MIB);
+    ensure!(!product.process.log().contains("panic"), "{}", product.process.log());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn short_of_descriptors_it_gives_up_idle_connections_and_says_so_now_and_then() -> Result<()> {
+    let product = product().await?;
+    // Fewer than its own caps reckon with: as if something else had taken them.
+    let few = product.descriptors()? as u64 + 20;
+    let pid = Pid::from_raw(product.process.pid().cast_signed());
+    prlimit(pid, Resource::Nofile, Rlimit { current: Some(few), maximum: Some(few) })?;
+    let flood = try_join_all((0..100).map(|_| from_elsewhere(&product))).await?;
+    let short = || async { product.process.log().contains("cannot accept connections").then_some(()) };
+    product.process.until("descriptors to be short", SOON, short).await?;
+    serves(&product).await?;
+    let said = product.process.log().matches("cannot accept connections").count();
+    ensure!(said < 10, "{said} lines");
+    drop(flood);
+    serves(&product).await
 }

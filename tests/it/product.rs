@@ -42,10 +42,12 @@ impl Product {
         };
         let (http, https) = (Port::reserve()?, Port::reserve()?);
         let process = Program::new(binary())
-            .args(["serve", "--dns-name", "127.0.0.1", "--shutdown-delay", "0s", "--log-format", "json"])
+            .args(["serve", "--dns-name", "127.0.0.1", "--shutdown-delay", "0s"])
             .args(["--listen", &format!("127.0.0.1:{}", https.number())])
             .args(["--admin-listen", &format!("127.0.0.1:{}", http.number())])
             .args(flags)
+            // A flag wins.
+            .env("GATE_LOG_FORMAT", "json")
             .env("VAULT_ADDR", vault.url())
             .env("GATE_VAULT_JWT_FILE", file("token", JWT)?)
             .env("KUBECONFIG", file("kubeconfig", &kubeconfig(&kubernetes.server.url()))?)
@@ -96,9 +98,23 @@ impl Product {
 
     /// Its largest resident memory so far, in bytes.
     pub fn peak(&self) -> Result<usize> {
+        self.memory("VmHWM:")
+    }
+
+    /// Its resident memory now, in bytes.
+    pub fn resident(&self) -> Result<usize> {
+        self.memory("VmRSS:")
+    }
+
+    fn memory(&self, name: &str) -> Result<usize> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
         Ok(line.trim().trim_end_matches(" kB").parse::<usize>()? << 10)
+    }
+
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> Result<usize> {
+        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.process.pid()))?.count())
     }
 
     /// Of its HTTPS endpoints.

@@ -28,6 +28,8 @@ pub struct Options<'a> {
     /// In place of the side's own token for Vault.
     pub jwt: Option<String>,
     pub vaults: &'a [&'a Vault],
+    /// In place of none.
+    pub shutdown_delay: Option<&'a str>,
 }
 
 impl Gate {
@@ -67,7 +69,8 @@ impl Gate {
             .args(["serve", "--role", side.role, "--cluster", side.name, "--dns-name", "127.0.0.1"])
             .args(["--listen", &format!("127.0.0.1:{}", https.number())])
             .args(["--admin-listen", &format!("127.0.0.1:{}", http.number())])
-            .args(["--vault-auth-mount", side.auth_mount, "--shutdown-delay", "0s"])
+            .args(["--vault-auth-mount", side.auth_mount])
+            .args(["--shutdown-delay", options.shutdown_delay.unwrap_or("0s")])
             .args(["--log-filter", options.log.unwrap_or("debug")])
             .args(options.flags)
             .env("GATE_VAULT_ADDRS", addresses.join(","))

@@ -193,13 +193,34 @@ fn nothing_of_the_key_is_printed() {
     }
 }
 
+/// What becomes of what is known when the watch tells and reads end, in this order.
 #[test]
-fn two_readings_are_one_if_their_resource_version_is() {
+fn what_is_known_is_current_only_if_it_is_the_version_that_was_told_last() {
     let of = |version: &str| published(&secret(json!({"resourceVersion": version}), &R1), now());
-    assert!(same_version(Some(&of("1")), &of("1")));
-    assert!(same_version(Some(&Published::Absent), &Published::Absent));
-    assert!(!same_version(Some(&of("1")), &of("2")));
-    assert!(!same_version(Some(&of("1")), &Published::Absent));
-    assert!(!same_version(Some(&Published::Absent), &of("1")));
-    assert!(!same_version(None, &Published::Absent));
+    let mut watched = Watched::default();
+    tell(&mut watched, "1".to_owned());
+    assert!(!watched.is_current(), "told, and not read yet");
+    take(&mut watched, &of("1"));
+    assert!(watched.is_current());
+
+    // Told again, as after each list, it is no change; another version is, until it was read.
+    let generation = watched.generation;
+    tell(&mut watched, "1".to_owned());
+    assert!(watched.is_current() && watched.generation == generation);
+    watched.read = Some(Instant::now());
+    tell(&mut watched, "2".to_owned());
+    assert!(!watched.is_current() && watched.generation == generation + 1 && watched.read.is_none());
+    take(&mut watched, &of("2"));
+    assert!(watched.is_current());
+
+    // A read may be ahead of the watch, which then tells of what was overtaken.
+    take(&mut watched, &of("4"));
+    assert!(watched.is_current());
+    tell(&mut watched, "3".to_owned());
+    assert!(!watched.is_current());
+    tell(&mut watched, "4".to_owned());
+    assert!(watched.is_current());
+
+    take(&mut watched, &Published::Absent);
+    assert!(watched.is_current() && watched.told.as_deref() == Some(""));
 }
