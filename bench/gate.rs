@@ -22,6 +22,7 @@ use gate::{Gate, Options};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use istio_ca_gate::tls::{self, Serving, ServingCa};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use testbed::{Port, Program, eventually};
 use tokio_rustls::TlsAcceptor;
@@ -196,9 +197,10 @@ fn with_ca(pem: &[u8]) -> Result<reqwest::Client> {
 
 /// The least that a webhook on hyper can do: TLS, read the body, send a fixed answer.
 async fn bare(port: u16, ca_file: &str) -> Result<()> {
-    let ca = ServingCa::make().map_err(anyhow::Error::msg)?;
-    let serving = Serving::issue(&ca, &["127.0.0.1".to_owned()]).map_err(anyhow::Error::msg)?;
-    let acceptor = TlsAcceptor::from(tls::server_config(serving));
+    let (now, life) = (Timestamp::now(), SignedDuration::from_hours(1));
+    let ca = ServingCa::make(now, life).map_err(anyhow::Error::msg)?;
+    let serving = Serving::issue(&ca, &["127.0.0.1".to_owned()], now, life).map_err(anyhow::Error::msg)?;
+    let acceptor = TlsAcceptor::from(tls::server_config(serving, None));
     let bound = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
     std::fs::write(ca_file, ca.certificate_pem())?;
     let answer = Arc::new(

@@ -1,5 +1,6 @@
 //! The command line. Every flag has a variable; a wrong one is one line that names both.
 
+mod tls;
 pub(crate) mod values;
 mod vault;
 
@@ -22,7 +23,8 @@ use crate::plan::{OnRootChange, Role};
 use crate::selector;
 use crate::self_test::SelfTestArgs;
 use crate::snapshot::VaultUnavailable;
-use values::{certificate_name, duration};
+pub use tls::{PAIR, TlsArgs};
+use values::duration;
 pub(crate) use values::{cluster_name, dns_label, interval};
 pub use vault::VaultArgs;
 
@@ -92,15 +94,6 @@ pub struct Serve {
     /// How long ago that verification may be
     #[arg(long, env = "GATE_MAX_STALENESS", default_value = "24h", value_parser = duration)]
     pub max_staleness: Duration,
-    /// Secret with the CA of this service's own serving certificates, shared by its replicas
-    #[arg(long, env = "GATE_TLS_SECRET", default_value = "istio-ca-gate-tls", value_parser = dns_label)]
-    pub tls_secret: String,
-    /// Name or IP address in the serving certificate, repeated [default: istio-ca-gate.NAMESPACE.svc]
-    #[arg(long = "dns-name", env = "GATE_DNS_NAMES", value_delimiter = ',', value_parser = certificate_name)]
-    pub dns_names: Vec<String>,
-    /// Validating- and, where it exists, MutatingWebhookConfiguration whose caBundle is kept injected
-    #[arg(long, env = "GATE_WEBHOOK_CONFIG", default_value = "istio-ca-gate")]
-    pub webhook_config: String,
     /// How long to go on serving after SIGTERM, until the API server has stopped calling this replica
     #[arg(long, env = "GATE_SHUTDOWN_DELAY", default_value = "10s", value_parser = duration)]
     pub shutdown_delay: Duration,
@@ -110,6 +103,9 @@ pub struct Serve {
     /// Which clusters the page compares this one with
     #[command(flatten)]
     pub peers: PeerArgs,
+    /// What to serve with, and whom
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// How to reach Vault
     #[command(flatten)]
     pub vault: VaultArgs,
@@ -240,14 +236,6 @@ impl Serve {
     /// This cluster's name.
     pub fn cluster_name(&self) -> String {
         self.cluster.name_in(self.role)
-    }
-
-    /// Names in the serving certificate.
-    pub fn dns_names(&self) -> Vec<String> {
-        if self.dns_names.is_empty() {
-            return vec![format!("istio-ca-gate.{}.svc", self.cluster.namespace)];
-        }
-        self.dns_names.clone()
     }
 }
 

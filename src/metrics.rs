@@ -111,19 +111,16 @@ impl Metrics {
     ///
     /// # Errors
     /// In words, if the encoder cannot.
-    pub fn text(
-        &self,
-        known: Snapshot<'_>,
-        policy: &Policy,
-        now: Timestamp,
-        servers: &Stats,
-    ) -> Result<Vec<u8>, String> {
+    pub fn text(&self, moment: &Moment<'_>) -> Result<Vec<u8>, String> {
+        self.encode(moment).map_err(|error| error.to_string())
+    }
+
+    fn encode(&self, moment: &Moment<'_>) -> prometheus::Result<Vec<u8>> {
         let mut text = Vec::new();
-        let standing = standing(known, policy, now).map_err(|error| error.to_string())?;
-        self.self_test.tell(&standing).map_err(|error| error.to_string())?;
-        let servers = self::servers(servers).map_err(|error| error.to_string())?;
-        for families in [self.registry.gather(), standing.gather(), servers.gather()] {
-            TextEncoder::new().encode(&families, &mut text).map_err(|error| error.to_string())?;
+        let standing = moment.standing()?;
+        self.self_test.tell(&standing)?;
+        for families in [self.registry.gather(), standing.gather(), servers(moment.stats)?.gather()] {
+            TextEncoder::new().encode(&families, &mut text)?;
         }
         Ok(text)
     }
@@ -223,31 +220,58 @@ impl VaultRequests {
 }
 
 /// What is read off at each scrape instead of being counted.
-fn standing(known: Snapshot<'_>, policy: &Policy, now: Timestamp) -> prometheus::Result<Registry> {
-    let registry = Registry::new();
-    let open = gauge(&registry, "open", "1 if gated pods are let in.")?;
-    open.set(f64::from(u8::from(known.is_open(policy, now, Instant::now()))));
-    let info = registered(
-        &registry,
-        GaugeVec::new(opts("root_info", "1, with the SHA-256 of a root in lower-case hex."), &["source", "sha256"])?,
-    )?;
-    let end = registered(
-        &registry,
-        GaugeVec::new(opts("root_not_after_timestamp_seconds", "When a root expires, as Unix time."), &["source"])?,
-    )?;
-    for (source, glance) in roots(known) {
-        info.with_label_values(&[source, &glance.sha256.to_string()]).set(1.0);
-        end.with_label_values(&[source]).set(glance.not_after.as_second() as f64);
-    }
-    if let Some(last) = known.convergence.last_verified {
-        let at = gauge(
+pub struct Moment<'a> {
+    /// How the gate stands.
+    pub known: Snapshot<'a>,
+    /// The user's settings.
+    pub policy: &'a Policy,
+    /// The time.
+    pub now: Timestamp,
+    /// Of the servers.
+    pub stats: &'a Stats,
+    /// The end of the serving certificate, where there is one.
+    pub certificate_ends: Option<Timestamp>,
+}
+
+impl Moment<'_> {
+    fn standing(&self) -> prometheus::Result<Registry> {
+        let Self { known, policy, now, certificate_ends, .. } = *self;
+        let registry = Registry::new();
+        let open = gauge(&registry, "open", "1 if gated pods are let in.")?;
+        open.set(f64::from(u8::from(known.is_open(policy, now, Instant::now()))));
+        let info = registered(
             &registry,
-            "last_verified_timestamp_seconds",
-            "When cacerts was last found to hold Vault's root, as Unix time.",
+            GaugeVec::new(
+                opts("root_info", "1, with the SHA-256 of a root in lower-case hex."),
+                &["source", "sha256"],
+            )?,
         )?;
-        at.set(last.at.as_second() as f64);
+        let end = registered(
+            &registry,
+            GaugeVec::new(opts("root_not_after_timestamp_seconds", "When a root expires, as Unix time."), &["source"])?,
+        )?;
+        for (source, glance) in roots(known) {
+            info.with_label_values(&[source, &glance.sha256.to_string()]).set(1.0);
+            end.with_label_values(&[source]).set(glance.not_after.as_second() as f64);
+        }
+        if let Some(last) = known.convergence.last_verified {
+            let at = gauge(
+                &registry,
+                "last_verified_timestamp_seconds",
+                "When cacerts was last found to hold Vault's root, as Unix time.",
+            )?;
+            at.set(last.at.as_second() as f64);
+        }
+        if let Some(ends) = certificate_ends {
+            let at = gauge(
+                &registry,
+                "serving_certificate_not_after_timestamp_seconds",
+                "When this service's own certificate expires, as Unix time.",
+            )?;
+            at.set(ends.as_second() as f64);
+        }
+        Ok(registry)
     }
-    Ok(registry)
 }
 
 /// What the servers have counted.

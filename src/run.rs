@@ -1,5 +1,6 @@
 //! The composition root: starts every task, and joins every task.
 
+mod certificate;
 mod once;
 pub(crate) mod parts;
 mod startup;
@@ -8,15 +9,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
 use k8s_openapi::jiff::SignedDuration;
 use kube::Client;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::args::Serve;
 use crate::converge::{Attempts, Converger, Schedule};
-use crate::k8s::ca_bundle::{self, Injection};
 use crate::k8s::cacerts::Cacerts;
 use crate::k8s::events;
 use crate::k8s::flux::{Reconciles, Releases};
@@ -30,9 +29,10 @@ use crate::server::{self, Bound, Limits, Stats};
 use crate::shutdown::Signals;
 use crate::snapshot::Policy;
 use crate::telemetry;
-use crate::tls::{self, Serving, ServingCa};
+use crate::tls::{self, Serving};
 use crate::vault::Vault;
 use crate::webhook::{WAITING_MAX, Webhook};
+use certificate::Certificate;
 pub use once::{bootstrap, sync};
 use parts::Made;
 
@@ -67,6 +67,7 @@ pub async fn serve(args: Serve) -> Result<(), Failure> {
 pub struct Prepared {
     service: Service,
     work: Work,
+    certificate: Certificate,
     https: Bound,
     http: Option<Bound>,
 }
@@ -81,15 +82,17 @@ impl Prepared {
         let vault = parts::vault(&args.vault, args.role)?;
         let client = parts::client(&args.kubernetes).await?;
         let peers = Arc::new(Peers::new(&args.peers)?);
+        let certificate = Certificate::new(&args).await?;
         let https = bind(args.listen, "--listen (variable GATE_LISTEN)").await?;
         let http = match args.admin_listen.0 {
             Some(address) => Some(bind(address, "--admin-listen (variable GATE_ADMIN_LISTEN)").await?),
             None => None,
         };
         let metrics = Metrics::new().map_err(Failure::Broken)?;
-        let (service, mut work) = Service::assemble(args, client, vault, metrics, peers);
+        let (service, mut work) =
+            Service::assemble(args, client, vault, metrics, Arc::clone(&certificate.serving), peers);
         work.self_test = service.self_test()?;
-        Ok(Self { service, work, https, http })
+        Ok(Self { service, work, certificate, https, http })
     }
 
     /// Where `--listen` is bound.
@@ -116,8 +119,8 @@ impl Prepared {
             http = self.http().map(|http| http.to_string()),
             "starting"
         );
-        let Self { service, work, https, http } = self;
-        service.run(work, https, http, signals).await.map_err(Failure::Broken)
+        let Self { service, work, certificate, https, http } = self;
+        service.run(work, certificate, https, http, signals).await.map_err(Failure::Broken)
     }
 }
 
@@ -139,7 +142,14 @@ struct Service {
 }
 
 impl Service {
-    fn assemble(args: Serve, client: Client, vault: Vault, metrics: Metrics, peers: Arc<Peers>) -> (Self, Work) {
+    fn assemble(
+        args: Serve,
+        client: Client,
+        vault: Vault,
+        metrics: Metrics,
+        serving: Arc<Serving>,
+        peers: Arc<Peers>,
+    ) -> (Self, Work) {
         let policy = policy(&args);
         let pin_age_max = PIN_AGE_MAX.min(policy.max_staleness / 4);
         let Made { gated, cacerts, owners, attempts, reconciles, events, writer } =
@@ -161,6 +171,7 @@ impl Service {
             peers,
             readiness: Arc::new(Readiness::default()),
             metrics,
+            serving,
             stats: Arc::new(Stats::default()),
         };
         (Self { args, client, cacerts, owners, state }, Work { attempts, reconciles, writer, self_test: None })
@@ -171,35 +182,41 @@ impl Service {
         let SelfTestArgs { self_test, self_test_interval } = &self.args.self_test;
         let Some(namespace) = self_test else { return Ok(None) };
         let server::State { webhook, metrics, readiness, .. } = &self.state;
-        let probe = Probe::new(self.client.clone(), namespace, &webhook.gated, &self.args.webhook_config)
+        let probe = Probe::new(self.client.clone(), namespace, &webhook.gated, &self.args.tls.webhook_config)
             .map_err(|error| Failure::Usage(format!("--self-test (variable GATE_SELF_TEST): {error}")))?;
         Ok(Some(SelfTest::new(probe, *self_test_interval, Arc::clone(readiness), metrics.self_test.clone())))
     }
 
     /// Runs until a signal, or until a task ends that should not: then with the reason.
-    async fn run(self, work: Work, https: Bound, http: Option<Bound>, mut signals: Signals) -> Result<(), String> {
+    async fn run(
+        self,
+        work: Work,
+        certificate: Certificate,
+        https: Bound,
+        http: Option<Bound>,
+        mut signals: Signals,
+    ) -> Result<(), String> {
         let stop = Stop::default();
         let (mut servers, mut tasks) = (JoinSet::new(), JoinSet::new());
         if let Some(http) = http {
-            servers.spawn(self.serve(http, server::admin, None, stop.asked()));
+            servers.spawn(self.serve(http, server::admin(self.state.clone()), None, stop.asked()));
         }
         self.spawn_work(&mut tasks, work);
-        let mut certified = Box::pin(startup::certify(
-            self.client.clone(),
-            self.args.cluster.namespace.clone(),
-            self.args.tls_secret.clone(),
-            self.args.dns_names(),
-        ));
-        let mut https = Some(https);
+        let tls = tls::server_config(Arc::clone(&certificate.serving), certificate.callers());
+        let router = match certificate.callers() {
+            None => server::admission(self.state.clone()),
+            Some(callers) => callers.guard(server::admission(self.state.clone())),
+        };
+        let (first, mut certified) = oneshot::channel();
+        certificate.spawn(&mut tasks, self.client.clone(), &self.args, &self.state.readiness, first);
+        let mut https = Some((https, router));
         let ended = loop {
             tokio::select! {
-                (ca, serving) = &mut certified, if https.is_some() => {
+                Ok(()) = &mut certified, if https.is_some() => {
                     self.state.readiness.done(Part::Tls);
-                    if let Some(https) = https.take() {
-                        let tls = tls::server_config(Arc::clone(&serving));
-                        servers.spawn(self.serve(https, server::admission, Some(tls), stop.asked()));
+                    if let Some((https, router)) = https.take() {
+                        servers.spawn(self.serve(https, router, Some(Arc::clone(&tls)), stop.asked()));
                     }
-                    self.spawn_certified(&mut tasks, ca, serving);
                 }
                 () = signals.next() => break Ok(()),
                 Some(ended) = tasks.join_next() => break Err(why(ended)),
@@ -222,12 +239,12 @@ impl Service {
     fn serve<S: Future<Output = ()> + Send>(
         &self,
         bound: Bound,
-        router: fn(server::State) -> Router,
+        router: Router,
         tls: Option<Arc<rustls::ServerConfig>>,
         stop: S,
     ) -> impl Future<Output = ()> + Send + use<S> {
         let stats = Arc::clone(&self.state.stats);
-        bound.serve(router(self.state.clone()), tls, Limits::default(), stats, stop)
+        bound.serve(router, tls, Limits::default(), stats, stop)
     }
 
     /// Serves on while the API server learns that this replica is going.
@@ -267,27 +284,6 @@ impl Service {
             startup::resume(&pins, &cacerts, &owners, &converger, &readiness).await;
             std::future::pending().await
         });
-    }
-
-    fn spawn_certified(&self, tasks: &mut JoinSet<()>, ca: Arc<ServingCa>, serving: Arc<Serving>) {
-        tasks.spawn(self.inject::<ValidatingWebhookConfiguration>(&ca, Part::ValidatingCaBundle));
-        tasks.spawn(self.inject::<MutatingWebhookConfiguration>(&ca, Part::MutatingCaBundle));
-        let names = self.args.dns_names();
-        tasks.spawn(async move { serving.keep_fresh(&ca, &names).await });
-    }
-
-    fn inject<K: ca_bundle::Configuration>(
-        &self,
-        ca: &ServingCa,
-        part: Part,
-    ) -> impl Future<Output = ()> + Send + use<K> {
-        let (client, readiness) = (self.client.clone(), Arc::clone(&self.state.readiness));
-        let injection = Injection {
-            configuration: self.args.webhook_config.clone(),
-            ca: ca.certificate_pem().as_bytes().to_vec(),
-            secret: (self.args.cluster.namespace.clone(), self.args.tls_secret.clone()),
-        };
-        async move { ca_bundle::keep::<K>(client, injection, || readiness.done(part)).await }
     }
 }
 

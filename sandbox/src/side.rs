@@ -13,11 +13,15 @@ pub const NAMESPACE: &str = "istio-system";
 /// Longest wait for what takes a controller or the gate a moment.
 pub const SOON: Duration = Duration::from_secs(30);
 
-/// The path of the webhook configuration.
+/// The path of the webhook configuration for `/validate`.
 pub const WEBHOOKS: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/istio-ca-gate";
 
-const RBAC: &str = include_str!("../../deploy/base/rbac.yaml");
-const WEBHOOK: &str = include_str!("../../deploy/base/webhook.yaml");
+/// The path of the one for `/mutate`, where there is one.
+pub const MUTATING_WEBHOOKS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/istio-ca-gate";
+
+const RBAC: &str = include_str!("../../deploy/kustomize/base/rbac.yaml");
+const WEBHOOK: &str = include_str!("../../deploy/kustomize/base/webhook.yaml");
+const MUTATING_WEBHOOK: &str = include_str!("../../deploy/kustomize/base/mutating.yaml");
 const BOOTSTRAP_POLICY: &str = include_str!("../../deploy/vault/istio-ca-bootstrap.hcl");
 const SYNC_POLICY: &str = include_str!("../../deploy/vault/istio-ca-sync.hcl");
 
@@ -65,12 +69,13 @@ impl Side {
         Self { name: "nas", role: "sync", service_account: "istio-ca-sync", auth_mount: "kubernetes-nas", api }
     }
 
-    /// Applies what the gate needs of deploy/: namespace, service account, rights and webhook configuration.
+    /// Applies what the gate needs of deploy/: namespace, service account, rights and webhook configurations.
     pub async fn install(&self) -> Result<()> {
         self.make(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } })).await?;
         let account = json!({ "name": self.service_account, "namespace": NAMESPACE });
         self.make(&json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": account })).await?;
-        for mut object in manifests(RBAC)?.into_iter().chain(manifests(WEBHOOK)?) {
+        let manifests = [manifests(RBAC)?, manifests(WEBHOOK)?, manifests(MUTATING_WEBHOOK)?];
+        for mut object in manifests.into_iter().flatten() {
             for subject in object["subjects"].as_array_mut().into_iter().flatten() {
                 if subject["name"] == MANIFEST_ACCOUNT {
                     subject["name"] = json!(self.service_account);
@@ -95,6 +100,7 @@ impl Side {
             "ClusterRole" => "clusterroles",
             "ClusterRoleBinding" => "clusterrolebindings",
             "ValidatingWebhookConfiguration" => "validatingwebhookconfigurations",
+            "MutatingWebhookConfiguration" => "mutatingwebhookconfigurations",
             "Deployment" => "deployments",
             kind => bail!("no path is known for a {kind}"),
         };
@@ -112,6 +118,7 @@ impl Side {
     /// Sends the API server's calls to these ports of this machine in place of the Service: each of the manifest's
     /// webhooks to the first, and a copy of the first webhook to each further one.
     pub async fn point_webhooks_at(&self, ports: &[u16]) -> Result<()> {
+        self.point_mutating_webhooks_at(ports).await?;
         let mut configuration = self.object(WEBHOOKS).await?.context("no webhook configuration")?;
         let webhooks = configuration["webhooks"].as_array_mut().context("no webhooks")?;
         let url = |port: &u16| json!({ "url": format!("https://127.0.0.1:{port}/validate") });
@@ -127,12 +134,31 @@ impl Side {
         Ok(())
     }
 
+    /// Mutating webhooks are asked one after another, and the first refusal ends it. So where more than one port has to
+    /// be asked they are taken away.
+    async fn point_mutating_webhooks_at(&self, ports: &[u16]) -> Result<()> {
+        let Some(mut configuration) = self.object(MUTATING_WEBHOOKS).await? else { return Ok(()) };
+        let (method, body) = if let [port] = ports {
+            let url = json!({ "url": format!("https://127.0.0.1:{port}/mutate") });
+            let webhooks = configuration["webhooks"].as_array_mut().context("no webhooks")?;
+            webhooks.iter_mut().for_each(|webhook| webhook["clientConfig"] = url.clone());
+            ("PUT", Some(configuration))
+        } else {
+            ("DELETE", None)
+        };
+        let (status, answer) = self.api.request(method, MUTATING_WEBHOOKS, body).await?;
+        ensure!(status == 200, "{answer}");
+        Ok(())
+    }
+
     /// Waits until every webhook has a `caBundle`.
     pub async fn is_injected(&self) -> Result<()> {
         eventually("caBundle to be injected", SOON, || async {
-            let configuration = self.object(WEBHOOKS).await?.context("no webhook configuration")?;
-            let webhooks = configuration["webhooks"].as_array().context("no webhooks")?;
-            ensure!(webhooks.iter().all(|webhook| webhook["clientConfig"]["caBundle"].is_string()), "not in all");
+            let validating = self.object(WEBHOOKS).await?.context("no webhook configuration")?;
+            for configuration in [Some(validating), self.object(MUTATING_WEBHOOKS).await?].iter().flatten() {
+                let webhooks = configuration["webhooks"].as_array().context("no webhooks")?;
+                ensure!(webhooks.iter().all(|webhook| webhook["clientConfig"]["caBundle"].is_string()), "not in all");
+            }
             Ok(())
         })
         .await

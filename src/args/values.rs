@@ -16,6 +16,12 @@ pub(crate) fn interval(text: &str) -> Result<Duration, String> {
     if interval < Duration::from_millis(100) { Err("it is shorter than 100ms".to_owned()) } else { Ok(interval) }
 }
 
+/// A life of a certificate, whose dates are in whole seconds.
+pub(crate) fn life(text: &str) -> Result<Duration, String> {
+    let life = duration(text)?;
+    if life < Duration::from_secs(3) { Err("it is shorter than 3s".to_owned()) } else { Ok(life) }
+}
+
 /// A name or address that can stand in a certificate.
 pub(crate) fn certificate_name(text: &str) -> Result<String, String> {
     match rcgen::CertificateParams::new(vec![text.to_owned()]) {

@@ -67,7 +67,7 @@ fn near_misses_are_not_gated_by_default() {
 
 /// The entries of the manifest, read by kube's own reader of YAML.
 fn manifest() -> Vec<ValidatingWebhook> {
-    let mut file = Kubeconfig::from_yaml(include_str!("../../deploy/base/webhook.yaml")).unwrap();
+    let mut file = Kubeconfig::from_yaml(include_str!("../../deploy/kustomize/base/webhook.yaml")).unwrap();
     assert_eq!(file.kind.as_deref(), Some("ValidatingWebhookConfiguration"));
     serde_json::from_value(file.other.remove("webhooks").unwrap()).unwrap()
 }

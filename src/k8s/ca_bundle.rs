@@ -1,8 +1,9 @@
-//! Keeps the serving CA in `caBundle` of this service's own webhook configurations. Server-side apply
+//! Keeps the serving CAs in `caBundle` of this service's own webhook configurations. Server-side apply
 //! owns that field alone, so that the rest stays with whoever applied the manifest.
 
 use std::fmt::Debug;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
@@ -13,8 +14,11 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::follow::{Seen, follow};
-use super::{FIELD_MANAGER, Write, call, serving};
+use super::serving::keep::Exchange;
+use super::serving::{ServingSecret, Stored};
+use super::{FIELD_MANAGER, Write, call};
 use crate::reason::{Held, Reason};
+use crate::tls::trust::{Configured, Trust};
 
 /// cert-manager's CA injector owns the field where one of these is set.
 pub const CERT_MANAGER: [&str; 3] =
@@ -28,11 +32,16 @@ const PAUSE_FORBIDDEN: Duration = Duration::from_secs(30);
 
 /// A webhook configuration of either kind.
 pub trait Configuration: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static {
+    /// Which of both.
+    const CONFIGURED: Configured;
+
     /// Name and `caBundle` of each webhook.
     fn webhooks(&self) -> Vec<(&str, Option<&ByteString>)>;
 }
 
 impl Configuration for ValidatingWebhookConfiguration {
+    const CONFIGURED: Configured = Configured::Validating;
+
     fn webhooks(&self) -> Vec<(&str, Option<&ByteString>)> {
         let webhooks = self.webhooks.iter().flatten();
         webhooks.map(|webhook| (webhook.name.as_str(), webhook.client_config.ca_bundle.as_ref())).collect()
@@ -40,6 +49,8 @@ impl Configuration for ValidatingWebhookConfiguration {
 }
 
 impl Configuration for MutatingWebhookConfiguration {
+    const CONFIGURED: Configured = Configured::Mutating;
+
     fn webhooks(&self) -> Vec<(&str, Option<&ByteString>)> {
         let webhooks = self.webhooks.iter().flatten();
         webhooks.map(|webhook| (webhook.name.as_str(), webhook.client_config.ca_bundle.as_ref())).collect()
@@ -51,23 +62,27 @@ impl Configuration for MutatingWebhookConfiguration {
 pub struct Injection {
     /// Name of the webhook configuration.
     pub configuration: String,
-    /// The CA of this replica's leaf, PEM.
-    pub ca: Vec<u8>,
-    /// Namespace and name of the Secret that the replicas share it by.
-    pub secret: (String, String),
+    /// The Secret that the replicas share their CAs by.
+    pub secret: ServingSecret,
+    /// Where the bundle is from, and what is trusted is told.
+    pub exchange: Arc<Exchange>,
 }
 
-/// Keeps the CA in every webhook of the configuration. `settled` is called whenever it is in, or turns out
+/// Keeps the bundle in every webhook of the configuration, for ever. `settled` is called whenever it is in, or turns out
 /// not to be ours to inject.
-///
-/// Ends only where the Secret has another CA by now: then this replica has to start anew with that one,
-/// instead of injecting against the others.
 pub async fn keep<K: Configuration>(client: Client, injection: Injection, settled: impl Fn()) {
     let api: Api<K> = Api::all(client.clone());
     let (sender, receiver) = watch::channel(None);
+    let trust = &injection.exchange.trust;
     let following = follow(api, &injection.configuration, |seen| match seen {
-        Seen::Present(configuration) => drop(sender.send(Some(configuration))),
-        Seen::Absent => settled(),
+        Seen::Present(configuration) => {
+            trust.send_modify(|trust| see(trust, &configuration));
+            drop(sender.send(Some(configuration)));
+        }
+        Seen::Absent => {
+            trust.send_modify(|trust| trust.absent(K::CONFIGURED));
+            settled();
+        }
         Seen::Alive => {}
         Seen::Failed(held) => {
             tracing::warn!(reason = %held.reason, "{}", held.sentence);
@@ -83,26 +98,37 @@ pub async fn keep<K: Configuration>(client: Client, injection: Injection, settle
     }
 }
 
+fn see<K: Configuration>(trust: &mut Trust, configuration: &K) {
+    let bundles = configuration.webhooks().into_iter();
+    let bundles = bundles.map(|(_, bundle)| bundle.map_or(&[][..], |bundle| &bundle.0));
+    trust.bundles(K::CONFIGURED, bundles, Instant::now());
+}
+
 async fn inject_each<K: Configuration>(
     client: &Client,
     injection: &Injection,
     mut configurations: watch::Receiver<Option<K>>,
     settled: &impl Fn(),
 ) {
-    while configurations.changed().await.is_ok() {
-        let Some(configuration) = configurations.borrow_and_update().clone() else { continue };
-        let Some(body) = wanted(&configuration, &injection.ca) else {
+    let mut bundles = injection.exchange.bundle.subscribe();
+    loop {
+        let open = tokio::select! {
+            open = configurations.changed() => open,
+            open = bundles.changed() => open,
+        };
+        if open.is_err() {
+            return;
+        }
+        let bundle = bundles.borrow_and_update().clone();
+        let configuration = configurations.borrow_and_update().clone();
+        let (Some(bundle), Some(configuration)) = (bundle, configuration) else { continue };
+        let Some(body) = wanted(&configuration, bundle.as_bytes()) else {
             settled();
             continue;
         };
-        match inject::<K>(client, injection, &body).await {
-            Ok(Injected::Done) => settled(),
-            // The watch tells what it is now.
-            Ok(Injected::Changed) => {}
-            Ok(Injected::Outdated) => {
-                tracing::error!("Secret {} has another serving CA: starting anew with it", injection.secret.1);
-                return;
-            }
+        match inject::<K>(client, injection, &bundle, &body).await {
+            Ok(Write::Done) => settled(),
+            Ok(Write::Changed) => configurations.mark_changed(),
             Err(held) => {
                 tracing::warn!(reason = %held.reason, "{}", held.sentence);
                 configurations.mark_changed();
@@ -117,27 +143,27 @@ async fn inject_each<K: Configuration>(
     }
 }
 
-enum Injected {
-    Done,
-    Changed,
-    Outdated,
-}
-
-async fn inject<K: Configuration>(client: &Client, injection: &Injection, body: &Value) -> Result<Injected, Held> {
-    let Injection { configuration, ca, secret: (namespace, secret) } = injection;
-    if !serving::is_current(client, namespace, secret, ca).await? {
-        return Ok(Injected::Outdated);
+async fn inject<K: Configuration>(
+    client: &Client,
+    injection: &Injection,
+    bundle: &str,
+    body: &Value,
+) -> Result<Write, Held> {
+    let Injection { configuration, secret, exchange } = injection;
+    // A replica whose watch lags must not put an older bundle over a newer one.
+    let stored = secret.read().await?;
+    if matches!(&stored, Stored::Usable(usable) if usable.bundle != bundle) {
+        exchange.stored.send_replace(Some(stored));
+        return Ok(Write::Changed);
     }
     let doing = format!("inject caBundle into {} {configuration}", K::kind(&()));
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let api: Api<K> = Api::all(client.clone());
-    match Write::of(call(&doing, api.patch(configuration, &params, &Patch::Apply(body))).await)? {
-        Write::Changed => Ok(Injected::Changed),
-        Write::Done => {
-            tracing::info!(kind = %K::kind(&()), configuration, "injected caBundle");
-            Ok(Injected::Done)
-        }
+    let written = Write::of(call(&doing, api.patch(configuration, &params, &Patch::Apply(body))).await)?;
+    if written == Write::Done {
+        tracing::info!(kind = %K::kind(&()), configuration, "injected caBundle");
     }
+    Ok(written)
 }
 
 /// The apply patch that is due, if any.

@@ -1,18 +1,13 @@
 //! What has to be done once before the service is itself.
 
-use std::sync::Arc;
 use std::time::Duration;
-
-use kube::Client;
 
 use crate::converge::Converger;
 use crate::k8s::cacerts::Cacerts;
 use crate::k8s::owners::Owners;
 use crate::k8s::pin::{self, Pins};
-use crate::k8s::serving;
 use crate::readiness::{Part, Readiness};
 use crate::reason::{Held, Reason};
-use crate::tls::{Serving, ServingCa};
 
 /// Pause between tries of what has to be done once at start; where it may be for long, it doubles up to the cap.
 const START_PAUSE: Duration = Duration::from_secs(1);
@@ -48,23 +43,4 @@ pub(super) async fn resume(
 async fn consulted_before(pins: &Pins, cacerts: &Cacerts, owners: &Owners) -> Result<bool, Held> {
     let (pin, published) = tokio::try_join!(pins.read(), cacerts.read())?;
     Ok(pin::in_force(&pin, &published)?.is_some() || owners.any_blocked().await?)
-}
-
-/// Tries until there is a serving certificate.
-pub(super) async fn certify(
-    client: Client,
-    namespace: String,
-    secret: String,
-    names: Vec<String>,
-) -> (Arc<ServingCa>, Arc<Serving>) {
-    loop {
-        match serving::adopt_or_create(client.clone(), &namespace, &secret).await {
-            Ok(ca) => match Serving::issue(&ca, &names) {
-                Ok(serving) => return (Arc::new(ca), serving),
-                Err(error) => tracing::error!("--dns-name (variable GATE_DNS_NAMES): {error}"),
-            },
-            Err(held) => tracing::error!(reason = %held.reason, "{}", held.sentence),
-        }
-        tokio::time::sleep(START_PAUSE).await;
-    }
 }

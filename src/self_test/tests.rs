@@ -69,7 +69,7 @@ fn a_pod_that_was_let_in_tells_what_is_wrong_with_the_webhooks() {
     for (webhooks, says) in [
         (
             Webhooks::Known(Vec::new()),
-            "there is no webhook configuration istio-ca-gate: apply deploy/base/webhook.yaml",
+            "there is no webhook configuration istio-ca-gate: apply deploy/kustomize/base/webhook.yaml",
         ),
         (Webhooks::Known(vec![entry("Fail", "other")]), "selects a pod that matches the first --gate-selector"),
         (

@@ -11,7 +11,7 @@ use crate::k8s;
 use crate::reason::foreign_text;
 
 /// What to do about nearly everything that is wrong with webhooks.
-const APPLY: &str = "apply deploy/base/webhook.yaml";
+const APPLY: &str = "apply deploy/kustomize/base/webhook.yaml";
 
 /// What a try has shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,7 +170,7 @@ fn let_in(webhooks: &Webhooks, asked: &Asked) -> Verdict {
     if selecting.is_empty() {
         return broken(
             format!("{nobody}: no webhook of {webhook_config} selects a pod that matches the first --gate-selector"),
-            "change --gate-selector and the objectSelectors of deploy/base/webhook.yaml together",
+            "change --gate-selector and the objectSelectors of deploy/kustomize/base/webhook.yaml together",
         );
     }
     let ignores = |entry: &&&Entry| entry.failure_policy.as_deref() == Some("Ignore");

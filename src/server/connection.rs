@@ -18,6 +18,7 @@ use super::Server;
 use super::limits::Limits;
 use super::places::Place;
 use super::requests::Requests;
+use crate::tls::client::Peer;
 
 /// Largest head, and largest trailers. Those of the API server are below 1 KiB, with a token of its own a few.
 const HEAD_MAX: usize = 32 << 10;
@@ -39,17 +40,20 @@ async fn handshake(stream: TcpStream, place: &Arc<Place>, server: &Arc<Server>, 
     // Answers are one small write; waiting for more only delays them.
     let _ = stream.set_nodelay(true);
     let Some(acceptor) = &server.acceptor else {
-        return requests(stream, place, server, watcher).await;
+        return requests(stream, None, place, server, watcher).await;
     };
     match timeout(server.limits.handshake, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => return requests(stream, place, server, watcher).await,
+        Ok(Ok(stream)) => {
+            let peer = Peer::of(stream.get_ref().1);
+            return requests(stream, Some(peer), place, server, watcher).await;
+        }
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
     }
     server.stats.handshakes_failed.add();
 }
 
-async fn requests<I>(io: I, place: &Arc<Place>, server: &Arc<Server>, watcher: Watcher)
+async fn requests<I>(io: I, peer: Option<Peer>, place: &Arc<Place>, server: &Arc<Server>, watcher: Watcher)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -59,7 +63,7 @@ where
         .header_read_timeout(None)
         .max_header_size(HEAD_MAX)
         .max_buf_size(BUFFER_MAX)
-        .serve_connection(io, Requests::new(place, server));
+        .serve_connection(io, Requests::new(place, server, peer));
     match within_deadlines(watcher.watch(connection), place, &server.limits).await {
         Some(Ok(())) => {}
         Some(Err(error)) => tracing::debug!(%error, "a connection ended in an error"),

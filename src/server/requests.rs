@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout};
 use super::places::Place;
 use super::{Server, body};
 use crate::server::routes::refuse;
+use crate::tls::client::Peer;
 
 /// The room of a connection that was just closed comes free within microseconds.
 const ROOM_WAIT: Duration = Duration::from_secs(1);
@@ -29,12 +30,14 @@ pub(super) struct Requests {
     place: Arc<Place>,
     server: Arc<Server>,
     router: TowerToHyperService<Router>,
+    /// Who the caller is, where there is TLS.
+    peer: Option<Peer>,
 }
 
 impl Requests {
-    pub(super) fn new(place: &Arc<Place>, server: &Arc<Server>) -> Self {
+    pub(super) fn new(place: &Arc<Place>, server: &Arc<Server>, peer: Option<Peer>) -> Self {
         let router = TowerToHyperService::new(server.router.clone());
-        Self { place: Arc::clone(place), server: Arc::clone(server), router }
+        Self { place: Arc::clone(place), server: Arc::clone(server), router, peer }
     }
 }
 
@@ -43,7 +46,10 @@ impl Service<Request<Incoming>> for Requests {
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        if let Some(peer) = &self.peer {
+            request.extensions_mut().insert(peer.clone());
+        }
         let (place, server, router) = (Arc::clone(&self.place), Arc::clone(&self.server), self.router.clone());
         let kept = place.begin();
         Box::pin(async move {

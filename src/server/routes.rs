@@ -18,12 +18,13 @@ use super::stats::Stats;
 use crate::fingerprint;
 use crate::gate::Decision;
 use crate::k8s::flux::HelmRelease;
-use crate::metrics::{self, Metrics};
+use crate::metrics::{self, Metrics, Moment};
 use crate::page::{self, Here};
 use crate::peers::Peers;
 use crate::plan::Role;
 use crate::readiness::Readiness;
 use crate::reason::Reason;
+use crate::tls::Serving;
 use crate::webhook::Webhook;
 use crate::webhook::review::{self, Known, Request};
 
@@ -34,6 +35,8 @@ pub struct State {
     pub webhook: Arc<Webhook>,
     /// What is counted.
     pub metrics: Metrics,
+    /// The certificate that is shown to callers.
+    pub serving: Arc<Serving>,
     /// This cluster's role.
     pub role: Role,
     /// The gates of other clusters.
@@ -107,8 +110,15 @@ async fn page(extract::State(state): extract::State<State>) -> Response {
 
 async fn metrics(extract::State(state): extract::State<State>) -> Response {
     let webhook = &state.webhook;
-    let text =
-        webhook.converger.look(|known| state.metrics.text(known, &webhook.policy, Timestamp::now(), &state.stats));
+    let text = webhook.converger.look(|known| {
+        state.metrics.text(&Moment {
+            known,
+            policy: &webhook.policy,
+            now: Timestamp::now(),
+            stats: &state.stats,
+            certificate_ends: state.serving.not_after(),
+        })
+    });
     match text {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error),

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use aws_lc_rs::digest::{Context as Digest, SHA256};
 
 use crate::process::Program;
@@ -25,6 +25,8 @@ const DEFAULT_ASSETS: &str = "/usr/local/kubebuilder/bin";
 pub struct Module {
     /// The name of its folder.
     pub name: &'static str,
+    /// What of it is built.
+    package: &'static str,
     linker_flags: &'static str,
     /// Of a build with nothing in Go's caches, on 2 cores.
     cold_build: &'static str,
@@ -34,6 +36,7 @@ pub struct Module {
 /// etcd, kube-apiserver, kube-controller-manager and kubectl as one program.
 pub static KUBERNETES: Module = Module {
     name: "kubernetes",
+    package: ".",
     linker_flags: "-s -w \
         -X k8s.io/component-base/version.gitVersion=v1.34.4 \
         -X k8s.io/component-base/version.gitMajor=1 \
@@ -43,24 +46,49 @@ pub static KUBERNETES: Module = Module {
 };
 
 /// Vault's server and command line.
-pub static VAULT: Module =
-    Module { name: "vault", linker_flags: "-s -w", cold_build: "10 to 13 minutes", built: OnceLock::new() };
+pub static VAULT: Module = Module {
+    name: "vault",
+    package: ".",
+    linker_flags: "-s -w",
+    cold_build: "10 to 13 minutes",
+    built: OnceLock::new(),
+};
 
 /// The External Secrets Operator.
 pub static EXTERNAL_SECRETS: Module = Module {
     name: "external-secrets",
+    package: ".",
     linker_flags: "-s -w",
     // So much after vault's, with which it shares the SDKs of the clouds.
     cold_build: "at least 8 minutes",
     built: OnceLock::new(),
 };
 
+/// istiod, and the client that asks it for workload certificates, as one program.
+pub static ISTIO: Module =
+    Module { name: "istio", package: ".", linker_flags: "-s -w", cold_build: "4 minutes", built: OnceLock::new() };
+
+/// Helm's command line.
+pub static HELM: Module = Module {
+    name: "helm",
+    // Its main package cannot be imported: go.mod names it as a tool.
+    package: "helm.sh/helm/v3/cmd/helm",
+    linker_flags: "-s -w",
+    cold_build: "2 minutes",
+    built: OnceLock::new(),
+};
+
 /// Prometheus' own reader of what is scraped, and its linter.
-pub static PROMETHEUS: Module =
-    Module { name: "prometheus", linker_flags: "-s -w", cold_build: "half a minute", built: OnceLock::new() };
+pub static PROMETHEUS: Module = Module {
+    name: "prometheus",
+    package: ".",
+    linker_flags: "-s -w",
+    cold_build: "half a minute",
+    built: OnceLock::new(),
+};
 
 /// All of them.
-pub static MODULES: [&Module; 4] = [&KUBERNETES, &VAULT, &EXTERNAL_SECRETS, &PROMETHEUS];
+pub static MODULES: [&Module; 6] = [&KUBERNETES, &VAULT, &EXTERNAL_SECRETS, &ISTIO, &HELM, &PROMETHEUS];
 
 /// The programs of a control plane.
 #[derive(Clone, Debug)]
@@ -112,15 +140,27 @@ pub fn prometheus() -> Result<Program> {
 
 /// The definitions of the operator's kinds, one file each, as they are in its module.
 pub fn external_secrets_definitions() -> Result<PathBuf> {
-    let module = "github.com/external-secrets/external-secrets";
-    let output = Command::new("go")
-        .args(["list", "-mod=readonly", "-m", "-f", "{{.Dir}}", module])
-        .current_dir(EXTERNAL_SECRETS.source())
-        .output()?;
-    if !output.status.success() {
-        bail!("go list {module}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(Path::new(String::from_utf8(output.stdout)?.trim()).join("config/crds/bases"))
+    EXTERNAL_SECRETS.dependency("github.com/external-secrets/external-secrets", "config/crds/bases")
+}
+
+/// Builds a part of Istio, `pilot-discovery` or `workload-certificate`, unless it is built.
+pub fn istio(part: &str) -> Result<Program> {
+    Ok(Program::new(ISTIO.build()?).arg(part))
+}
+
+/// Istio's charts, as they are in its module: `base`, `gateway`, `istio-control/istio-discovery` and others.
+pub fn istio_charts() -> Result<PathBuf> {
+    ISTIO.dependency("istio.io/istio", "manifests/charts")
+}
+
+/// The definitions of the Gateway API's kinds, as Istio's own tests install them.
+pub fn gateway_api_definitions() -> Result<PathBuf> {
+    ISTIO.dependency("istio.io/istio", "tests/integration/pilot/testdata/gateway-api-crd.yaml")
+}
+
+/// Builds Helm, unless it is built. Any other may be of any version.
+pub fn helm() -> Result<Program> {
+    Ok(Program::new(HELM.build()?))
 }
 
 fn folders() -> impl Iterator<Item = PathBuf> {
@@ -172,6 +212,23 @@ impl Module {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("go").join(self.name)
     }
 
+    /// A path in the source of a Go module that this one needs, in Go's module cache.
+    fn dependency(&self, go_module: &str, path: &str) -> Result<PathBuf> {
+        // Not `go list`: that one tells no folder where the cache was emptied since the build.
+        let output = Command::new("go")
+            .args(["mod", "download", "-json", go_module])
+            .current_dir(self.source())
+            .env("GOFLAGS", "-mod=readonly")
+            .output()?;
+        if !output.status.success() {
+            bail!("go mod download {go_module}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        let told: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        let found = Path::new(told["Dir"].as_str().context("go tells no folder")?).join(path);
+        ensure!(found.exists(), "{go_module} has no {path}");
+        Ok(found)
+    }
+
     fn key(&self) -> Result<String> {
         let version = Command::new("go").arg("version").current_dir(self.source()).output().with_context(|| {
             format!(
@@ -195,13 +252,13 @@ impl Module {
     }
 
     fn go_build(&self, output: &Path) -> Result<()> {
-        let Self { name, linker_flags, cold_build, .. } = self;
+        let Self { name, package, linker_flags, cold_build, .. } = self;
         say(&format!("builds {name} with go, once: {cold_build} on 2 cores if none of it was built before"));
         let start = Instant::now();
         let status = Command::new("go")
             .args(["build", "-trimpath", "-ldflags", linker_flags, "-o"])
             .arg(output)
-            .arg(".")
+            .arg(package)
             .current_dir(self.source())
             .status()?;
         if !status.success() {

@@ -1,4 +1,5 @@
-//! `cargo run -p testbed -- build [kubernetes|vault|external-secrets|prometheus]...` builds the real components and prints their paths.
+//! `cargo run -p testbed -- build [kubernetes|vault|external-secrets|istio|helm|prometheus]...` builds the real components and
+//! prints their paths.
 
 use std::io::Write;
 use std::time::Duration;
@@ -14,7 +15,7 @@ async fn main() -> Result<()> {
         ["build", names @ ..] => build(names),
         // For the test that the children of a killed process die with it.
         ["hold", log, command @ ..] => hold(log, command).await,
-        _ => bail!("usage: testbed build [kubernetes|vault|external-secrets|prometheus]..."),
+        _ => bail!("usage: testbed build [kubernetes|vault|external-secrets|istio|helm|prometheus]..."),
     }
 }
 

@@ -5,7 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use k8s_openapi::ByteString;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    date_time_ymd,
+};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -58,6 +61,26 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer)?.der().clone();
         let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(anyhow::Error::msg)?;
         Ok(Arc::new(ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], key)?))
+    }
+
+    /// A certificate for a server of this name, and its key, in PEM.
+    pub fn server_files(&self, name: &str) -> Result<(String, String)> {
+        self.files_but(name, |_| ())
+    }
+
+    /// A certificate of a client, and its key, in PEM.
+    pub fn client_files(&self, change: impl FnOnce(&mut CertificateParams)) -> Result<(String, String)> {
+        self.files_but("apiserver.test", |params| {
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+            change(params);
+        })
+    }
+
+    fn files_but(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Result<(String, String)> {
+        let mut params = CertificateParams::new([name.to_owned()])?;
+        change(&mut params);
+        let key = KeyPair::generate()?;
+        Ok((params.signed_by(&key, &self.issuer)?.pem(), key.serialize_pem()))
     }
 
     /// Vault's record of it, in the short form.

@@ -266,7 +266,7 @@ async fn a_missing_right_is_logged_with_where_to_get_it_and_tried_again() -> Res
     let told = || async { product.process.log().contains("asked Flux to reconcile").then_some(()) };
     product.process.until("that it is logged", SOON, told).await?;
     let log = product.process.log();
-    ensure!(log.contains("deploy/flux-reconcile"), "{log}");
+    ensure!(log.contains("deploy/kustomize/components/flux-reconcile"), "{log}");
     let denied = log.lines().find(|line| line.contains("\"denied\"")).context("no denial in the log")?;
     ensure!(denied.contains("\"helm_release\":\"flux-system/istiod\""), "{denied}");
     Ok(())

@@ -21,7 +21,7 @@ use istio_ca_gate::server::{self, Bound, Limits, State, Stats};
 use istio_ca_gate::snapshot::{Policy, VaultUnavailable};
 use istio_ca_gate::tls::{self, Serving, ServingCa};
 use istio_ca_gate::webhook::{WAITING_MAX, Webhook};
-use k8s_openapi::jiff::SignedDuration;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, SupportedProtocolVersion};
 use serde_json::{Value, json};
@@ -128,12 +128,17 @@ impl Gate {
             waiting: Semaphore::new(waiting),
         };
         let policy = webhook.policy;
+        let (now, life) = (Timestamp::now(), SignedDuration::from_hours(1));
+        let ca = ServingCa::make(now, life).map_err(anyhow::Error::msg)?;
+        let names = [NAME.to_owned(), "127.0.0.1".to_owned()];
+        let serving = Serving::issue(&ca, &names, now, life).map_err(anyhow::Error::msg)?;
         let metrics = Metrics::new().map_err(anyhow::Error::msg)?;
         let counted = metrics.convergences.clone();
         let requests = metrics.vault.clone();
         let state = State {
             webhook: Arc::new(webhook),
             metrics,
+            serving: Arc::clone(&serving),
             role: Role::Sync,
             peers: Arc::default(),
             readiness: Arc::new(Readiness::default()),
@@ -163,9 +168,7 @@ impl Gate {
             (tokio::spawn(async move { converger.run(attempts, schedule, policy).await }), folder)
         });
 
-        let ca = ServingCa::make().map_err(anyhow::Error::msg)?;
-        let names = [NAME.to_owned(), "127.0.0.1".to_owned()];
-        let tls = tls::server_config(Serving::issue(&ca, &names).map_err(anyhow::Error::msg)?);
+        let tls = tls::server_config(serving, None);
         let bound = Bound::bind("127.0.0.1:0".parse()?).await?;
         let address = bound.address();
         let (stop, stopping) = oneshot::channel::<()>();

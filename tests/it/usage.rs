@@ -81,6 +81,9 @@ async fn a_bad_value_names_flag_and_variable_wherever_it_is_from() -> Result<()>
         ("--max-staleness", "GATE_MAX_STALENESS", "1000y"),
         ("--on-root-change", "GATE_ON_ROOT_CHANGE", "ask"),
         ("--tls-secret", "GATE_TLS_SECRET", "UPPER"),
+        ("--tls-ca-life", "GATE_TLS_CA_LIFE", "11y"),
+        ("--tls-leaf-life", "GATE_TLS_LEAF_LIFE", "2s"),
+        ("--client-ca-file", "GATE_CLIENT_CA_FILE", "/nowhere/ca.pem"),
         ("--shutdown-delay", "GATE_SHUTDOWN_DELAY", "x"),
         ("--vault-addr", "GATE_VAULT_ADDRS", "vault:8200"),
         ("--vault-addr", "GATE_VAULT_ADDRS", "https://vault.example/v1"),
@@ -113,6 +116,11 @@ async fn what_is_missing_unknown_or_repeated_is_named() -> Result<()> {
     sound.wrong(&[], &[("GATE_ROLE", "")], &["--role", "GATE_ROLE"]).await?;
     sound.wrong(&[], &[("VAULT_ADDR", "")], &["--vault-addr", "GATE_VAULT_ADDRS", "VAULT_ADDR"]).await?;
     sound.wrong(&[], &[("VAULT_ADDR", "nonsense")], &["VAULT_ADDR"]).await?;
+    let pair = ["--tls-cert-file", "--tls-key-file", "GATE_TLS_CERT_FILE", "GATE_TLS_KEY_FILE"];
+    sound.wrong(&["--tls-cert-file=/nowhere/tls.crt"], &[], &pair).await?;
+    sound.wrong(&[], &[("GATE_TLS_KEY_FILE", "/nowhere/tls.key")], &pair).await?;
+    sound.wrong(&["--tls-cert-file=/nowhere/c", "--tls-key-file=/nowhere/k"], &[], &pair).await?;
+    sound.wrong(&["--tls-ca-life=1h"], &[], &["--tls-leaf-life", "--tls-ca-life"]).await?;
     sound.wrong(&["--rolle", "sync"], &[], &["'--rolle'"]).await?;
     sound.wrong(&["now"], &[], &["'now'"]).await?;
     sound.wrong(&["--role"], &[], &["--role", "GATE_ROLE"]).await?;

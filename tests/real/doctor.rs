@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use sandbox::side::WEBHOOKS;
+use sandbox::side::{MUTATING_WEBHOOKS, WEBHOOKS};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use testbed::{Port, Vault, VaultOptions, eventually};
@@ -225,14 +225,16 @@ impl Ward {
 
 /// Webhooks that call the Service, as the manifest has them, with the `caBundle` that the gate injected.
 async fn back_to_the_service(side: &Side) -> Result<()> {
-    let mut now = side.object(WEBHOOKS).await?.context("no webhooks")?;
-    for webhook in now["webhooks"].as_array_mut().context("no webhooks")? {
-        let service = json!({ "name": "istio-ca-gate", "namespace": NAMESPACE, "path": "/validate", "port": 443 });
-        let bundle = webhook["clientConfig"]["caBundle"].clone();
-        webhook["clientConfig"] = json!({ "service": service, "caBundle": bundle });
+    for (configuration, path) in [(WEBHOOKS, "/validate"), (MUTATING_WEBHOOKS, "/mutate")] {
+        let mut now = side.object(configuration).await?.context("no webhooks")?;
+        for webhook in now["webhooks"].as_array_mut().context("no webhooks")? {
+            let service = json!({ "name": "istio-ca-gate", "namespace": NAMESPACE, "path": path, "port": 443 });
+            let bundle = webhook["clientConfig"]["caBundle"].clone();
+            webhook["clientConfig"] = json!({ "service": service, "caBundle": bundle });
+        }
+        let (status, answer) = side.cluster.request("PUT", configuration, Some(now)).await?;
+        ensure!(status == 200, "{answer}");
     }
-    let (status, answer) = side.cluster.request("PUT", WEBHOOKS, Some(now)).await?;
-    ensure!(status == 200, "{answer}");
     Ok(())
 }
 
@@ -468,7 +470,7 @@ async fn the_way_to_the_cluster(ward: &Ward) -> Result<()> {
     let binding = "/apis/rbac.authorization.k8s.io/v1/namespaces/istio-system/rolebindings/istio-ca-gate";
     ward.without(binding, found("kubernetes-rights", "failed", "get, list, watch, patch secrets cacerts")).await?;
     let role = "/apis/rbac.authorization.k8s.io/v1/clusterroles/istio-ca-gate";
-    ward.with(role, json!({ "rules": [] }), found("kubernetes-rights", "failed", "lacks 6 of 30")).await?;
+    ward.with(role, json!({ "rules": [] }), found("kubernetes-rights", "failed", "lacks 6 of 33")).await?;
     let nowhere =
         found("namespace", "failed", "there is none").also(&["kubernetes-rights", "webhook", "gate", "vault-jwt"]);
     ward.finds_with(&["--namespace", "nowhere"], &[], nowhere).await?;
@@ -613,6 +615,7 @@ async fn the_pods(ward: &Ward) -> Result<()> {
     eventually("the gate to be seen unready", SOON, none).await?;
     // Nobody answers the API server, so that a new pod is refused.
     let before = side.object(WEBHOOKS).await?.context("no webhooks")?;
+    let mutating = side.object(MUTATING_WEBHOOKS).await?.context("no webhooks")?;
     let nobody = Port::reserve()?;
     side.point_webhooks_at(&[nobody.number()]).await?;
     side.restart("istiod").await?;
@@ -622,10 +625,12 @@ async fn the_pods(ward: &Ward) -> Result<()> {
     };
     eventually("istiod to be seen blocked", SOON, blocked).await?;
     ward.delete(WEBHOOKS).await?;
+    ward.delete(MUTATING_WEBHOOKS).await?;
     side.restart("istiod").await?;
     side.cluster.kubectl(&["-n", NAMESPACE, "annotate", "rs", "-l", "app=istiod", "retry=now"]).await?;
     side.pod("istiod").await?;
     ward.restore(WEBHOOKS, &before).await?;
+    ward.restore(MUTATING_WEBHOOKS, &mutating).await?;
     gate_is_ready(side).await
 }
 

@@ -1,6 +1,5 @@
 //! Beside the real External Secrets Operator: who writes `cacerts`, who does not, and the way from one to the other.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -81,7 +80,7 @@ impl Beside {
             .args(["--enable-cluster-external-secret-reconciler=false"])
             .env("KUBECONFIG", side.cluster.kubeconfig())
             .spawn(folder.path().join("log"))?;
-        with_component(side, folder.path()).await?;
+        side.apply_with(&["external-secrets"]).await?;
         side.cluster.kubectl_stdin(&["apply", "-f", "-"], &manifests(vault)).await?;
         let data = operator
             .until("External Secrets to make cacerts", 2 * SOON, || async {
@@ -133,21 +132,6 @@ impl Beside {
         })
         .await
     }
-}
-
-/// Applies the overlay with the component for External Secrets, as a user's own kustomization does.
-async fn with_component(side: &Side, folder: &Path) -> Result<()> {
-    let up = "../".repeat(folder.components().count() - 1);
-    let deploy = format!("{up}{}", concat!(env!("CARGO_MANIFEST_DIR"), "/deploy").trim_start_matches('/'));
-    let kustomization = json!({
-        "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "namespace": NAMESPACE,
-        "resources": [format!("{deploy}/nas")],
-        "components": [format!("{deploy}/external-secrets")],
-    });
-    std::fs::write(folder.join("kustomization.yaml"), kustomization.to_string())?;
-    let folder = folder.to_str().context("the folder's name is not UTF-8")?;
-    side.cluster.kubectl(&["apply", "-k", folder]).await?;
-    Ok(())
 }
 
 /// Waits for more attempts of the gate's convergence.

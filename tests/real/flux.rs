@@ -82,8 +82,7 @@ async fn a_blocked_release_is_named_and_asked_to_reconcile_once_by_all_replicas(
     side.cluster.kubectl(&["create", "namespace", "flux-system"]).await?;
     apply(side, DEFINITION).await?;
     apply(side, RELEASES).await?;
-    let rights = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/flux-reconcile");
-    side.cluster.kubectl(&["apply", "-k", rights]).await?;
+    side.apply_with(&["flux-reconcile"]).await?;
     let flags = ["--reconcile-helmrelease", "flux-system/istiod", "--reconcile-helmrelease", "flux-system/not-granted"];
     let options = || Options { flags: &flags, ..Options::default() };
     let (first, second) = (Gate::launch(side, vault, options()).await?, Gate::launch(side, vault, options()).await?);
@@ -139,7 +138,7 @@ async fn a_blocked_release_is_named_and_asked_to_reconcile_once_by_all_replicas(
     let missing = r#"cannot get resource \"helmreleases\" in API group \"helm.toolkit.fluxcd.io\""#;
     eventually("the missing right to be logged", SOON, || async { (count(processes, missing) > 0).then_some(()) })
         .await?;
-    ensure!(count(processes, "deploy/flux-reconcile") > 0);
+    ensure!(count(processes, "deploy/kustomize/components/flux-reconcile") > 0);
     ensure!(release(side, "not-granted").await?["annotations"]["reconcile.fluxcd.io/requestedAt"].is_null());
 
     for reason in ["CacertsPublished", "GateOpened"] {

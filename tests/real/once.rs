@@ -1,4 +1,4 @@
-//! `bootstrap` and `sync` as the Jobs of deploy/job run them, several at once, and beside a gate.
+//! `bootstrap` and `sync` as the Jobs of deploy/kustomize/jobs run them, several at once, and beside a gate.
 
 use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
@@ -109,8 +109,8 @@ async fn may(side: &Side, verb: &str, group: &str, resource: &str, name: &str) -
 async fn the_jobs_of_old_bring_one_root_to_both_clusters_in_either_order() -> Result<()> {
     let _place = world::place().await?;
     let (homelab, nas, vault) = tokio::try_join!(
-        Side::homelab_with("job/homelab"),
-        Side::nas_with("job/nas"),
+        Side::homelab_with("jobs/homelab"),
+        Side::nas_with("jobs/nas"),
         Vault::start(VaultOptions::default())
     )?;
     homelab.introduce_to(&vault).await?;
@@ -142,7 +142,7 @@ async fn the_jobs_of_old_bring_one_root_to_both_clusters_in_either_order() -> Re
         ensure!(!run.process.log().contains("KubernetesForbidden"), "{}", run.process.log());
     }
     for side in [&homelab, &nas] {
-        let applied = side.apply(&format!("job/{}", side.name)).await?;
+        let applied = side.apply(&format!("jobs/{}", side.name)).await?;
         ensure!(applied.lines().all(|line| line.ends_with("unchanged")), "{applied}");
         ensure!(
             may(side, "get", "", "secrets", "cacerts").await? && may(side, "patch", "", "secrets", "cacerts").await?
@@ -210,10 +210,10 @@ async fn beside_a_gate_they_make_no_second_root_and_write_nothing_anew() -> Resu
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_blocked_before_is_touched_with_the_rights_of_the_job() -> Result<()> {
     let _place = world::place().await?;
-    let (side, vault) = tokio::try_join!(Side::nas_with("job/nas"), Vault::start(VaultOptions::default()))?;
+    let (side, vault) = tokio::try_join!(Side::nas_with("jobs/nas"), Vault::start(VaultOptions::default()))?;
     side.introduce_to(&vault).await?;
     // A webhook without a gate behind it refuses everything, and the controller's pauses grow.
-    let webhook = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/base/webhook.yaml");
+    let webhook = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kustomize/base/webhook.yaml");
     side.cluster.kubectl(&["apply", "-f", webhook]).await?;
     side.deploy_istiod().await?;
     let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/replicasets");

@@ -3,8 +3,10 @@
 use std::ops::Deref;
 use std::sync::LazyLock;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 pub use sandbox::side::{Login, NAMESPACE, SOON};
+use serde_json::json;
+use tempfile::TempDir;
 use testbed::{Cluster, Vault, VaultOptions};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -32,20 +34,20 @@ impl Deref for Side {
 
 impl Side {
     async fn homelab() -> Result<Self> {
-        Self::homelab_with("homelab").await
+        Self::homelab_with("overlays/homelab").await
     }
 
     async fn nas() -> Result<Self> {
-        Self::nas_with("nas").await
+        Self::nas_with("overlays/nas").await
     }
 
-    /// A homelab with this overlay of deploy/.
+    /// A homelab with this folder of deploy/kustomize.
     pub async fn homelab_with(overlay: &str) -> Result<Self> {
         let cluster = Cluster::start("homelab").await?;
         Self { side: sandbox::side::Side::homelab((*cluster).clone()), cluster }.prepare(overlay).await
     }
 
-    /// A NAS with this overlay of deploy/.
+    /// A NAS with this folder of deploy/kustomize.
     pub async fn nas_with(overlay: &str) -> Result<Self> {
         let cluster = Cluster::start("nas").await?;
         Self { side: sandbox::side::Side::nas((*cluster).clone()), cluster }.prepare(overlay).await
@@ -58,10 +60,17 @@ impl Side {
         Ok(self)
     }
 
-    /// Applies an overlay of deploy/, in which every field has to be one that the API server knows.
+    /// Applies a folder of deploy/kustomize, in which every field has to be one that the API server knows.
     pub async fn apply(&self, overlay: &str) -> Result<String> {
-        let folder = format!("{}/deploy/{overlay}", env!("CARGO_MANIFEST_DIR"));
+        let folder = format!("{}/deploy/kustomize/{overlay}", env!("CARGO_MANIFEST_DIR"));
         self.cluster.kubectl(&["apply", "--validate=strict", "-k", &folder]).await
+    }
+
+    /// Applies the side's overlay with these components, as a user's own kustomization does.
+    pub async fn apply_with(&self, components: &[&str]) -> Result<String> {
+        let folder = kustomization(&format!("overlays/{}", self.name), components)?;
+        let path = folder.path().to_str().context("the folder's name is not UTF-8")?;
+        self.cluster.kubectl(&["apply", "--validate=strict", "-k", path]).await
     }
 
     /// Each cluster as the README lets it in.
@@ -76,6 +85,22 @@ impl Side {
     pub async fn grant(&self, vault: &Vault) -> Result<()> {
         self.side.grant(vault, self.login()).await
     }
+}
+
+/// A folder with a kustomization of a folder and of components of deploy/kustomize.
+pub fn kustomization(resource: &str, components: &[&str]) -> Result<TempDir> {
+    let folder = tempfile::tempdir()?;
+    // kustomize takes relative paths alone.
+    let up = "../".repeat(folder.path().components().count() - 1);
+    let root = env!("CARGO_MANIFEST_DIR").trim_start_matches('/');
+    let here = |path: String| format!("{up}{root}/deploy/kustomize/{path}");
+    let kustomization = json!({
+        "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
+        "resources": [here(resource.to_owned())],
+        "components": components.iter().map(|name| here(format!("components/{name}"))).collect::<Vec<_>>(),
+    });
+    std::fs::write(folder.path().join("kustomization.yaml"), kustomization.to_string())?;
+    Ok(folder)
 }
 
 /// Two sides and the Vault that they share.

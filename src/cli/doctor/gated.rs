@@ -53,7 +53,7 @@ fn selected_by(configuration: &Configuration, workload: &Workload, namespace: Op
 }
 
 fn verdict(link: &Link, workload: &Workload, counts: &[usize], asked: &Asked) -> Option<Line> {
-    let together = "change --gate-selector and the objectSelectors of deploy/base/webhook.yaml together";
+    let together = "change --gate-selector and the objectSelectors of deploy/kustomize/base/webhook.yaml together";
     let (least, most) = (counts.iter().min().copied()?, counts.iter().max().copied()?);
     if !asked.gated.matches(&workload.labels) {
         if most > 0 {
@@ -135,7 +135,7 @@ fn outside(gate: &Workload, cluster: &Cluster, asked: &Asked) -> Line {
     };
     let missing: Vec<_> =
         (0..OUTSIDE.len()).filter(|at| lacks(*at)).map(|at| format!("{}={}", OUTSIDE[at].0, OUTSIDE[at].1)).collect();
-    let next = "label the pod template as deploy/base/deployment.yaml does: annotations do not do";
+    let next = "label the pod template as deploy/kustomize/base/deployment.yaml does: annotations do not do";
     if injected && lacks(0) || ambient && lacks(1) {
         let seen = format!(
             "namespace {} is labelled for the mesh, and the pods are not kept out of it: they lack {}; they need istiod, and istiod needs them",

@@ -67,7 +67,10 @@ fn token(told: &Told, asked: &Asked) -> Line {
     if !claims.audiences.iter().any(|audience| audience == AUDIENCE) {
         let audiences = foreign_text(&claims.audiences.join(", "));
         let seen = format!("of {subject}, for audience {audiences} and not {AUDIENCE}");
-        return link.warning(seen, "mount a projected token with audience vault, as deploy/base/deployment.yaml does");
+        return link.warning(
+            seen,
+            "mount a projected token with audience vault, as deploy/kustomize/base/deployment.yaml does",
+        );
     }
     link.ok(format!("of {subject}, {}, issued by {}", until(claims), foreign_text(&claims.issuer)))
 }

@@ -189,7 +189,7 @@ fn external_secret(it: &ExternalSecret, cluster: &Cluster, asked: &Asked) -> Lin
             Some(Rights { behalf: Behalf::Gate, missing }) if !missing.is_empty() => link
                 .warning(
                     format!("is ready, and the gate cannot have it synced: lacks {}", rights::listed(missing)),
-                    "apply deploy/external-secrets, with this name in its rbac.yaml",
+                    "apply deploy/kustomize/components/external-secrets, with this name in its rbac.yaml",
                 )
                 .reason(Reason::KubernetesForbidden),
             _ => link.ok("is ready"),

@@ -1,4 +1,4 @@
-//! Whether RBAC grants what deploy/base/rbac.yaml says, to whom it has to be granted.
+//! Whether RBAC grants what deploy/kustomize/base/rbac.yaml says, to whom it has to be granted.
 
 use futures::StreamExt;
 use k8s_openapi::api::authorization::v1::{
@@ -60,14 +60,14 @@ pub(super) struct Names<'a> {
     pub(super) webhook_config: &'a str,
 }
 
-/// Group, resources, names and verbs, as in deploy/base/rbac.yaml.
+/// Group, resources, names and verbs, as in deploy/kustomize/base/rbac.yaml.
 type Rule<'a> = (&'static str, &'static [&'static str], &'a str, &'static [&'static str]);
 
-/// Every right of deploy/base/rbac.yaml.
+/// Every right of deploy/kustomize/base/rbac.yaml.
 pub(super) fn needed(names: &Names<'_>) -> Vec<Right> {
     let here: [Rule<'_>; 10] = [
         ("", &["secrets"], names.secret, &["get", "list", "watch", "patch"]),
-        ("", &["secrets"], names.tls_secret, &["get"]),
+        ("", &["secrets"], names.tls_secret, &["get", "list", "watch", "patch"]),
         ("", &["configmaps"], pin::NAME, &["get", "patch"]),
         ("", &["secrets", "configmaps"], "", &["create"]),
         ("", &["events"], "", &["create", "patch"]),
@@ -93,7 +93,7 @@ pub(super) fn needed(names: &Names<'_>) -> Vec<Right> {
     here.chain(everywhere.into_iter().flat_map(|rule| rights(rule, ""))).collect()
 }
 
-/// What deploy/external-secrets grants beside them: to have the ExternalSecret of `cacerts` synced.
+/// What the component external-secrets grants beside them: to have the ExternalSecret of `cacerts` synced.
 pub(super) fn of_external_secret(namespace: &str, name: &str) -> Vec<Right> {
     let right = |verb, name: &str| Right {
         group: "external-secrets.io",
@@ -214,7 +214,7 @@ pub(super) fn line(gate: &str, me: &Look<String>, rights: &Look<Rights>, needed:
         Err(line) => return line,
     };
     match (behalf, missing.as_slice()) {
-        (Behalf::Gate, []) => link.ok(format!("all {needed} of deploy/base/rbac.yaml")),
+        (Behalf::Gate, []) => link.ok(format!("all {needed} of deploy/kustomize/base/rbac.yaml")),
         (Behalf::Gate, missing) => link
             .failed(
                 format!("lacks {} of {needed}: {}", missing.len(), listed(missing)),
@@ -281,8 +281,8 @@ mod tests {
 
     #[test]
     fn the_rights_are_those_of_the_manifests_and_no_others() {
-        let base = include_str!("../../../deploy/base/rbac.yaml");
-        let external_secrets = include_str!("../../../deploy/external-secrets/rbac.yaml");
+        let base = include_str!("../../../deploy/kustomize/base/rbac.yaml");
+        let external_secrets = include_str!("../../../deploy/kustomize/components/external-secrets/rbac.yaml");
         for (needed, manifest) in
             [(needed(&NAMES), base), (of_external_secret("istio-system", "istio-cacerts"), external_secrets)]
         {
@@ -315,7 +315,7 @@ mod tests {
         let line = line_of(rights(Behalf::Gate, 5));
         assert_eq!((line.outcome, line.reason), (Outcome::Failed, Some(Reason::KubernetesForbidden)));
         assert!(
-            line.seen.contains("lacks 5 of 30: get, list, watch, patch secrets cacerts; get secrets istio-ca-gate-tls"),
+            line.seen.contains("lacks 5 of 33: get, list, watch, patch secrets cacerts; get secrets istio-ca-gate-tls"),
             "{}",
             line.seen
         );

@@ -92,9 +92,9 @@ pub(super) fn told(role: Role) -> Told {
     }
 }
 
-/// The webhooks of deploy/base/webhook.yaml, with a `caBundle`.
+/// The webhooks of deploy/kustomize/base/webhook.yaml, with a `caBundle`.
 pub(super) fn webhooks() -> Value {
-    let manifest = include_str!("../../../deploy/base/webhook.yaml");
+    let manifest = include_str!("../../../deploy/kustomize/base/webhook.yaml");
     let mut object = serde_saphyr::from_multiple::<Value>(manifest).unwrap().remove(0);
     for webhook in object["webhooks"].as_array_mut().unwrap() {
         webhook["clientConfig"]["caBundle"] = json!("Y2E=");
@@ -110,7 +110,7 @@ pub(super) fn configuration(value: Value) -> Look<Configuration> {
     Look::Seen(Configuration::of(&object(value)))
 }
 
-/// A Service like deploy/base/deployment.yaml's, with so many endpoints.
+/// A Service like deploy/kustomize/base/deployment.yaml's, with so many endpoints.
 pub(super) fn backend(ready: usize) -> Backend {
     let service =
         json!({ "metadata": {}, "spec": { "selector": { "app": "istio-ca-gate" }, "ports": [{ "port": 443 }] } });

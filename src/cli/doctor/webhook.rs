@@ -144,12 +144,14 @@ fn configuration(kind: &str, looked: &Look<Configuration>, cluster: &Cluster, as
         Err(line) => return vec![line],
         Ok(None) => {
             let seen = "there is none: nothing keeps istiod from starting with a root of its own";
-            return vec![link.failed(seen, "apply deploy/base/webhook.yaml, or name yours with --webhook-config")];
+            return vec![
+                link.failed(seen, "apply deploy/kustomize/base/webhook.yaml, or name yours with --webhook-config"),
+            ];
         }
         Ok(Some(configuration)) => configuration,
     };
     let Some(entries) = configuration.entries.as_ref().filter(|entries| !entries.is_empty()) else {
-        return vec![link.failed("it has no webhooks that can be read", "apply deploy/base/webhook.yaml")];
+        return vec![link.failed("it has no webhooks that can be read", "apply deploy/kustomize/base/webhook.yaml")];
     };
     let path = if kind.starts_with("Mutating") { "/mutate" } else { "/validate" };
     let flawed: Vec<_> = entries
@@ -178,7 +180,7 @@ fn place(entry: &Entry) -> String {
 
 /// What is wrong with an entry, the worst first.
 fn flaw(link: &Link, entry: &Entry, of: &Configuration, path: &str, cluster: &Cluster, asked: &Asked) -> Option<Line> {
-    let apply = "apply deploy/base/webhook.yaml";
+    let apply = "apply deploy/kustomize/base/webhook.yaml";
     if entry.failure_policy.as_deref().is_some_and(|policy| policy != "Fail") {
         let seen = "failurePolicy is not Fail: while the gate does not answer, istiod starts with a root of its own";
         return Some(link.failed(seen, apply));
@@ -203,7 +205,7 @@ fn client_flaw(link: &Link, entry: &Entry, wanted: &str) -> Option<Line> {
     };
     (path != wanted).then(|| {
         let seen = format!("sends reviews to path {:?} of {}, and not to {wanted}", foreign_text(&path), place(entry));
-        link.failed(seen, "point clientConfig at the gate, as deploy/base/webhook.yaml does")
+        link.failed(seen, "point clientConfig at the gate, as deploy/kustomize/base/webhook.yaml does")
     })
 }
 
@@ -227,7 +229,7 @@ fn ca_flaw(link: &Link, entry: &Entry, of: &Configuration, cluster: &Cluster, as
         }
         Look::Absent => Some(link.failed(
             format!("has a caBundle, and there is no {secret}"),
-            "restart the gate's pods: they make a new CA",
+            "look at the gate's log: it makes the Secret anew by itself",
         )),
         // Said where the rights are.
         Look::Forbidden(_) | Look::Failed(_) | Look::Skipped(_) => None,
@@ -235,7 +237,7 @@ fn ca_flaw(link: &Link, entry: &Entry, of: &Configuration, cluster: &Cluster, as
 }
 
 fn call_flaw(link: &Link, entry: &Entry) -> Option<Line> {
-    let apply = "apply deploy/base/webhook.yaml";
+    let apply = "apply deploy/kustomize/base/webhook.yaml";
     if !entry.admission_review_versions.iter().any(|version| version == "v1") {
         return Some(link.failed("does not send AdmissionReviews of version v1, the gate's only one", apply));
     }
@@ -263,13 +265,18 @@ fn backend_line(namespace: &str, name: &str, backend: &Backend, cluster: &Cluste
         Err(line) => return line,
         Ok(None) => {
             let seen = "there is none: the API server refuses every gated pod";
-            return link.failed(seen, "apply deploy/base/deployment.yaml, or point the webhooks at the gate's Service");
+            return link.failed(
+                seen,
+                "apply deploy/kustomize/base/deployment.yaml, or point the webhooks at the gate's Service",
+            );
         }
         Ok(Some((_, ports))) => ports,
     };
     if let Some(port) = called_ports(cluster, namespace, name).into_iter().find(|port| !ports.contains(port)) {
-        return link
-            .failed(format!("has no port {port}, which the webhooks call"), "apply deploy/base/deployment.yaml");
+        return link.failed(
+            format!("has no port {port}, which the webhooks call"),
+            "apply deploy/kustomize/base/deployment.yaml",
+        );
     }
     match backend.ready.or_line(&link) {
         Err(line) => line,

@@ -152,7 +152,8 @@ fn explained(held: Held) -> Held {
     if held.reason != Reason::KubernetesForbidden {
         return held;
     }
-    let sentence = format!("{}; the rights get and patch on it are in deploy/flux-reconcile", held.sentence);
+    let sentence =
+        format!("{}; the rights get and patch on it are in deploy/kustomize/components/flux-reconcile", held.sentence);
     Held { sentence, ..held }
 }
 

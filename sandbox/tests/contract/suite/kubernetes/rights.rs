@@ -212,7 +212,7 @@ pub async fn a_review_tells_who_may_do_what(cluster: &KubernetesApi) -> Result<(
 
 /// The manifests that the product is installed with, in the namespace of a case, for its account `istio-ca-gate`.
 async fn install(space: &Space<'_>) -> Result<()> {
-    let manifests = include_str!("../../../../../deploy/base/rbac.yaml");
+    let manifests = include_str!("../../../../../deploy/kustomize/base/rbac.yaml");
     let manifests: Vec<Value> = serde_saphyr::from_multiple(manifests)?;
     ensure!(manifests.len() == 4, "{}", manifests.len());
     for mut object in manifests {
@@ -258,7 +258,10 @@ pub async fn the_gate_may_do_what_its_manifests_say_and_no_more(cluster: &Kubern
         ("GET", space.path("secrets/other"), 403),
         ("POST", space.path("secrets"), 422),
         ("GET", space.path("secrets/istio-ca-gate-tls"), 404),
-        ("PATCH", space.path("secrets/istio-ca-gate-tls"), 403),
+        ("GET", space.path(&format!("secrets?{one}istio-ca-gate-tls")), 200),
+        ("PATCH", space.path("secrets/istio-ca-gate-tls"), 404),
+        ("PUT", space.path("secrets/istio-ca-gate-tls"), 403),
+        ("DELETE", space.path("secrets/istio-ca-gate-tls"), 403),
         ("GET", space.path("configmaps/istio-ca-gate"), 404),
         ("PATCH", space.path("configmaps/istio-ca-gate"), 404),
         ("GET", space.path("configmaps/istio-ca-root-cert"), 403),

@@ -1,0 +1,295 @@
+//! Keeps the serving certificate: follows the Secret, takes the steps that are due, and has a leaf in use that callers
+//! trust. Whatever becomes of the Secret, the last good leaf stays.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::{ServingSecret, Stored, Usable};
+use crate::k8s::Write;
+use crate::k8s::follow::{Seen, follow};
+use crate::reason::{Held, Reason};
+use crate::tls::rotation::{Authorities, LeafStep, Lives, Step, plan, plan_leaf};
+use crate::tls::trust::Trust;
+use crate::tls::{Serving, ServingCa};
+
+/// At most one write a second, whoever else writes.
+const WRITE_PAUSE: Duration = Duration::from_secs(1);
+
+/// A missing right does not come by itself.
+const WRITE_PAUSE_FORBIDDEN: Duration = Duration::from_secs(30);
+
+/// How often it is read while it cannot be watched.
+const READ_PAUSE: Duration = Duration::from_secs(10);
+
+/// What the tasks of the serving certificate tell each other.
+pub struct Exchange {
+    /// The Secret as it was seen last. `None`: not yet.
+    pub stored: watch::Sender<Option<Stored>>,
+    /// What `caBundle` has to be. `None`: not known yet.
+    pub bundle: watch::Sender<Option<Arc<str>>>,
+    /// What it is.
+    pub trust: watch::Sender<Trust>,
+}
+
+impl Default for Exchange {
+    fn default() -> Self {
+        Self {
+            stored: watch::Sender::new(None),
+            bundle: watch::Sender::new(None),
+            trust: watch::Sender::new(Trust::default()),
+        }
+    }
+}
+
+/// What the certificate is to be.
+pub struct Wanted {
+    /// Names in the leaf.
+    pub names: Vec<String>,
+    /// How long CAs and leaves live.
+    pub lives: Lives,
+}
+
+/// Keeps the certificate for ever. `first` is called once there is one.
+pub async fn keep(
+    secret: ServingSecret,
+    wanted: Wanted,
+    serving: Arc<Serving>,
+    exchange: Arc<Exchange>,
+    first: impl FnOnce(),
+) {
+    let watching = watch::Sender::new(false);
+    let following = follow(secret.api.clone(), &secret.name, |seen| match seen {
+        Seen::Present(object) => {
+            watching.send_replace(true);
+            exchange.stored.send_replace(Some(super::stored(&object)));
+        }
+        Seen::Absent => {
+            watching.send_replace(true);
+            exchange.stored.send_replace(Some(Stored::Absent));
+        }
+        Seen::Alive => drop(watching.send_replace(true)),
+        Seen::Failed(held) => {
+            watching.send_replace(false);
+            tracing::warn!(reason = %held.reason, "{}", held.sentence);
+        }
+    });
+    let keeper = Keeper {
+        said: String::new(),
+        mine: None,
+        write_again: Instant::now(),
+        read_again: Instant::now(),
+        watching: watching.subscribe(),
+        secret: secret.clone(),
+        wanted,
+        serving,
+        exchange: Arc::clone(&exchange),
+    };
+    tokio::select! {
+        () = following => {}
+        () = keeper.run(first) => {}
+    }
+}
+
+struct Keeper {
+    secret: ServingSecret,
+    wanted: Wanted,
+    serving: Arc<Serving>,
+    exchange: Arc<Exchange>,
+    watching: watch::Receiver<bool>,
+    /// The CA of the leaf in use.
+    mine: Option<Arc<ServingCa>>,
+    write_again: Instant,
+    read_again: Instant,
+    /// What is wrong, as it was logged.
+    said: String,
+}
+
+impl Keeper {
+    async fn run(mut self, first: impl FnOnce()) {
+        let (mut stored, mut trust) = (self.exchange.stored.subscribe(), self.exchange.trust.subscribe());
+        let mut first = Some(first);
+        loop {
+            if self.read_again <= Instant::now() {
+                self.read().await;
+            }
+            let seen = stored.borrow_and_update().clone();
+            trust.mark_unchanged();
+            if let Some(seen) = seen {
+                self.turn(&seen).await;
+            }
+            if let Some(first) = first.take_if(|_| self.mine.is_some()) {
+                first();
+            }
+            let until_read = self.read_again.saturating_duration_since(Instant::now());
+            tokio::select! {
+                _ = stored.changed() => {}
+                _ = trust.changed() => {}
+                () = tokio::time::sleep(self.wanted.lives.look_again().min(until_read)) => {}
+            }
+        }
+    }
+
+    async fn read(&mut self) {
+        match self.secret.read().await {
+            Ok(read) => {
+                self.read_again = Instant::now() + READ_PAUSE;
+                self.exchange.stored.send_replace(Some(read));
+            }
+            Err(held) => {
+                tracing::error!(reason = %held.reason, "{}", held.sentence);
+                self.read_again = Instant::now() + WRITE_PAUSE;
+            }
+        }
+    }
+
+    /// Does what is due, by what was seen of the Secret.
+    async fn turn(&mut self, seen: &Stored) {
+        if *self.watching.borrow() {
+            self.read_again = Instant::now() + READ_PAUSE;
+        }
+        let now = Timestamp::now();
+        let wrong = match seen {
+            Stored::Usable(usable) => {
+                self.leaf(&usable.authorities.signing, now);
+                self.publish(usable, now);
+                self.step(usable, now).await
+            }
+            Stored::Absent => {
+                self.renew(now);
+                self.said.clear();
+                return self.create(now).await;
+            }
+            Stored::Broken(what) => {
+                self.renew(now);
+                format!("{what}: mend it, or delete it to have a new one made")
+            }
+        };
+        self.say(wrong);
+    }
+
+    /// Logs what is wrong with the Secret, once.
+    fn say(&mut self, wrong: String) {
+        if wrong == self.said {
+            return;
+        }
+        let name = &self.secret.full_name;
+        match wrong.as_str() {
+            "" => tracing::info!("Secret {name} can be used again"),
+            wrong => tracing::error!("Secret {name} cannot be used for this service's own certificate: {wrong}"),
+        }
+        self.said = wrong;
+    }
+
+    /// Whether callers trust a CA for long enough.
+    fn has_settled(&self, id: &crate::ca::Sha256) -> bool {
+        self.exchange.trust.borrow().has_settled(id, self.wanted.lives.settle(), Instant::now())
+    }
+
+    fn leaf(&mut self, signing: &Arc<ServingCa>, now: Timestamp) {
+        let mine = self.mine.as_ref().map(|mine| mine.certificate());
+        let fresh = self.serving.is_fresh(now);
+        match plan_leaf(signing.certificate(), mine, fresh, |id| self.has_settled(id), now) {
+            LeafStep::Keep => {}
+            LeafStep::Renew => self.renew(now),
+            LeafStep::Switch => self.issue(&Arc::clone(signing), now),
+        }
+    }
+
+    /// Renews the leaf by the CA that it is by, where that is due.
+    fn renew(&mut self, now: Timestamp) {
+        if let Some(mine) = self.mine.clone()
+            && !self.serving.is_fresh(now)
+            && mine.certificate().is_valid(now)
+        {
+            self.issue(&mine, now);
+        }
+    }
+
+    fn issue(&mut self, ca: &Arc<ServingCa>, now: Timestamp) {
+        match self.serving.renew(ca, &self.wanted.names, now, self.wanted.lives.leaf) {
+            Ok(()) => {
+                let not_after = self.serving.not_after().map(|at| at.to_string());
+                tracing::info!(ca = %ca.certificate().id, not_after, "issued a serving certificate");
+                self.mine = Some(Arc::clone(ca));
+            }
+            Err(error) => tracing::error!(error, "cannot issue a serving certificate; the last one stays in use"),
+        }
+    }
+
+    /// Has the Secret's CAs injected, once the one of this replica's leaf is among them.
+    fn publish(&self, usable: &Usable, now: Timestamp) {
+        let Some(mine) = self.mine.as_ref().map(|mine| mine.certificate()) else { return };
+        if usable.authorities.trusted().has(&mine.id) || now >= mine.not_after {
+            self.exchange.bundle.send_if_modified(|bundle| {
+                let changed = bundle.as_deref() != Some(usable.bundle.as_str());
+                if changed {
+                    *bundle = Some(usable.bundle.as_str().into());
+                }
+                changed
+            });
+        }
+    }
+
+    /// Takes the step that is due. Returns what is wrong with the Secret, if anything.
+    async fn step(&mut self, usable: &Usable, now: Timestamp) -> String {
+        let (mine, lives) = (self.mine.clone(), self.wanted.lives);
+        let mine = mine.as_ref().map(|mine| mine.certificate());
+        let step = plan(&usable.authorities.trusted(), mine, |id| self.has_settled(id), now, &lives);
+        match step {
+            Step::Keep => return String::new(),
+            Step::Wait => {
+                return "its CA is not valid yet, so that a clock is wrong: set this node's clock, or if that is right delete it to have a new one made".to_owned();
+            }
+            _ if self.write_again > Instant::now() => return String::new(),
+            _ => {}
+        }
+        let made = match step {
+            Step::Announce | Step::Replace => self.make(now),
+            _ => None,
+        };
+        let after = usable.authorities.after(&step, mine, made, now);
+        let written = self.secret.write(usable, &after).await;
+        if matches!(written, Ok(Write::Done)) {
+            tracing::info!(step = ?step, secret = self.secret.full_name, "changed the serving CAs");
+        }
+        self.wrote(written);
+        String::new()
+    }
+
+    /// Makes the Secret anew: nothing that is in use is lost with it.
+    async fn create(&mut self, now: Timestamp) {
+        if self.write_again > Instant::now() {
+            return;
+        }
+        let Some(made) = self.make(now) else { return };
+        let authorities = match self.mine.clone().filter(|mine| mine.certificate().is_valid(now)) {
+            Some(mine) => Authorities::restored(mine, made),
+            None => Authorities::new(made),
+        };
+        let written = self.secret.create(&authorities).await;
+        if matches!(written, Ok(Write::Done)) {
+            tracing::info!(secret = self.secret.full_name, "made a serving CA");
+        }
+        self.wrote(written);
+    }
+
+    fn make(&self, now: Timestamp) -> Option<Arc<ServingCa>> {
+        let made = ServingCa::make(now, self.wanted.lives.ca);
+        made.inspect_err(|error| tracing::error!(error, "cannot make a serving CA")).ok().map(Arc::new)
+    }
+
+    /// Whatever became of it, what is there now is read at once.
+    fn wrote(&mut self, written: Result<Write, Held>) {
+        let mut pause = WRITE_PAUSE;
+        if let Err(held) = written {
+            tracing::error!(reason = %held.reason, "{}", held.sentence);
+            if held.reason == Reason::KubernetesForbidden {
+                pause = WRITE_PAUSE_FORBIDDEN;
+            }
+        }
+        (self.write_again, self.read_again) = (Instant::now() + pause, Instant::now());
+    }
+}

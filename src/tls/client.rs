@@ -1,0 +1,163 @@
+//! Who may call the admission endpoints, where `--client-ca-file` says so.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use http::{Method, StatusCode, header};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
+
+use super::files::{Content, Files};
+
+/// Who calls without a certificate may do so often.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// The certificates that the other end of a connection has shown and proven to be its own.
+#[derive(Clone, Debug)]
+pub struct Peer(Option<Arc<[CertificateDer<'static>]>>);
+
+impl Peer {
+    /// Of a connection whose handshake is over.
+    pub fn of(connection: &rustls::ServerConnection) -> Self {
+        Self(connection.peer_certificates().map(Into::into))
+    }
+}
+
+/// Callers with a certificate by one of the CAs in a file.
+#[derive(Debug)]
+pub struct Callers {
+    by: RwLock<Arc<dyn ClientCertVerifier>>,
+    told: Mutex<Option<Instant>>,
+}
+
+/// The file, as it was read.
+pub struct CallersFile {
+    files: Files,
+    read: Content,
+}
+
+impl Callers {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// In words, if it cannot be read, or is not of CA certificates.
+    pub async fn load(file: PathBuf) -> Result<(Arc<Self>, CallersFile), String> {
+        let files = Files::new(vec![file]);
+        let read = files.read().await?;
+        let by = RwLock::new(verifier(&read)?);
+        Ok((Arc::new(Self { by, told: Mutex::new(None) }), CallersFile { files, read }))
+    }
+
+    /// Keeps to what the file says, for ever.
+    pub async fn keep(&self, file: CallersFile, every: Duration) {
+        let take = |content: Option<&Content>| {
+            if let Some(content) = content {
+                let by = verifier(content).map_err(|error| format!("--client-ca-file: {error}"))?;
+                *self.by.write().unwrap_or_else(PoisonError::into_inner) = by;
+                tracing::info!("took up new CAs of callers");
+            }
+            Ok(())
+        };
+        file.files.follow(&file.read, every, take).await;
+    }
+
+    /// Lets through to a router what may be an admission call only with such a certificate.
+    pub fn guard(self: Arc<Self>, router: Router) -> Router {
+        router.layer(from_fn_with_state(self, check))
+    }
+
+    fn by(&self) -> Arc<dyn ClientCertVerifier> {
+        Arc::clone(&self.by.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Verified again at each call: connections live on while certificates end and CAs are replaced.
+    fn admit(&self, peer: Option<&Peer>, now: UnixTime) -> bool {
+        let certificates = peer.and_then(|peer| peer.0.as_deref()).and_then(<[_]>::split_first);
+        certificates.is_some_and(|(first, others)| self.by().verify_client_cert(first, others, now).is_ok())
+    }
+
+    fn tell(&self) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            tracing::warn!("refused an admission call: its caller shows no certificate by a CA of --client-ca-file");
+            *told = Some(Instant::now());
+        }
+    }
+}
+
+async fn check(State(callers): State<Arc<Callers>>, request: Request, next: Next) -> Response {
+    // Whatever only reads is open; admission only posts. No spelling of a path gets around this.
+    let open = [Method::GET, Method::HEAD].contains(request.method());
+    if open || callers.admit(request.extensions().get(), UnixTime::now()) {
+        return next.run(request).await;
+    }
+    callers.tell();
+    let body = r#"{"error":"this call needs a client certificate by a CA that the gate was told to trust"}"#;
+    (StatusCode::FORBIDDEN, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+fn verifier(content: &Content) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in content.files.iter().flat_map(|file| CertificateDer::pem_slice_iter(file)) {
+        let certificate = certificate.map_err(|_| "it is not PEM")?;
+        roots.add(certificate).map_err(|_| "it has a certificate that cannot be a CA's")?;
+    }
+    if roots.is_empty() {
+        return Err("it has no certificate".to_owned());
+    }
+    // Who shows none may still ask how the gate is.
+    let builder = WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated();
+    builder.build().map(|verifier| verifier as Arc<dyn ClientCertVerifier>).map_err(|error| error.to_string())
+}
+
+/// By what the file says now.
+impl ClientCertVerifier for Callers {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        // None: the caller has one certificate for this, and shows it unasked which CA it is by.
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.by().verify_client_cert(end_entity, intermediates, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.by().verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.by().verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.by().supported_verify_schemes()
+    }
+}

@@ -1,0 +1,246 @@
+//! What the manifests of deploy/ say of the program and of each other. That Kubernetes takes them is a matter for
+//! tests/real.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use istio_ca_gate::reason::Reason;
+use serde_json::Value;
+
+/// What `/metrics` has, beside `process_*`; of a histogram the name without its suffixes.
+const METRICS: [&str; 14] = [
+    "istio_ca_gate_admission_duration_seconds",
+    "istio_ca_gate_admission_in_flight",
+    "istio_ca_gate_admission_requests_total",
+    "istio_ca_gate_build_info",
+    "istio_ca_gate_convergence_duration_seconds",
+    "istio_ca_gate_convergences_total",
+    "istio_ca_gate_last_verified_timestamp_seconds",
+    "istio_ca_gate_open",
+    "istio_ca_gate_root_info",
+    "istio_ca_gate_root_not_after_timestamp_seconds",
+    "istio_ca_gate_self_test_ok",
+    "istio_ca_gate_serving_certificate_not_after_timestamp_seconds",
+    "istio_ca_gate_vault_requests_total",
+    "process_",
+];
+
+/// Reasons that pass by themselves.
+const NOBODY_IS_NEEDED: [Reason; 2] = [Reason::Converging, Reason::DryRun];
+
+fn deploy() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
+}
+
+fn read(path: &str) -> Result<String> {
+    fs::read_to_string(deploy().join(path)).with_context(|| path.to_owned())
+}
+
+fn documents(text: &str) -> Result<Vec<Value>> {
+    Ok(serde_saphyr::from_multiple(text)?)
+}
+
+/// The alerts of the component, by name.
+fn alerts() -> Result<BTreeMap<String, Value>> {
+    let rules = documents(&read("kustomize/components/monitoring/rules.yaml")?)?.remove(0);
+    let groups = rules["spec"]["groups"].as_array().context("no groups")?.clone();
+    let rules = groups.iter().flat_map(|group| group["rules"].as_array().into_iter().flatten());
+    rules.map(|rule| Ok((rule["alert"].as_str().context("no name")?.to_owned(), rule.clone()))).collect()
+}
+
+fn dashboard() -> Result<Value> {
+    Ok(serde_json::from_str(&read("kustomize/components/monitoring/dashboard.json")?)?)
+}
+
+fn expression(alert: &Value) -> &str {
+    alert["expr"].as_str().unwrap_or_default()
+}
+
+/// The words of a text that may be a metric's name.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.split(move |c| !is_part(c)).filter(|word| word.starts_with("istio_ca_gate_") || word.starts_with("process_"))
+}
+
+fn is_known(metric: &str) -> bool {
+    let name = metric.strip_suffix("_bucket").unwrap_or(metric);
+    METRICS.iter().any(|known| *known == name || (known.ends_with('_') && name.starts_with(known)))
+}
+
+#[test]
+fn alerts_and_dashboard_ask_for_metrics_that_the_gate_has() -> Result<()> {
+    let alerts = alerts()?;
+    ensure!(alerts.len() > 10, "{}", alerts.len());
+    let dashboard = dashboard()?;
+    let panels = dashboard["panels"].as_array().context("no panels")?;
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    let asked: Vec<&str> =
+        alerts.values().map(expression).chain(targets.filter_map(|target| target["expr"].as_str())).collect();
+    for expression in &asked {
+        ensure!(words(expression).next().is_some(), "no metric in {expression}");
+        let unknown: Vec<_> = words(expression).filter(|word| !is_known(word)).collect();
+        ensure!(unknown.is_empty(), "{unknown:?} in {expression}");
+    }
+    // And all of them are looked at.
+    let asked: BTreeSet<&str> = asked.into_iter().flat_map(words).collect();
+    for metric in METRICS {
+        ensure!(asked.iter().any(|word| word.starts_with(metric)), "nobody looks at {metric}");
+    }
+    Ok(())
+}
+
+#[test]
+fn each_reason_that_needs_a_person_has_one_alert() -> Result<()> {
+    let alerts = alerts()?;
+    for reason in Reason::ALL {
+        let code = reason.as_str();
+        // The codes of a matcher stand between quotes, one or several with bars.
+        let names = |alert: &Value| {
+            let mut quoted = expression(alert).split('"').skip(1).step_by(2);
+            quoted.any(|codes| codes.split('|').any(|one| one == code))
+        };
+        let of: Vec<_> = alerts.iter().filter(|(_, alert)| names(alert)).map(|(name, _)| name).collect();
+        let wanted = usize::from(!NOBODY_IS_NEEDED.contains(reason));
+        ensure!(of.len() == wanted, "{code}: {of:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn each_alert_says_how_bad_it_is_and_points_to_a_section_that_exists() -> Result<()> {
+    for (name, alert) in alerts()? {
+        ensure!(matches!(alert["labels"]["severity"].as_str(), Some("critical" | "warning")), "{name}");
+        ensure!(alert["annotations"]["summary"].is_string(), "{name}");
+        let description = alert["annotations"]["description"].as_str().context(name.clone())?;
+        for word in description.split_whitespace().filter(|word| word.starts_with("docs/")) {
+            let (page, section) = word.trim_end_matches('.').split_once('#').context(name.clone())?;
+            let page = fs::read_to_string(deploy().join("..").join(page))?;
+            let titles = page.lines().filter(|line| line.starts_with('#'));
+            let mut anchors = titles.map(|line| line.trim_start_matches(['#', ' ']).to_lowercase().replace(' ', "-"));
+            // A section by the reason's code: each has one, which is tested where the reasons are.
+            ensure!(section.starts_with("{{") || anchors.any(|anchor| anchor == section), "{name}: {word}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_chart_has_the_alerts_and_the_dashboard_of_the_component() -> Result<()> {
+    let rules = documents(&read("kustomize/components/monitoring/rules.yaml")?)?.remove(0);
+    ensure!(rules["spec"] == documents(&read("helm/istio-ca-gate/files/rules.yaml")?)?.remove(0));
+    let dashboard = read("kustomize/components/monitoring/dashboard.json")?;
+    ensure!(dashboard == read("helm/istio-ca-gate/files/dashboard.json")?);
+    Ok(())
+}
+
+#[test]
+fn the_chart_is_of_the_programs_version() -> Result<()> {
+    let chart = documents(&read("helm/istio-ca-gate/Chart.yaml")?)?.remove(0);
+    ensure!(chart["appVersion"] == env!("CARGO_PKG_VERSION"), "{chart}");
+    for cluster in ["homelab", "nas"] {
+        let overlay = documents(&read(&format!("kustomize/overlays/{cluster}/kustomization.yaml"))?)?.remove(0);
+        ensure!(overlay["images"][0]["newTag"] == env!("CARGO_PKG_VERSION"), "{overlay}");
+    }
+    Ok(())
+}
+
+/// Folders below this one, and this one.
+fn folders(of: &Path) -> Result<Vec<PathBuf>> {
+    let mut all = vec![of.to_owned()];
+    for entry in fs::read_dir(of)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            all.extend(folders(&path)?);
+        }
+    }
+    Ok(all)
+}
+
+#[test]
+fn each_kustomization_names_all_that_is_beside_it_and_nothing_else() -> Result<()> {
+    let mut seen = 0;
+    for root in ["kustomize", "flux"] {
+        for folder in folders(&deploy().join(root))? {
+            let Ok(text) = fs::read_to_string(folder.join("kustomization.yaml")) else { continue };
+            let kustomization = documents(&text)?.remove(0);
+            let strings = |value: &Value| -> Vec<String> { serde_json::from_value(value.clone()).unwrap_or_default() };
+            let mut named = strings(&kustomization["resources"]);
+            named.extend(strings(&kustomization["components"]));
+            let generators = kustomization["configMapGenerator"].as_array().into_iter().flatten();
+            let files = generators.flat_map(|generator| strings(&generator["files"]));
+            named.extend(files.map(|file| file.rsplit('=').next().unwrap_or_default().to_owned()));
+            for name in &named {
+                ensure!(folder.join(name).exists(), "{} names {name}", folder.display());
+            }
+            for entry in fs::read_dir(&folder)? {
+                let entry = entry?;
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let is_said = entry.path().is_dir() || name == "kustomization.yaml" || named.contains(&name);
+                ensure!(is_said, "{} is in no kustomization", entry.path().display());
+            }
+            seen += 1;
+        }
+    }
+    ensure!(seen > 10, "{seen}");
+    Ok(())
+}
+
+/// The HelmReleases of deploy/flux.
+fn releases() -> Result<Vec<Value>> {
+    let mut releases = Vec::new();
+    for folder in ["flux/istio", "flux/vault"] {
+        for entry in fs::read_dir(deploy().join(folder))? {
+            let objects = documents(&fs::read_to_string(entry?.path())?)?;
+            releases.extend(objects.into_iter().filter(|object| object["kind"] == "HelmRelease"));
+        }
+    }
+    Ok(releases)
+}
+
+#[test]
+fn fluxs_releases_are_called_by_their_own_names_from_which_the_gated_labels_are_made() -> Result<()> {
+    let releases = releases()?;
+    ensure!(releases.len() == 4, "{releases:?}");
+    for release in releases {
+        // By default it has the namespace before it.
+        ensure!(release["spec"]["releaseName"] == release["metadata"]["name"], "{release}");
+    }
+    Ok(())
+}
+
+#[test]
+fn with_flux_an_istiod_that_was_earlier_than_the_webhooks_waits_for_cacerts_and_is_installed_anew() -> Result<()> {
+    let releases = releases()?;
+    let istiod = releases.iter().find(|release| release["metadata"]["name"] == "istiod").context("no istiod")?;
+    let patch = &istiod["spec"]["postRenderers"][0]["kustomize"]["patches"][0];
+    ensure!(patch["target"] == serde_json::json!({ "kind": "Deployment", "name": "istiod" }), "{patch}");
+    let patch = documents(patch["patch"].as_str().context("no patch")?)?.remove(0);
+    let volume = &patch["spec"]["template"]["spec"]["volumes"][0];
+    let wanted = serde_json::json!({ "name": "cacerts", "secret": { "secretName": "cacerts", "optional": false } });
+    ensure!(*volume == wanted, "{volume}");
+    // Its pod asked no gate. Only a new one does.
+    let install = &istiod["spec"]["install"];
+    ensure!(
+        install["strategy"]["name"] == "RemediateOnFailure" && install["remediation"]["retries"] == -1,
+        "{install}"
+    );
+    Ok(())
+}
+
+#[test]
+fn both_webhook_configurations_ask_about_the_same_pods_in_the_same_way() -> Result<()> {
+    let webhooks = |file: &str, path: &str| -> Result<Value> {
+        let mut webhooks = documents(&read(&format!("kustomize/base/{file}.yaml"))?)?.remove(0)["webhooks"].take();
+        for webhook in webhooks.as_array_mut().context("no webhooks")? {
+            ensure!(webhook["clientConfig"]["service"]["path"] == path, "{webhook}");
+            webhook["clientConfig"]["service"]["path"] = Value::Null;
+            let fields = webhook.as_object_mut().context("no webhook")?;
+            ensure!(fields.remove("reinvocationPolicy").is_none_or(|policy| policy == "Never"), "{fields:?}");
+        }
+        Ok(webhooks)
+    };
+    ensure!(webhooks("webhook", "/validate")? == webhooks("mutating", "/mutate")?);
+    Ok(())
+}
