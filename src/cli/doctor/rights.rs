@@ -65,7 +65,7 @@ type Rule<'a> = (&'static str, &'static [&'static str], &'a str, &'static [&'sta
 
 /// Every right of deploy/kustomize/base/rbac.yaml.
 pub(super) fn needed(names: &Names<'_>) -> Vec<Right> {
-    let here: [Rule<'_>; 9] = [
+    let mut here: Vec<Rule<'_>> = vec![
         ("", &["secrets"], names.secret, &["get", "list", "watch", "patch"]),
         ("", &["configmaps"], pin::NAME, &["get", "patch"]),
         ("", &["secrets", "configmaps"], "", &["create"]),
@@ -76,8 +76,9 @@ pub(super) fn needed(names: &Names<'_>) -> Vec<Right> {
         ("batch", &["jobs"], "", &["get", "list"]),
         ("batch", &["jobs/status"], "", &["patch"]),
     ];
-    let certificate =
-        names.tls_secret.map(|secret| ("", &["secrets"][..], secret, &["get", "list", "watch", "patch"][..]));
+    if let Some(secret) = names.tls_secret {
+        here.insert(1, ("", &["secrets"], secret, &["get", "list", "watch", "patch"]));
+    }
     let everywhere: [Rule<'_>; 1] = [(
         "admissionregistration.k8s.io",
         &["validatingwebhookconfigurations", "mutatingwebhookconfigurations"],
@@ -90,7 +91,7 @@ pub(super) fn needed(names: &Names<'_>) -> Vec<Right> {
             |(resource, verb)| Right { group, resource, verb, name: name.to_owned(), namespace: namespace.to_owned() };
         pairs.map(right).collect::<Vec<_>>()
     };
-    let here = here.into_iter().chain(certificate).flat_map(|rule| rights(rule, names.namespace));
+    let here = here.into_iter().flat_map(|rule| rights(rule, names.namespace));
     here.chain(everywhere.into_iter().flat_map(|rule| rights(rule, ""))).collect()
 }
 
