@@ -16,7 +16,7 @@ use attempt::Pass;
 pub use attempt::{Attempts, Parts};
 
 use crate::reason::{Held, Reason};
-use crate::snapshot::{Convergence, Policy, Snapshot, Verified, Watched};
+use crate::snapshot::{Convergence, Policy, Snapshot, Standing, Verified, Watched};
 use turns::{Turn, Turns};
 
 /// First back-off; doubles up to `--retry-max`.
@@ -102,11 +102,16 @@ impl Converger {
             let ended = self.attempt(&mut attempts).await;
             pace.ended(began, ended);
             // Also where only an earlier verification opens it.
-            let open = self.look(|known| known.is_open(&policy, Timestamp::now(), std::time::Instant::now()));
+            let seen = self.look(|known| match known.standing(&policy, Timestamp::now(), std::time::Instant::now()) {
+                Standing::Open(_) | Standing::OpenUnverified(..) => Some(true),
+                Standing::Blind => None,
+                Standing::Closed => Some(false),
+            });
             // Who cannot look does not see a turn.
-            if open || !self.is_blind() {
+            if let Some(open) = seen.filter(|open| *open || !self.is_blind()) {
                 self.tell_turn(turns.see(open, attempts.has_written()), &attempts);
             }
+            let open = seen == Some(true);
             if passes.is_due(open, schedule.refresh) {
                 let pass = attempts.unblock().await;
                 if turns.wants_reconciliation(pass) {

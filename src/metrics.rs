@@ -107,19 +107,18 @@ impl Metrics {
         })
     }
 
-    /// All of it as text, with what is known at this moment.
+    /// All of it as text, with what was read off.
     ///
     /// # Errors
     /// In words, if the encoder cannot.
-    pub fn text(&self, moment: &Moment<'_>) -> Result<Vec<u8>, String> {
-        self.encode(moment).map_err(|error| error.to_string())
+    pub fn text(&self, standing: &Standing, stats: &Stats) -> Result<Vec<u8>, String> {
+        self.encode(standing, stats).map_err(|error| error.to_string())
     }
 
-    fn encode(&self, moment: &Moment<'_>) -> prometheus::Result<Vec<u8>> {
+    fn encode(&self, Standing(standing): &Standing, stats: &Stats) -> prometheus::Result<Vec<u8>> {
         let mut text = Vec::new();
-        let standing = moment.standing()?;
-        self.self_test.tell(&standing)?;
-        for families in [self.registry.gather(), standing.gather(), servers(moment.stats)?.gather()] {
+        self.self_test.tell(standing)?;
+        for families in [self.registry.gather(), standing.gather(), servers(stats)?.gather()] {
             TextEncoder::new().encode(&families, &mut text)?;
         }
         Ok(text)
@@ -170,6 +169,11 @@ impl Admission<'_> {
     /// It was no AdmissionReview that can be answered.
     pub fn malformed(&mut self) {
         self.ended = ("malformed", "");
+    }
+
+    /// When its head was there.
+    pub fn began(&self) -> Instant {
+        self.began
     }
 
     /// How long it has taken so far.
@@ -227,14 +231,23 @@ pub struct Moment<'a> {
     pub policy: &'a Policy,
     /// The time.
     pub now: Timestamp,
-    /// Of the servers.
-    pub stats: &'a Stats,
     /// The end of the serving certificate, where there is one.
     pub certificate_ends: Option<Timestamp>,
 }
 
+/// What was read off.
+pub struct Standing(Registry);
+
 impl Moment<'_> {
-    fn standing(&self) -> prometheus::Result<Registry> {
+    /// Reads it off, and no more: meanwhile nothing can be learnt.
+    ///
+    /// # Errors
+    /// In words, if two metrics have one name, which a test finds out.
+    pub fn standing(&self) -> Result<Standing, String> {
+        self.read().map(Standing).map_err(|error| error.to_string())
+    }
+
+    fn read(&self) -> prometheus::Result<Registry> {
         let Self { known, policy, now, certificate_ends, .. } = *self;
         let registry = Registry::new();
         let open = gauge(&registry, "open", "1 if gated pods are let in.")?;

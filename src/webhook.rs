@@ -15,7 +15,6 @@ use crate::k8s::cacerts::Cacerts;
 use crate::k8s::events::Events;
 use crate::k8s::flux::{HelmRelease, Releases};
 use crate::patch;
-use crate::plan::Published;
 use crate::reason::{Held, Reason};
 use crate::snapshot::Policy;
 use review::Request;
@@ -60,10 +59,15 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// Decides on a request within the timeout that the API server gave it. Of a denied pod, also the HelmRelease that it
+    /// Decides on a request within the timeout that the API server gave it, from when its head was there. Of a denied pod, also the HelmRelease that it
     /// is from, if that can be found out in what is left of the time.
-    pub async fn answer(&self, request: &Request, timeout: Option<Duration>) -> (Decision, Option<HelmRelease>) {
-        let began = tokio::time::Instant::now();
+    pub async fn answer(
+        &self,
+        request: &Request,
+        began: Instant,
+        timeout: Option<Duration>,
+    ) -> (Decision, Option<HelmRelease>) {
+        let began = tokio::time::Instant::from_std(began);
         let timeout = timeout.unwrap_or(TIMEOUT_DEFAULT).min(TIMEOUT_MAX);
         let decision = self.decide(request, began + timeout.saturating_sub(MARGIN).max(timeout / 2)).await;
         let Decision::Deny(held) = &decision else { return (decision, None) };
@@ -145,15 +149,11 @@ impl Webhook {
     }
 
     async fn read_live(&self, deadline: tokio::time::Instant) -> Result<(), Held> {
-        let generation = self.converger.look(|known| known.watched.generation);
-        let read = tokio::time::timeout_at(deadline, self.cacerts.read()).await;
-        let published: Published = read.unwrap_or_else(|_| {
+        tokio::time::timeout_at(deadline, self.cacerts.read_anew()).await.unwrap_or_else(|_| {
             Err(Held::new(
                 Reason::KubernetesUnreachable,
                 "cacerts cannot be read in time, and its watch is silent: check the API server; it is tried again by itself",
             ))
-        })?;
-        self.cacerts.observe_unless_changed(generation, &published);
-        Ok(())
+        })
     }
 }

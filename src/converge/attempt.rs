@@ -6,6 +6,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 
+use crate::ca::Sha256;
 use crate::ca::bundle::Bundle;
 use crate::ca::check::Sound;
 use crate::ca::issue;
@@ -158,17 +159,9 @@ impl Attempts {
                     return Ok(false);
                 }
                 if other_bytes {
-                    tracing::warn!(
-                        "Secret {} holds Vault's certificates in other bytes: istiods that started before refuse to reload it",
-                        self.parts.names.cacerts
-                    );
+                    self.warn_of_other_bytes();
                 }
-                let resource_version = published.resource_version().to_owned();
-                state.send_modify(|state| {
-                    state.last_verified = Some(LastVerified { root: sound.root, at: now });
-                    state.verified =
-                        Some(Verified { stored: Arc::clone(stored.facts()), version, resource_version, at: now });
-                });
+                note_verified(state, &stored, version, published.resource_version(), sound.root, now);
                 Ok(true)
             }
             Step::Publish { version, sound } => {
@@ -190,6 +183,13 @@ impl Attempts {
             }
             Step::Hold(held) => Err(held.into()),
         }
+    }
+
+    fn warn_of_other_bytes(&self) {
+        tracing::warn!(
+            "Secret {} holds Vault's certificates in other bytes: istiods that started before refuse to reload it",
+            self.parts.names.cacerts
+        );
     }
 
     /// Makes a root first, and writes it in the next round, when all has been read again: making one
@@ -246,13 +246,7 @@ impl Attempts {
     }
 
     /// The gate opens only over a pin that is written: it is what keeps a lost root from being replaced.
-    async fn keep_pin(
-        &self,
-        read: &pin::Read,
-        root: crate::ca::Sha256,
-        version: u64,
-        now: Timestamp,
-    ) -> Result<Written, Held> {
+    async fn keep_pin(&self, read: &pin::Read, root: Sha256, version: u64, now: Timestamp) -> Result<Written, Held> {
         let pin = Pin { root, vault_version: Some(version), verified_at: Some(now) };
         let changed = read.pin.as_ref().is_none_or(|old| (old.root, old.vault_version) != (root, Some(version)));
         let aged = read.pin.as_ref().and_then(|old| old.verified_at).is_none_or(|at| {
@@ -354,6 +348,21 @@ fn note_root(state: &watch::Sender<Convergence>, found: &Found, now: Timestamp) 
             Stored::Sound { version, sound } => Some(known(*version, sound)),
             _ => None,
         };
+    });
+}
+
+fn note_verified(
+    state: &watch::Sender<Convergence>,
+    stored: &Sound,
+    version: u64,
+    resource_version: &str,
+    root: Sha256,
+    now: Timestamp,
+) {
+    let resource_version = resource_version.to_owned();
+    state.send_modify(|state| {
+        state.last_verified = Some(LastVerified { root, at: now });
+        state.verified = Some(Verified { stored: Arc::clone(stored.facts()), version, resource_version, at: now });
     });
 }
 

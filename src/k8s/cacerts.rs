@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::Patch;
 use kube::{Api, Client, ResourceExt};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex, Notify, watch};
 
 use super::follow::{MetadataOf, Seen, follow};
 use super::{
@@ -28,6 +28,9 @@ const ES_MANAGED: &str = "reconcile.external-secrets.io/managed";
 /// Pause after a failed read of what the watch has told of.
 const READ_PAUSE: Duration = Duration::from_secs(1);
 
+/// A missing right does not come by itself.
+const READ_PAUSE_FORBIDDEN: Duration = Duration::from_secs(30);
+
 /// The Secret of one cluster.
 pub struct Cacerts {
     /// Its connections end with each answer.
@@ -38,17 +41,22 @@ pub struct Cacerts {
     /// `namespace/name`, for sentences.
     full_name: String,
     watched: watch::Sender<Watched>,
+    /// When the last read on behalf of those who do not trust what is known began, and how it ended.
+    last_read: Mutex<Option<(Instant, Result<(), Held>)>>,
 }
 
 impl Cacerts {
     /// The Secret `namespace/name`.
     pub fn new(client: Client, namespace: &str, name: &str) -> Self {
+        let client = forgetful(&client);
         Self {
-            api: Api::namespaced(forgetful(&client), namespace),
+            api: Api::namespaced(client.clone(), namespace),
+            // Metadata may have a key, too: kubectl apply keeps what it was given in an annotation.
             watching: Api::namespaced(client, namespace),
             name: name.to_owned(),
             full_name: format!("{namespace}/{name}"),
             watched: watch::Sender::new(Watched::default()),
+            last_read: Mutex::default(),
         }
     }
 
@@ -100,22 +108,22 @@ impl Cacerts {
     }
 
     async fn keep_read(&self, first: impl FnOnce()) {
-        let (mut watched, mut first) = (self.watched.subscribe(), Some(first));
+        let (mut watched, mut first, mut said) = (self.watched.subscribe(), Some(first), None);
         loop {
-            let (is_current, generation) = {
-                let watched = watched.borrow_and_update();
-                (watched.is_current(), watched.generation)
-            };
-            let read = if is_current { None } else { Some(self.read().await) };
+            let is_current = watched.borrow_and_update().is_current();
+            let read = if is_current { None } else { Some(self.read_anew().await) };
             if let Some(first) = first.take() {
                 first();
             }
             match read {
-                // Where it was not taken, it has changed meanwhile, and is read again.
-                Some(Ok(published)) => drop(self.observe_unless_changed(generation, &published)),
+                Some(Ok(())) => said = None,
                 Some(Err(held)) => {
-                    tracing::warn!(reason = %held.reason, "{}", held.sentence);
-                    tokio::time::sleep(READ_PAUSE).await;
+                    if said.as_ref() != Some(&held) {
+                        tracing::warn!(reason = %held.reason, "{}", held.sentence);
+                    }
+                    let forbidden = held.reason == Reason::KubernetesForbidden;
+                    said = Some(held);
+                    tokio::time::sleep(if forbidden { READ_PAUSE_FORBIDDEN } else { READ_PAUSE }).await;
                 }
                 // Never closed: the sender is ours.
                 None => drop(watched.changed().await),
@@ -136,6 +144,26 @@ impl Cacerts {
             }
         });
         taken
+    }
+
+    /// Reads it, and takes what was read for what is known. Whoever asks while a read is under way shares the next one:
+    /// the answer is never older than the question, and many ask no more often than two.
+    ///
+    /// # Errors
+    /// The reason why it cannot be told what is there.
+    pub async fn read_anew(&self) -> Result<(), Held> {
+        let asked = Instant::now();
+        let mut last = self.last_read.lock().await;
+        if let Some((_, ended)) = last.as_ref().filter(|(began, _)| *began >= asked) {
+            return ended.clone();
+        }
+        let (began, generation) = (Instant::now(), self.watched.borrow().generation);
+        // Where it is not taken, it has changed meanwhile, and whoever looks sees that.
+        let ended = self.read().await.map(|published| {
+            self.observe_unless_changed(generation, &published);
+        });
+        *last = Some((began, ended.clone()));
+        ended
     }
 
     /// Reads it from the API server.

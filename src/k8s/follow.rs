@@ -149,23 +149,31 @@ async fn list_and_watch<S: Source>(source: &S, name: &str, doing: &str, on: &mut
                 Ok(None) => return Ended::Gone,
                 Err(_) => return Ended::Gone,
             };
-            match event {
-                Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
-                    version = object.meta().resource_version.clone().unwrap_or_default();
-                    on(Seen::Present(object));
-                }
-                Ok(WatchEvent::Deleted(object)) => {
-                    version = object.meta().resource_version.clone().unwrap_or_default();
-                    on(Seen::Absent);
-                }
-                Ok(WatchEvent::Bookmark(bookmark)) => {
-                    version = bookmark.metadata.resource_version;
-                    on(Seen::Alive);
-                }
+            match event.map(|event| seen(event, &mut version)) {
+                Ok(Some(seen)) => on(seen),
                 // 410 Gone and its like.
-                Ok(WatchEvent::Error(_)) => return Ended::Gone,
+                Ok(None) => return Ended::Gone,
                 Err(error) => return Ended::Failed(failed(doing, &error).into_held(doing)),
             }
         }
+    }
+}
+
+/// What an event tells, and the version to go on from. `None`: the watch cannot go on.
+fn seen<K: ResourceExt + Clone>(event: WatchEvent<K>, version: &mut String) -> Option<Seen<K>> {
+    match event {
+        WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+            *version = object.resource_version().unwrap_or_default();
+            Some(Seen::Present(object))
+        }
+        WatchEvent::Deleted(object) => {
+            *version = object.resource_version().unwrap_or_default();
+            Some(Seen::Absent)
+        }
+        WatchEvent::Bookmark(bookmark) => {
+            *version = bookmark.metadata.resource_version;
+            Some(Seen::Alive)
+        }
+        WatchEvent::Error(_) => None,
     }
 }

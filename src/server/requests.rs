@@ -72,18 +72,21 @@ async fn answer(
 ) -> Response {
     let _in_flight = server.stats.requests_in_flight.enter();
     // What has no body waits for nothing, and is answered from memory: probes find room at any time.
-    let mut _room = None;
-    if !request.body().is_end_stream() {
-        _room = room(server).await;
-        if _room.is_none() {
+    let has_body = !request.body().is_end_stream();
+    let room = if has_body { room(server).await } else { None };
+    if has_body {
+        if room.is_none() {
             return shed(server, Body::new(request.into_body())).await;
         }
         place.receiving();
     }
-    match router.call(request.map(|body| Body::new(Receiving { body, place: Arc::clone(place) }))).await {
+    let response = match router.call(request.map(|body| Body::new(Receiving { body, place: Arc::clone(place) }))).await
+    {
         Ok(response) => response,
         Err(never) => match never {},
-    }
+    };
+    drop(room);
+    response
 }
 
 /// Room for a request, if need be that of one whose body is overdue.

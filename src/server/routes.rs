@@ -110,16 +110,11 @@ async fn page(extract::State(state): extract::State<State>) -> Response {
 
 async fn metrics(extract::State(state): extract::State<State>) -> Response {
     let webhook = &state.webhook;
-    let text = webhook.converger.look(|known| {
-        state.metrics.text(&Moment {
-            known,
-            policy: &webhook.policy,
-            now: Timestamp::now(),
-            stats: &state.stats,
-            certificate_ends: state.serving.not_after(),
-        })
+    let standing = webhook.converger.look(|known| {
+        let certificate_ends = state.serving.not_after();
+        Moment { known, policy: &webhook.policy, now: Timestamp::now(), certificate_ends }.standing()
     });
-    match text {
+    match standing.and_then(|standing| state.metrics.text(&standing, &state.stats)) {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error),
     }
@@ -159,7 +154,7 @@ async fn admit(state: &State, uri: &Uri, request: HttpRequest, endpoint: Endpoin
         }
     };
     let webhook = &state.webhook;
-    let (decision, release) = webhook.answer(&request, timeout(uri)).await;
+    let (decision, release) = webhook.answer(&request, admission.began(), timeout(uri)).await;
     admission.decided(&decision);
     log(&request, endpoint, &decision, release.as_ref(), admission.elapsed());
     // Only a denial names Vault's root by what is known; an allowance has its own.
