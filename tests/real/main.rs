@@ -24,5 +24,6 @@ mod replicas;
 mod restart;
 mod rotation;
 mod story;
+mod vault_setup;
 mod verify;
 mod world;
