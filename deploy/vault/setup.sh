@@ -109,7 +109,9 @@ file() { # OPTION FILE
 
 check_options() {
     case $nas_by in signature | review) ;; *) misused "--nas-by: neither signature nor review: $nas_by" ;; esac
-    case "$homelab_mount$nas_mount" in *[!A-Za-z0-9/_-]*) misused 'an auth mount of other characters than A-Z a-z 0-9 / _ -' ;; esac
+    case "$homelab_mount$nas_mount" in
+        *[!A-Za-z0-9/_-]*) misused 'an auth mount of other characters than A-Z a-z 0-9 / _ -' ;;
+    esac
     case ${homelab_ca:+ca}${homelab_token:+token} in
         '' | catoken) ;;
         *) misused '--homelab-ca and --homelab-reviewer-token-file go together' ;;
@@ -128,7 +130,8 @@ check_nas_options() {
         [ -z "$nas_issuer$nas_key" ] || misused "--nas-issuer and --nas-public-key are for --nas-by signature"
         [ -n "$nas_host" ] || misused "--nas-by review needs --nas-host"
     else
-        [ -z "$nas_host$nas_ca$nas_token" ] || misused "--nas-host, --nas-ca and --nas-reviewer-token-file are for --nas-by review"
+        [ -z "$nas_host$nas_ca$nas_token" ] ||
+            misused "--nas-host, --nas-ca and --nas-reviewer-token-file are for --nas-by review"
     fi
 }
 
@@ -216,8 +219,9 @@ engine() {
             changed 'secret/: enabled, KV version 2' ;;
         'kv 2') keeps_versions ;;
         'kv 1')
-            wrong "secret/ is KV version 1, which has no check-and-set: two clusters could each make a root. It is never" \
-                "upgraded here, since all who use it have to speak version 2 then. If they do: vault kv enable-versioning secret" ;;
+            wrong "secret/ is KV version 1, which has no check-and-set: two clusters could each make a root. It is" \
+                "never upgraded here, since all who use it have to speak version 2 then. If they do:" \
+                "vault kv enable-versioning secret" ;;
         *) wrong "secret/ is no KV engine. Free that path, or use another: docs/operate.md" ;;
     esac
 }

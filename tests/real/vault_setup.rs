@@ -10,7 +10,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PublicKeyData};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384};
 use serde_json::{Value, json};
 use testbed::{Program, Vault, VaultOptions, token_signing_key};
 use tokio::process::Command;
@@ -190,6 +190,14 @@ async fn by_review(desk: &Desk, vault: &Vault, homelab: &Side, nas: &Side) -> Re
     desk.set_up(&forced).await?.changed(&ALL[7..8])?;
     ensure!(state(vault).await? == switched);
 
+    // By what is printed, the same: kubectl brings the token when it is run.
+    let printed = desk.set_up(&[&flags[..], &["--print"]].concat()).await?;
+    ensure!(printed.code == Some(0) && printed.out.contains("$(kubectl --context 'nas' "), "{printed:?}");
+    vault.ok("DELETE", "sys/auth/kubernetes-nas", None).await?;
+    let ran = desk.run(Path::new("sh"), &["-e", &desk.write("printed.sh", &printed.out)?]).await?;
+    ensure!(ran.code == Some(0), "{ran:?}");
+    desk.set_up(&flags).await?.changed_nothing_of(3)?;
+
     only_the_gate_is_let_in(vault, nas, homelab).await?;
     let gate = Gate::start(nas, vault).await?;
     nas.restart("istiod").await?;
@@ -208,6 +216,15 @@ struct Wrong {
 
 fn wrong(path: &'static str, body: Value, says: &'static str) -> Wrong {
     Wrong { path, body, says, mended: true }
+}
+
+/// The step that sees to what is at a path.
+fn step_of(path: &str) -> &'static str {
+    match path {
+        _ if path.starts_with("sys/policies/") => "vault",
+        _ if path.starts_with("auth/kubernetes-nas/") => "nas",
+        _ => "homelab",
+    }
 }
 
 fn wrongs(ca: &str) -> Result<[Wrong; 10]> {
@@ -260,23 +277,49 @@ async fn what_is_otherwise_is_told_and_left_alone_and_written_over_by_force_alon
     let desk = Desk::new(&[]).await?.at(&vault).await?;
     let flags = by_files(&desk, &vault)?;
     let flags: Vec<_> = flags.iter().map(String::as_str).collect();
-    let forced = [&flags[..], &["--force"]].concat();
-    desk.set_up(&flags).await?.changed(&ALL[1..])?;
+    from_the_job_of_old(&desk, &vault, &flags).await?;
     for Wrong { path, body, says, mended } in wrongs(vault.ca_pem())? {
         vault.ok("POST", path, Some(body)).await?;
         let before = state(&vault).await?;
-        is_left_alone(&desk.set_up(&flags).await?, says)?;
+        let step = [&flags[..], &[step_of(path)]].concat();
+        let force = [&step[..], &["--force"]].concat();
+        is_left_alone(&desk.set_up(&step).await?, says)?;
         ensure!(state(&vault).await? == before, "{path} was touched");
-        let said = desk.set_up(&forced).await?;
+        let said = desk.set_up(&force).await?;
         if mended {
             ensure!(said.code == Some(0) && said.marked("changed  ") == [format!("{path}:")], "{said:?}");
-            desk.set_up(&flags).await?.changed_nothing_of(ALL.len())?;
+            desk.set_up(&step).await?.changed_nothing_of(3)?;
         } else {
             is_left_alone(&said, says)?;
             ensure!(state(&vault).await? == before, "{path} was touched");
         }
     }
     engines(&desk, &vault).await
+}
+
+/// The set-up of the Job that the gate comes after: one file with both policies, and a role without audience.
+async fn from_the_job_of_old(desk: &Desk, vault: &Vault, flags: &[&str]) -> Result<()> {
+    let both = "path \"secret/data/istio/ca\" { capabilities = [\"create\", \"read\", \"update\", \"patch\"] }\n\
+        path \"secret/data/istio/ca\" { capabilities = [\"read\"] }";
+    vault.policy("istio-ca-bootstrap", both).await?;
+    vault.policy("istio-ca-sync", both).await?;
+    vault.ok("POST", "sys/auth/kubernetes", Some(json!({ "type": "kubernetes" }))).await?;
+    let config = json!({
+        "kubernetes_host": "https://homelab.test", "kubernetes_ca_cert": vault.ca_pem(), "disable_local_ca_jwt": true,
+    });
+    vault.ok("POST", "auth/kubernetes/config", Some(config)).await?;
+    let role = json!({
+        "bound_service_account_names": "istio-ca-bootstrap", "bound_service_account_namespaces": "istio-system",
+        "policies": "istio-ca-bootstrap", "ttl": "1h",
+    });
+    vault.role("kubernetes", "istio-ca-bootstrap", role).await?;
+    let said = desk.set_up(flags).await?;
+    let wrong = ["policy", "policy", "auth/kubernetes/role/istio-ca-bootstrap:"];
+    ensure!(said.code == Some(1) && said.marked("WRONG    ") == wrong, "{said:?}");
+    ensure!(said.marked("changed  ") == ALL[6..], "{said:?}");
+    let forced = desk.set_up(&[flags, &["--force"]].concat()).await?;
+    forced.changed(&[ALL[1], ALL[2], ALL[5]])?;
+    desk.set_up(flags).await?.changed_nothing_of(ALL.len())
 }
 
 fn is_left_alone(said: &Said, says: &str) -> Result<()> {
@@ -317,10 +360,16 @@ async fn what_print_prints_sets_a_vault_up_and_wrong_use_is_told() -> Result<()>
     wrong_use(&nowhere).await?;
 
     let script = nowhere.write("printed.sh", &printed.out)?;
-    let desk = nowhere.at(&vault).await?;
+    let mut desk = nowhere.at(&vault).await?;
     let ran = desk.run(Path::new("sh"), &["-e", &script]).await?;
     ensure!(ran.code == Some(0), "{ran:?}");
-    desk.set_up(&flags).await?.changed_nothing_of(ALL.len())
+    desk.set_up(&flags).await?.changed_nothing_of(ALL.len())?;
+
+    let anybody = vault.ok("POST", "auth/token/create", Some(json!({ "policies": ["default"] }))).await?;
+    desk.bear(anybody["auth"]["client_token"].as_str().context("no token")?);
+    let said = desk.set_up(&flags).await?;
+    ensure!(said.code == Some(1) && said.out.is_empty() && said.err.contains("permission denied"), "{said:?}");
+    Ok(())
 }
 
 async fn wrong_use(desk: &Desk) -> Result<()> {

@@ -88,8 +88,14 @@ impl Desk {
         let made = vault.ok("POST", "auth/token/create", Some(wanted)).await?;
         self.variables.push(("VAULT_ADDR", vault.address().to_owned()));
         self.variables.push(("VAULT_CACERT", vault.ca_file().to_string_lossy().into_owned()));
-        self.variables.push(("VAULT_TOKEN", made["auth"]["client_token"].as_str().context("no token")?.to_owned()));
+        self.bear(made["auth"]["client_token"].as_str().context("no token")?);
         Ok(self)
+    }
+
+    /// With this token for Vault from now on.
+    pub fn bear(&mut self, token: &str) {
+        self.variables.retain(|(name, _)| *name != "VAULT_TOKEN");
+        self.variables.push(("VAULT_TOKEN", token.to_owned()));
     }
 
     /// The folder of the commands that come first in `PATH`.
