@@ -4,6 +4,9 @@ locals {
   token_max_ttl = 86400
 
   policies = toset(["istio-ca-bootstrap", "istio-ca-sync"])
+
+  pem_public_key  = "-----BEGIN [A-Z ]*PUBLIC KEY-----[^-]*-----END [A-Z ]*PUBLIC KEY-----"
+  nas_public_keys = regexall(local.pem_public_key, var.nas_public_keys_pem == null ? "" : var.nas_public_keys_pem)
 }
 
 resource "vault_mount" "secret" {
@@ -67,7 +70,18 @@ resource "vault_jwt_auth_backend" "nas" {
   path                   = var.nas_mount
   type                   = "jwt"
   bound_issuer           = var.nas_issuer
-  jwt_validation_pubkeys = regexall("-----BEGIN [A-Z ]*PUBLIC KEY-----[^-]*-----END [A-Z ]*PUBLIC KEY-----", var.nas_public_keys_pem)
+  jwt_validation_pubkeys = local.nas_public_keys
+
+  lifecycle {
+    precondition {
+      condition     = length(local.nas_public_keys) > 0
+      error_message = "nas_by = signature needs nas_public_keys_pem: ../public-keys.sh nas."
+    }
+    precondition {
+      condition     = !can(regex("PRIVATE KEY", var.nas_public_keys_pem))
+      error_message = "nas_public_keys_pem has a private key in it. That belongs to the control plane alone."
+    }
+  }
 }
 
 resource "vault_jwt_auth_backend_role" "nas" {
