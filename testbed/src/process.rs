@@ -1,8 +1,9 @@
 //! Child processes that never outlive the test.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -105,6 +106,18 @@ impl Program {
             bail!("{}: {}\n{stderr}{stdout}", self.shown(), output.status);
         }
         Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Makes it a command of this name in a folder, for programs that look for it in `PATH`. Its environment stays
+    /// behind.
+    pub fn install(&self, folder: &Path, name: &str) -> Result<()> {
+        let quoted = |part: &OsStr| format!("'{}'", part.to_string_lossy().replace('\'', "'\\''"));
+        let args: Vec<_> = self.args.iter().map(|arg| quoted(arg)).collect();
+        let script = format!("#!/bin/sh\nexec {} {} \"$@\"\n", quoted(self.path.as_os_str()), args.join(" "));
+        let path = folder.join(name);
+        fs::write(&path, script).with_context(|| path.display().to_string())?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        Ok(())
     }
 
     fn shown(&self) -> String {

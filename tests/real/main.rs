@@ -26,5 +26,6 @@ mod restart;
 mod rotation;
 mod self_test;
 mod story;
+mod vault_setup;
 mod verify;
 mod world;

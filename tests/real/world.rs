@@ -120,11 +120,17 @@ pub struct SmallWorld {
 
 impl World {
     pub async fn start() -> Result<Self> {
+        let world = Self::not_introduced().await?;
+        world.homelab.introduce_to(&world.vault).await?;
+        world.nas.introduce_to(&world.vault).await?;
+        Ok(world)
+    }
+
+    /// With a Vault that knows neither.
+    pub async fn not_introduced() -> Result<Self> {
         let permit = place().await?;
         let (homelab, nas, vault) =
             tokio::try_join!(Side::homelab(), Side::nas(), Vault::start(VaultOptions::default()))?;
-        homelab.introduce_to(&vault).await?;
-        nas.introduce_to(&vault).await?;
         Ok(Self { homelab, nas, vault, _permit: permit })
     }
 }

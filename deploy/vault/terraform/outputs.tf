@@ -1,0 +1,21 @@
+output "homelab_gate_settings" {
+  description = "What the gate of the homelab has to be told."
+  value = {
+    GATE_ROLE             = "bootstrap"
+    GATE_VAULT_AUTH_MOUNT = var.homelab_mount
+    GATE_VAULT_ROLE       = vault_kubernetes_auth_backend_role.homelab.role_name
+    GATE_VAULT_MOUNT      = "secret"
+    GATE_VAULT_PATH       = "istio/ca"
+  }
+}
+
+output "nas_gate_settings" {
+  description = "What the gate of the NAS has to be told."
+  value = {
+    GATE_ROLE             = "sync"
+    GATE_VAULT_AUTH_MOUNT = var.nas_mount
+    GATE_VAULT_ROLE       = one(concat(vault_jwt_auth_backend_role.nas[*].role_name, vault_kubernetes_auth_backend_role.nas[*].role_name))
+    GATE_VAULT_MOUNT      = "secret"
+    GATE_VAULT_PATH       = "istio/ca"
+  }
+}
