@@ -18,8 +18,10 @@ use crate::cli::fingerprint::Fingerprint;
 use crate::cli::shell::{Completions, Man};
 use crate::cli::verify::Verify;
 use crate::k8s::flux::HelmRelease;
+use crate::peers::PeerArgs;
 use crate::plan::{OnRootChange, Role};
 use crate::selector;
+use crate::self_test::SelfTestArgs;
 use crate::snapshot::VaultUnavailable;
 pub use tls::{PAIR, TlsArgs};
 use values::duration;
@@ -95,6 +97,12 @@ pub struct Serve {
     /// How long to go on serving after SIGTERM, until the API server has stopped calling this replica
     #[arg(long, env = "GATE_SHUTDOWN_DELAY", default_value = "10s", value_parser = duration)]
     pub shutdown_delay: Duration,
+    /// Whether the API server calls
+    #[command(flatten)]
+    pub self_test: SelfTestArgs,
+    /// Which clusters the page compares this one with
+    #[command(flatten)]
+    pub peers: PeerArgs,
     /// What to serve with, and whom
     #[command(flatten)]
     pub tls: TlsArgs,

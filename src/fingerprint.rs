@@ -14,42 +14,42 @@ use crate::snapshot::{Policy, Snapshot};
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    cluster: String,
-    role: &'static str,
-    state: &'static str,
-    reason: Option<&'static str>,
-    message: Option<String>,
-    r#match: bool,
-    vault: Option<Vault>,
-    cacerts: Option<Cacerts>,
+    pub(crate) cluster: String,
+    pub(crate) role: &'static str,
+    pub(crate) state: &'static str,
+    pub(crate) reason: Option<&'static str>,
+    pub(crate) message: Option<String>,
+    pub(crate) r#match: bool,
+    pub(crate) vault: Option<Vault>,
+    pub(crate) cacerts: Option<Cacerts>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Root {
-    sha256: String,
-    sha1: String,
-    roots: Vec<String>,
-    subject: String,
-    not_after: String,
+pub(crate) struct Root {
+    pub(crate) sha256: String,
+    pub(crate) sha1: String,
+    pub(crate) roots: Vec<String>,
+    pub(crate) subject: String,
+    pub(crate) not_after: String,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Vault {
+pub(crate) struct Vault {
     #[serde(flatten)]
-    root: Root,
-    version: u64,
-    checked_at: String,
-    address: String,
+    pub(crate) root: Root,
+    pub(crate) version: u64,
+    pub(crate) checked_at: String,
+    pub(crate) address: String,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Cacerts {
+pub(crate) struct Cacerts {
     #[serde(flatten)]
-    root: Root,
-    resource_version: String,
+    pub(crate) root: Root,
+    pub(crate) resource_version: String,
 }
 
 /// Tells what is known.

@@ -11,7 +11,8 @@
 //!
 //! Modules in reading order: [`reason`], [`plan`], [`snapshot`], [`gate`] and [`patch`](mod@patch) decide and touch nothing;
 //! [`ca`] knows certificates; [`vault`] and [`k8s`] talk; [`converge`] brings both together; [`webhook`],
-//! [`server`] and [`tls`] face the API server; [`run`] puts it all together. [`cli`] has the commands for people.
+//! [`server`] and [`tls`] face the API server, and [`self_test`] tries whether it calls; [`page`](mod@page) and [`peers`] show
+//! people the roots of all clusters; [`run`] puts it all together. [`cli`] has the commands for people.
 
 pub mod args;
 pub mod ca;
@@ -22,7 +23,9 @@ pub mod gate;
 pub mod hygiene;
 pub mod k8s;
 pub mod metrics;
+pub mod page;
 pub mod patch;
+pub mod peers;
 pub mod plan;
 pub mod readiness;
 pub mod reason;
@@ -30,6 +33,7 @@ pub mod run;
 #[cfg(test)]
 mod samples;
 pub mod selector;
+pub mod self_test;
 pub mod server;
 pub mod shutdown;
 pub mod snapshot;

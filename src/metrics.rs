@@ -1,5 +1,6 @@
 //! `GET /metrics`: what is counted, and how all of it is told to Prometheus. All names stand here.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
@@ -35,6 +36,8 @@ pub struct Metrics {
     pub convergences: Convergences,
     /// Requests to Vault.
     pub vault: VaultRequests,
+    /// The last self-test.
+    pub self_test: SelfTest,
     registry: Registry,
 }
 
@@ -56,6 +59,24 @@ pub struct Convergences {
 /// Requests to Vault.
 #[derive(Clone)]
 pub struct VaultRequests(IntCounterVec);
+
+/// The last self-test: how it ended, and when. Nothing before the first one.
+#[derive(Clone, Debug, Default)]
+pub struct SelfTest(Arc<Mutex<Option<(bool, Timestamp)>>>);
+
+impl SelfTest {
+    /// One has ended.
+    pub fn ended(&self, ok: bool, at: Timestamp) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((ok, at));
+    }
+
+    fn tell(&self, registry: &Registry) -> prometheus::Result<()> {
+        let Some((ok, at)) = *self.0.lock().unwrap_or_else(PoisonError::into_inner) else { return Ok(()) };
+        gauge(registry, "self_test_ok", "1 if the last self-test came back to a gate.")?.set(f64::from(u8::from(ok)));
+        gauge(registry, "self_test_timestamp_seconds", "When it ended, as Unix time.")?.set(at.as_second() as f64);
+        Ok(())
+    }
+}
 
 impl Metrics {
     /// Counters at zero.
@@ -81,6 +102,7 @@ impl Metrics {
                 "Requests to Vault by what was asked and the HTTP status of the answer; 0 for none.",
                 &["operation", "code"],
             )?),
+            self_test: SelfTest::default(),
             registry,
         })
     }
@@ -95,7 +117,9 @@ impl Metrics {
 
     fn encode(&self, moment: &Moment<'_>) -> prometheus::Result<Vec<u8>> {
         let mut text = Vec::new();
-        for families in [self.registry.gather(), moment.standing()?.gather(), servers(moment.stats)?.gather()] {
+        let standing = moment.standing()?;
+        self.self_test.tell(&standing)?;
+        for families in [self.registry.gather(), standing.gather(), servers(moment.stats)?.gather()] {
             TextEncoder::new().encode(&families, &mut text)?;
         }
         Ok(text)

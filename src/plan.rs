@@ -92,7 +92,7 @@ impl Published {
                 verdict: copy.verdict.as_ref().map(|sound| Arc::clone(sound.facts())).map_err(Flaw::clone),
                 glance: copy.glance.clone(),
                 resource_version: copy.resource_version.clone(),
-                annotated_root: copy.annotated_root.clone(),
+                annotated_root: copy.annotated_root,
             })),
         }
     }

@@ -22,7 +22,9 @@ use crate::k8s::flux::{Reconciles, Releases};
 use crate::k8s::owners::Owners;
 use crate::k8s::pin::Pins;
 use crate::metrics::Metrics;
+use crate::peers::Peers;
 use crate::readiness::{Part, Readiness};
+use crate::self_test::{Probe, SelfTest, SelfTestArgs};
 use crate::server::{self, Bound, Limits, Stats};
 use crate::shutdown::Signals;
 use crate::snapshot::Policy;
@@ -79,6 +81,7 @@ impl Prepared {
         server::raise_descriptor_limit();
         let vault = parts::vault(&args.vault, args.role)?;
         let client = parts::client(&args.kubernetes).await?;
+        let peers = Arc::new(Peers::new(&args.peers)?);
         let certificate = Certificate::new(&args).await?;
         let https = bind(args.listen, "--listen (variable GATE_LISTEN)").await?;
         let http = match args.admin_listen.0 {
@@ -86,7 +89,9 @@ impl Prepared {
             None => None,
         };
         let metrics = Metrics::new().map_err(Failure::Broken)?;
-        let (service, work) = Service::assemble(args, client, vault, metrics, Arc::clone(&certificate.serving));
+        let (service, mut work) =
+            Service::assemble(args, client, vault, metrics, Arc::clone(&certificate.serving), peers);
+        work.self_test = service.self_test()?;
         Ok(Self { service, work, certificate, https, http })
     }
 
@@ -124,6 +129,7 @@ struct Work {
     attempts: Attempts,
     reconciles: Arc<Reconciles>,
     writer: events::Writer,
+    self_test: Option<SelfTest>,
 }
 
 /// What the tasks of the service share.
@@ -136,7 +142,14 @@ struct Service {
 }
 
 impl Service {
-    fn assemble(args: Serve, client: Client, vault: Vault, metrics: Metrics, serving: Arc<Serving>) -> (Self, Work) {
+    fn assemble(
+        args: Serve,
+        client: Client,
+        vault: Vault,
+        metrics: Metrics,
+        serving: Arc<Serving>,
+        peers: Arc<Peers>,
+    ) -> (Self, Work) {
         let policy = policy(&args);
         let pin_age_max = PIN_AGE_MAX.min(policy.max_staleness / 4);
         let Made { gated, cacerts, owners, attempts, reconciles, events, writer } =
@@ -155,12 +168,23 @@ impl Service {
         let state = server::State {
             webhook: Arc::new(webhook),
             role: args.role,
+            peers,
             readiness: Arc::new(Readiness::default()),
             metrics,
             serving,
             stats: Arc::new(Stats::default()),
         };
-        (Self { args, client, cacerts, owners, state }, Work { attempts, reconciles, writer })
+        (Self { args, client, cacerts, owners, state }, Work { attempts, reconciles, writer, self_test: None })
+    }
+
+    /// What tries now and then whether the API server calls, if that is asked for.
+    fn self_test(&self) -> Result<Option<SelfTest>, Failure> {
+        let SelfTestArgs { self_test, self_test_interval } = &self.args.self_test;
+        let Some(namespace) = self_test else { return Ok(None) };
+        let server::State { webhook, metrics, readiness, .. } = &self.state;
+        let probe = Probe::new(self.client.clone(), namespace, &webhook.gated, &self.args.tls.webhook_config)
+            .map_err(|error| Failure::Usage(format!("--self-test (variable GATE_SELF_TEST): {error}")))?;
+        Ok(Some(SelfTest::new(probe, *self_test_interval, Arc::clone(readiness), metrics.self_test.clone())))
     }
 
     /// Runs until a signal, or until a task ends that should not: then with the reason.
@@ -177,7 +201,7 @@ impl Service {
         if let Some(http) = http {
             servers.spawn(self.serve(http, server::admin(self.state.clone()), None, stop.asked()));
         }
-        self.spawn_convergence(&mut tasks, work);
+        self.spawn_work(&mut tasks, work);
         let tls = tls::server_config(Arc::clone(&certificate.serving), certificate.callers());
         let router = match certificate.callers() {
             None => server::admission(self.state.clone()),
@@ -234,8 +258,8 @@ impl Service {
         }
     }
 
-    fn spawn_convergence(&self, tasks: &mut JoinSet<()>, work: Work) {
-        let Work { attempts, reconciles, writer } = work;
+    fn spawn_work(&self, tasks: &mut JoinSet<()>, work: Work) {
+        let Work { attempts, reconciles, writer, self_test } = work;
         let (schedule, policy) = (
             Schedule { retry_max: self.args.converge.retry_max, refresh: self.args.refresh },
             self.state.webhook.policy,
@@ -244,6 +268,11 @@ impl Service {
         tasks.spawn(async move { converger.run(attempts, schedule, policy).await });
         tasks.spawn(async move { reconciles.run().await });
         tasks.spawn(writer.run());
+        let peers = Arc::clone(&self.state.peers);
+        tasks.spawn(async move { peers.run().await });
+        if let Some(self_test) = self_test {
+            tasks.spawn(self_test.run());
+        }
 
         let (cacerts, readiness) = (Arc::clone(&self.cacerts), Arc::clone(&self.state.readiness));
         tasks.spawn(async move { cacerts.watch(|| readiness.done(Part::Cacerts)).await });

@@ -1,7 +1,7 @@
 //! `istio-ca-gate doctor`: every link of the chain from Vault to istiod, in order, stopping at nothing.
 //!
 //! First all is read, by `vault` and `cluster`; then pure functions make a line of each link. Nothing is
-//! written: what is posted are access reviews, a login, and the giving up of its token.
+//! written: what is posted are access reviews, a pod by dry run, a login, and the giving up of its token.
 
 mod addresses;
 mod asked;
@@ -17,6 +17,7 @@ mod rights;
 mod roots;
 #[cfg(test)]
 mod samples;
+mod self_test;
 mod vault;
 mod webhook;
 mod workloads;
@@ -42,11 +43,19 @@ use line::{Line, Link};
 use look::Look;
 use vault::Told;
 
+/// What the report's words mean, and what is not a flag.
+const AFTER_HELP: &str = "\
+Marks: ok, it holds; note, worth knowing, or it may not be looked at; warning, it will break; FAILED; skipped, an earlier
+link is broken.
+Exit codes: 0 nothing FAILED, 1 something did, 2 wrong use.
+With VAULT_TOKEN set there is no login: Vault's lines are then about the rights of that token, and not about the gate's.";
+
 /// `istio-ca-gate doctor`.
 ///
 /// Prints one line for each link: its mark, its id, what was looked at, what was seen, and what to do about it.
 /// docs/troubleshoot.md has an entry for each id.
 #[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
 pub struct Doctor {
     /// The gate's role
     #[arg(long, env = "GATE_ROLE", value_enum)]
@@ -67,6 +76,9 @@ pub struct Doctor {
     /// The gate's service account [default: istio-ca-bootstrap or istio-ca-sync, by role]
     #[arg(long, env = "GATE_SERVICE_ACCOUNT", value_parser = dns_label)]
     pub service_account: Option<String>,
+    /// Namespace in which a gated pod is created by dry run, to see whether the API server calls [default: --namespace]
+    #[arg(long, env = "GATE_SELF_TEST", value_name = "NAMESPACE", value_parser = dns_label)]
+    pub self_test: Option<String>,
     /// Longest wait for one answer, of Kubernetes or of Vault
     #[arg(long, env = "GATE_TIMEOUT", default_value = "5s", value_parser = interval)]
     pub timeout: Duration,
@@ -124,6 +136,7 @@ fn asked(args: &Doctor, settings: &crate::vault::Settings) -> Asked {
         secret: secret.clone(),
         tls_secret: args.tls_secret.clone(),
         webhook_config: args.webhook_config.clone(),
+        self_test: args.self_test.as_ref().unwrap_or(namespace).clone(),
         gated: Gated(args.gate_selectors.clone()),
         account: args.service_account.clone().unwrap_or_else(|| account.to_owned()),
         names: Names {
@@ -164,6 +177,7 @@ fn report(told: &Told, cluster: &Cluster, asked: &Asked) -> Vec<Line> {
         roots::served(cluster, stored, asked),
     ]);
     lines.extend(webhook::lines(cluster, asked));
+    lines.push(self_test::line(cluster, asked));
     lines.extend(gated::selectors(cluster, asked));
     lines.extend(gated::gate(cluster, asked));
     lines.extend(neighbours::old_way(cluster, &told.addresses, asked));

@@ -17,11 +17,11 @@ use url::Url;
 use super::paint;
 use crate::args::VaultArgs;
 use crate::args::values::{dns_label, interval};
+use crate::peers::served::address;
 use crate::run::Failure;
 use crate::shutdown::Signals;
 use ask::Places;
 use compare::{Comparison, Outcome, compare};
-use served::address;
 
 /// `istio-ca-gate verify`.
 #[derive(Debug, Args)]

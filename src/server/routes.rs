@@ -19,8 +19,11 @@ use crate::fingerprint;
 use crate::gate::Decision;
 use crate::k8s::flux::HelmRelease;
 use crate::metrics::{self, Metrics, Moment};
+use crate::page::{self, Here};
+use crate::peers::Peers;
 use crate::plan::Role;
 use crate::readiness::Readiness;
+use crate::reason::Reason;
 use crate::tls::Serving;
 use crate::webhook::Webhook;
 use crate::webhook::review::{self, Known, Request};
@@ -36,6 +39,8 @@ pub struct State {
     pub serving: Arc<Serving>,
     /// This cluster's role.
     pub role: Role,
+    /// The gates of other clusters.
+    pub peers: Arc<Peers>,
     /// What is still missing.
     pub readiness: Arc<Readiness>,
     /// What the servers count.
@@ -54,6 +59,7 @@ pub fn admin(state: State) -> Router {
 
 fn finished(routes: Router<State>, state: State) -> Router {
     routes
+        .route("/", get(page))
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(readyz))
         .route("/fingerprint", get(fingerprint))
@@ -93,6 +99,13 @@ async fn fingerprint(extract::State(state): extract::State<State>, headers: Head
         return report.openssl().into_response();
     }
     as_json(StatusCode::OK, &report)
+}
+
+async fn page(extract::State(state): extract::State<State>) -> Response {
+    let State { webhook, role, peers, .. } = &state;
+    let now = Timestamp::now();
+    let here = webhook.converger.look(|known| Here::of(&webhook.cluster, *role, known, &webhook.policy, now));
+    (page::headers(), page::page(&here, &peers.heard(), now)).into_response()
 }
 
 async fn metrics(extract::State(state): extract::State<State>) -> Response {
@@ -156,6 +169,10 @@ async fn admit(state: &State, uri: &Uri, request: HttpRequest, endpoint: Endpoin
     };
     let known = Known { cluster: &webhook.cluster, root, release };
     let answer = review::answer(&request.uid, &decision, &known);
+    let answer = match request.self_test() {
+        Some(nonce) => review::with_self_test(answer, nonce),
+        None => answer,
+    };
     match webhook.patch(&request, &decision).filter(|_| endpoint == Endpoint::Mutate) {
         Some(patch) => as_json(StatusCode::OK, &review::with_patch(answer, &patch)),
         None => as_json(StatusCode::OK, &answer),
@@ -193,6 +210,8 @@ fn log(request: &Request, endpoint: Endpoint, decision: &Decision, release: Opti
         };
     }
     match decision {
+        // What the gate asks itself is none either, and is told by its own line.
+        _ if request.self_test().is_some() => line!(debug, reason = decision.reason().map(Reason::as_str),),
         Decision::NotGated => line!(debug,),
         Decision::Open { root, version } => line!(info, %root, version,),
         Decision::OpenUnverified(last, held) => line!(warn, reason = %held.reason, root = %last.root,),

@@ -21,6 +21,7 @@ use crate::k8s::controller::Controller;
 use crate::k8s::flux::{HelmRelease, message_about};
 use crate::patch::Shape;
 use crate::reason::{Held, Reason, foreign_text};
+use crate::self_test;
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
@@ -235,6 +236,13 @@ impl Request {
         self.controller.as_ref()
     }
 
+    /// The number of a self-test, if it is one.
+    pub fn self_test(&self) -> Option<&str> {
+        let is_creation = self.is_pod && self.is_create && self.dry_run;
+        let nonce = self.labels.get(self_test::LABEL).filter(|_| is_creation)?;
+        Some(nonce.as_str()).filter(|nonce| self_test::is_nonce(nonce))
+    }
+
     /// Whether nothing may be written on its behalf.
     pub fn is_dry_run(&self) -> bool {
         self.dry_run
@@ -309,6 +317,16 @@ pub fn answer(uid: &str, decision: &Decision, known: &Known<'_>) -> Value {
 pub fn with_patch(mut review: Value, patch: &Patch) -> Value {
     review["response"]["patchType"] = json!("JSONPatch");
     review["response"]["patch"] = json!(ByteString(json!(patch).to_string().into_bytes()));
+    review
+}
+
+/// The same with the word that a self-test waits for: it came to a gate.
+pub fn with_self_test(mut review: Value, nonce: &str) -> Value {
+    let warning = json!(self_test::warning(nonce));
+    match review["response"]["warnings"].as_array_mut() {
+        Some(warnings) => warnings.push(warning),
+        None => review["response"]["warnings"] = json!([warning]),
+    }
     review
 }
 

@@ -140,6 +140,7 @@ impl Gate {
             metrics,
             serving: Arc::clone(&serving),
             role: Role::Sync,
+            peers: Arc::default(),
             readiness: Arc::new(Readiness::default()),
             stats: Arc::new(Stats::default()),
         };

@@ -330,8 +330,8 @@ async fn a_stripped_bundle_is_repaired_without_a_storm_of_writes_and_holds_no_ro
     let seconds = began.elapsed().as_secs() as usize;
     let written = ward.logged("injected caBundle")?[0];
     println!("stripped {stripped} times in {seconds} s, repaired {written} times");
-    // The last repair may not be logged yet.
-    ensure!(stripped >= 8 && written + 1 >= stripped && written <= seconds + 3);
+    // At most one a second in each of the two configurations. The last repair may not be logged yet.
+    ensure!(stripped >= 3 && written + 1 >= stripped && written <= 2 * (seconds + 3));
     call(&mut connect(&ward.side, ward.gates[0].0.https()).await?).await
 }
 

@@ -124,6 +124,8 @@ impl Ward {
         command.env("GATE_ROLE", side.role).env("GATE_VAULT_ADDRS", self.vault().address());
         command.env("VAULT_CACERT", self.file("ca.pem")).env("GATE_VAULT_JWT_FILE", self.file("jwt"));
         command.env("GATE_VAULT_AUTH_MOUNT", side.auth_mount).env("KUBECONFIG", side.cluster.kubeconfig());
+        // No gate runs that could be called: see tests/real/self_test.rs.
+        command.env("GATE_SELF_TEST", "nowhere");
         command.envs(variables.iter().copied()).args(flags);
         let output = tokio::time::timeout(AT_MOST, command.output()).await.context("doctor runs on")??;
         let (out, err) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);

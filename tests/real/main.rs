@@ -24,6 +24,7 @@ mod race;
 mod replicas;
 mod restart;
 mod rotation;
+mod self_test;
 mod story;
 mod verify;
 mod world;

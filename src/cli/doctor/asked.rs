@@ -23,6 +23,8 @@ pub(super) struct Asked {
     pub(super) secret: String,
     pub(super) tls_secret: String,
     pub(super) webhook_config: String,
+    /// Namespace of the pod that is created by dry run.
+    pub(super) self_test: String,
     pub(super) gated: Gated,
     /// Name of the gate's service account.
     pub(super) account: String,

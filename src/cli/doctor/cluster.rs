@@ -12,8 +12,9 @@ use url::Url;
 use super::asked::Asked;
 use super::cacerts::Cacerts;
 use super::look::{Asker, Kind, Look};
-use super::neighbours::{ExternalSecret, GatewayPod, HelmRelease, ServiceEntry};
+use super::neighbours::{self, ExternalSecret, GatewayPod, HelmRelease, ServiceEntry};
 use super::rights::{self, Names, Rights};
+use super::self_test;
 use super::vault::Way;
 use super::webhook::{Backend, Configuration};
 use super::workloads::{Blocked, Workload};
@@ -21,6 +22,7 @@ use crate::ca::bundle::{CA_CERT, Glance, ROOT_CERT, glance};
 use crate::k8s::pin::{self, Pins};
 use crate::k8s::{cacerts, serving};
 use crate::reason::{Reason, foreign_text};
+use crate::self_test::Verdict;
 
 /// istiod's own CA, which it makes where it does not find `cacerts`.
 pub(super) const OWN_ROOT: &str = "istio-ca-secret";
@@ -92,6 +94,8 @@ pub(super) struct Cluster {
     pub(super) serving_ca: Look<Option<Vec<u8>>>,
     pub(super) validating: Look<Configuration>,
     pub(super) mutating: Look<Configuration>,
+    /// Whether the API server calls a gate.
+    pub(super) self_test: Look<Verdict>,
     /// Behind the webhooks, by namespace and name.
     pub(super) backends: BTreeMap<(String, String), Backend>,
     pub(super) workloads: Look<Vec<Workload>>,
@@ -99,6 +103,8 @@ pub(super) struct Cluster {
     pub(super) service_entries: Look<Vec<ServiceEntry>>,
     pub(super) gateway_pods: Look<Vec<GatewayPod>>,
     pub(super) external_secrets: Look<Vec<ExternalSecret>>,
+    /// The gate's, about those of them that write `cacerts`.
+    pub(super) sync_rights: Look<Rights>,
     pub(super) helm_releases: Look<Vec<HelmRelease>>,
 }
 
@@ -109,26 +115,38 @@ pub(super) async fn look(asker: &Asker, asked: &Asked) -> Cluster {
     if matches!(version, Look::Failed(_)) {
         return Cluster { version, ..Cluster::default() };
     }
-    let (core, webhooks, running, neighbours) = tokio::join!(
+    let (core, webhooks, self_test, running, beside) = tokio::join!(
         Box::pin(core(asker, asked)),
         Box::pin(webhooks(asker, asked)),
+        Box::pin(self_test::look(asker, asked)),
         Box::pin(running(asker, asked)),
-        Box::pin(neighbours(asker, asked)),
+        Box::pin(beside(asker, asked)),
     );
-    Cluster {
+    let cluster = Cluster {
         version,
         validating: webhooks.validating,
         mutating: webhooks.mutating,
         backends: webhooks.backends,
+        self_test,
         workloads: running.workloads,
         blocked: running.blocked,
         namespaces: running.namespaces,
-        service_entries: neighbours.service_entries,
-        gateway_pods: neighbours.gateway_pods,
-        external_secrets: neighbours.external_secrets,
-        helm_releases: neighbours.helm_releases,
+        service_entries: beside.service_entries,
+        gateway_pods: beside.gateway_pods,
+        external_secrets: beside.external_secrets,
+        helm_releases: beside.helm_releases,
         ..core
-    }
+    };
+    Cluster { sync_rights: sync_rights(asker, asked, &cluster).await, ..cluster }
+}
+
+/// None are needed where no ExternalSecret writes `cacerts`.
+async fn sync_rights(asker: &Asker, asked: &Asked, cluster: &Cluster) -> Look<Rights> {
+    let writers = neighbours::writers(cluster, asked);
+    let needed: Vec<_> =
+        writers.flat_map(|writer| rights::of_external_secret(&writer.namespace, &writer.name)).collect();
+    let gate = rights::user_of(&asked.namespace, &asked.account);
+    rights::look(asker, &cluster.me, &asked.namespace, &gate, &needed).await
 }
 
 async fn core(asker: &Asker, asked: &Asked) -> Cluster {
@@ -239,7 +257,7 @@ async fn running(asker: &Asker, asked: &Asked) -> Cluster {
     Cluster { workloads, blocked, namespaces, ..Cluster::default() }
 }
 
-async fn neighbours(asker: &Asker, asked: &Asked) -> Cluster {
+async fn beside(asker: &Asker, asked: &Asked) -> Cluster {
     let namespace = &asked.namespace;
     let (service_entries, gateway_pods, external_secrets, helm_releases) = tokio::join!(
         asker.list(&SERVICE_ENTRIES, namespace),

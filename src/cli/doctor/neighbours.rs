@@ -9,9 +9,10 @@ use super::cacerts::published;
 use super::cluster::Cluster;
 use super::line::{Line, Link};
 use super::look::Look;
+use super::rights::{self, Behalf, Rights};
 use super::vault::Address;
 use crate::plan::{Owner, Published, Role};
-use crate::reason::foreign_text;
+use crate::reason::{Reason, foreign_text};
 
 /// What the set-up of old reached Vault by, through the mesh.
 const SERVICE_ENTRY: &str = "vault-vault-nas";
@@ -160,12 +161,16 @@ fn gateway(cluster: &Cluster, asked: &Asked) -> Line {
 /// Each ExternalSecret that writes `cacerts`.
 pub(super) fn external_secrets(cluster: &Cluster, asked: &Asked) -> Vec<Line> {
     let link = Link::new("external-secret", format!("ExternalSecrets of {}", asked.names.cacerts));
-    let all = match cluster.external_secrets.or_line(&link) {
-        Ok(all) => all.map_or(&[][..], Vec::as_slice),
-        Err(line) => return vec![line],
-    };
-    let ours = all.iter().filter(|it| it.namespace == asked.namespace && it.target == asked.secret);
-    ours.map(|it| external_secret(it, cluster, asked)).collect()
+    if let Err(line) = cluster.external_secrets.or_line(&link) {
+        return vec![line];
+    }
+    writers(cluster, asked).map(|it| external_secret(it, cluster, asked)).collect()
+}
+
+/// Those that are known to write it.
+pub(super) fn writers<'a>(cluster: &'a Cluster, asked: &Asked) -> impl Iterator<Item = &'a ExternalSecret> {
+    let all = cluster.external_secrets.seen().into_iter().flatten();
+    all.filter(|it| it.namespace == asked.namespace && it.target == asked.secret)
 }
 
 fn external_secret(it: &ExternalSecret, cluster: &Cluster, asked: &Asked) -> Line {
@@ -180,7 +185,15 @@ fn external_secret(it: &ExternalSecret, cluster: &Cluster, asked: &Asked) -> Lin
             ),
             "keep one of them: see \"Coming from the Job and External Secrets\" in docs/operate.md",
         ),
-        Some(true) => link.ok("is ready"),
+        Some(true) => match cluster.sync_rights.seen() {
+            Some(Rights { behalf: Behalf::Gate, missing }) if !missing.is_empty() => link
+                .warning(
+                    format!("is ready, and the gate cannot have it synced: lacks {}", rights::listed(missing)),
+                    "apply deploy/kustomize/components/external-secrets, with this name in its rbac.yaml",
+                )
+                .reason(Reason::KubernetesForbidden),
+            _ => link.ok("is ready"),
+        },
         Some(false) if managed_by_es(cluster) => {
             link.warning(format!("is not ready: {}; cacerts stays as it is", ready.message), describe)
         }

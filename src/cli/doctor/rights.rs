@@ -93,6 +93,18 @@ pub(super) fn needed(names: &Names<'_>) -> Vec<Right> {
     here.chain(everywhere.into_iter().flat_map(|rule| rights(rule, ""))).collect()
 }
 
+/// What the component external-secrets grants beside them: to have the ExternalSecret of `cacerts` synced.
+pub(super) fn of_external_secret(namespace: &str, name: &str) -> Vec<Right> {
+    let right = |verb, name: &str| Right {
+        group: "external-secrets.io",
+        resource: "externalsecrets",
+        verb,
+        name: name.to_owned(),
+        namespace: namespace.to_owned(),
+    };
+    vec![right("get", name), right("patch", name), right("list", "")]
+}
+
 /// On whose behalf it was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Behalf {
@@ -110,7 +122,7 @@ pub(super) struct Rights {
 }
 
 /// For people: the verbs of one object together.
-fn listed(rights: &[Right]) -> String {
+pub(super) fn listed(rights: &[Right]) -> String {
     let mut objects: Vec<(String, Vec<&str>)> = Vec::new();
     for right in rights {
         let object = right.object();
@@ -236,10 +248,9 @@ mod tests {
         webhook_config: "istio-ca-gate",
     };
 
-    #[test]
-    fn the_rights_are_those_of_the_manifest_and_no_others() {
+    /// Group, resource, verb, name and namespace of all that a manifest grants.
+    fn granted(manifest: &str) -> BTreeSet<[String; 5]> {
         let strings = |value: &Value| -> Vec<String> { serde_json::from_value(value.clone()).unwrap_or_default() };
-        let manifest = include_str!("../../../deploy/kustomize/base/rbac.yaml");
         let mut granted = BTreeSet::new();
         for object in serde_saphyr::from_multiple::<Value>(manifest).unwrap() {
             let namespace = if object["kind"] == "Role" { "istio-system" } else { "" };
@@ -260,13 +271,25 @@ mod tests {
                 }
             }
         }
-        let flat = |right: Right| {
-            let Right { group, resource, verb, name, namespace } = right;
-            [group.to_owned(), resource.to_owned(), verb.to_owned(), name, namespace]
-        };
-        let needed = needed(&NAMES);
-        assert_eq!(needed.len(), granted.len());
-        assert_eq!(needed.into_iter().map(flat).collect::<BTreeSet<_>>(), granted);
+        granted
+    }
+
+    fn flat(right: Right) -> [String; 5] {
+        let Right { group, resource, verb, name, namespace } = right;
+        [group.to_owned(), resource.to_owned(), verb.to_owned(), name, namespace]
+    }
+
+    #[test]
+    fn the_rights_are_those_of_the_manifests_and_no_others() {
+        let base = include_str!("../../../deploy/kustomize/base/rbac.yaml");
+        let external_secrets = include_str!("../../../deploy/kustomize/components/external-secrets/rbac.yaml");
+        for (needed, manifest) in
+            [(needed(&NAMES), base), (of_external_secret("istio-system", "istio-cacerts"), external_secrets)]
+        {
+            let granted = granted(manifest);
+            assert_eq!(needed.len(), granted.len());
+            assert_eq!(needed.into_iter().map(flat).collect::<BTreeSet<_>>(), granted);
+        }
     }
 
     #[test]

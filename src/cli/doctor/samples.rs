@@ -21,6 +21,7 @@ use crate::k8s::pin;
 use crate::plan::{Owner, Role};
 use crate::samples::{R1, assert_fit_for_users, names, pin as pin_on, published, stored};
 use crate::selector;
+use crate::self_test::Verdict;
 use crate::vault::{AuthMount, Claims, Granted, Health, Record};
 
 pub(super) fn asked(role: Role) -> Asked {
@@ -30,6 +31,7 @@ pub(super) fn asked(role: Role) -> Asked {
         secret: "cacerts".to_owned(),
         tls_secret: "istio-ca-gate-tls".to_owned(),
         webhook_config: "istio-ca-gate".to_owned(),
+        self_test: "istio-system".to_owned(),
         gated: Gated(GATE_SELECTORS.iter().map(|text| selector::parse(text).unwrap()).collect()),
         account: format!("istio-ca-{}", role.as_str()),
         names: names(),
@@ -155,12 +157,14 @@ pub(super) fn cluster() -> Cluster {
         serving_ca: Look::Seen(Some(b"ca".to_vec())),
         validating: configuration(webhooks()),
         mutating: Look::Absent,
+        self_test: Look::Seen(Verdict::Called),
         backends: [(service, backend(2))].into(),
         workloads: Look::Seen(vec![gate(), istiod()]),
         blocked: Look::Seen(Vec::new()),
         service_entries: Look::Absent,
         gateway_pods: Look::Seen(Vec::new()),
         external_secrets: Look::Absent,
+        sync_rights: Look::Seen(Rights { behalf: Behalf::Gate, missing: Vec::new() }),
         helm_releases: Look::Absent,
     }
 }

@@ -12,11 +12,12 @@ use kube::{Client, Config};
 use url::Url;
 
 use super::Verify;
-use super::compare::{Kind, Place, Root};
+use super::compare::{Kind, Place};
 use super::served;
 use crate::ca::file;
 use crate::cli::source::{self, Unread};
 use crate::k8s::root_cert::Holder;
+use crate::peers::served::{Client as Gates, Root};
 use crate::run::{Failure, parts};
 use crate::vault::Vault;
 
@@ -34,7 +35,7 @@ const SERVED: &str = "istio-ca-root-cert";
 pub(super) struct Places {
     vault: Option<Vault>,
     clusters: Vec<Cluster>,
-    http: reqwest::Client,
+    gates: Gates,
     urls: Vec<Url>,
     files: Vec<PathBuf>,
     timeout: Duration,
@@ -64,12 +65,12 @@ impl Places {
             ));
         }
         let any_https = args.urls.iter().any(|url| url.scheme() == "https");
-        let http = served::client(args.ca_cert.as_deref(), any_https)
+        let gates = Gates::new(args.ca_cert.as_deref(), any_https, "--ca-cert")
             .map_err(|error| Failure::Usage(format!("--ca-cert (variable GATE_VERIFY_CA_CERT): {error}")))?;
         Ok(Self {
             vault: args.vault.then(|| source::vault(&args.vault_args)).transpose()?,
             clusters: clusters(args)?,
-            http,
+            gates,
             urls: args.urls.clone(),
             files: args.files.clone(),
             timeout: args.timeout,
@@ -78,10 +79,10 @@ impl Places {
 
     /// Asks them, and waits for none longer than its deadline. Vault, which the others are compared with, comes first.
     pub(super) async fn ask(&mut self) -> Vec<Place> {
-        let Self { vault, clusters, http, urls, files, timeout } = self;
+        let Self { vault, clusters, gates, urls, files, timeout } = self;
         let timeout = *timeout;
         let vault = vault.iter_mut().map(|vault| ask_vault(vault, timeout).boxed());
-        let urls = urls.iter().map(|url| ask_url(http, url, timeout).boxed());
+        let urls = urls.iter().map(|url| ask_url(gates, url, timeout).boxed());
         let files = files.iter().map(|path| ask_file(path, timeout).boxed());
         let clusters = clusters.iter().map(|cluster| cluster.ask(timeout).boxed());
         let others = vault.chain(urls).chain(files);
@@ -118,8 +119,8 @@ async fn ask_vault(vault: &mut Vault, timeout: Duration) -> Vec<Place> {
     vec![Place { kind: Kind::Vault, name, told: told.map(Root::from) }]
 }
 
-async fn ask_url(http: &reqwest::Client, url: &Url, timeout: Duration) -> Vec<Place> {
-    tokio::time::timeout(timeout, served::ask(http, url))
+async fn ask_url(gates: &Gates, url: &Url, timeout: Duration) -> Vec<Place> {
+    tokio::time::timeout(timeout, served::ask(gates, url))
         .await
         .unwrap_or_else(|_| vec![Place { kind: Kind::Gate, name: url.to_string(), told: Err(late(timeout)) }])
 }

@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::jiff::Timestamp;
-
-use crate::ca::{Glance, Sha256};
+use crate::ca::Sha256;
 use crate::cli::source::Unread;
+use crate::peers::served::Root;
 
 /// What kind of place something was read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,26 +29,6 @@ pub(super) struct Place {
     pub(super) kind: Kind,
     pub(super) name: String,
     pub(super) told: Result<Root, Unread>,
-}
-
-/// The roots of a place.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Root {
-    /// SHA-256 of the first.
-    pub(super) sha256: Sha256,
-    /// All of them.
-    pub(super) roots: BTreeSet<Sha256>,
-    /// The end of the first.
-    pub(super) not_after: Timestamp,
-    /// The subject of the first. Older gates do not tell it.
-    pub(super) subject: Option<String>,
-}
-
-impl From<Glance> for Root {
-    fn from(glance: Glance) -> Self {
-        let Glance { sha256, roots, not_after, subject, .. } = glance;
-        Self { sha256, roots, not_after, subject: Some(subject) }
-    }
 }
 
 /// A place beside the reference.

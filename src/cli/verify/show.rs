@@ -5,10 +5,11 @@ use std::fmt::Write;
 use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 
-use super::compare::{Comparison, Kind, Outcome, Place, Reference, Root, Verdict};
+use super::compare::{Comparison, Kind, Outcome, Place, Reference, Verdict};
 use crate::ca::Sha256;
 use crate::cli::paint::{Tone, paint};
 use crate::fingerprint::stamp;
+use crate::peers::served::Root;
 
 /// The most characters of a subject in the table: the fingerprint beside it has 95. JSON has more.
 const SUBJECT_WIDTH: usize = 50;

@@ -87,6 +87,23 @@ fn an_external_secret_of_cacerts_is_ready_or_says_why_not() {
 }
 
 #[test]
+fn a_gate_that_cannot_have_cacerts_synced_is_warned_of() {
+    let ready = with_conditions(json!([{ "type": "Ready", "status": "True" }]));
+    let missing = rights::of_external_secret("istio-system", "istio-cacerts");
+    let lacks = |behalf, missing| Cluster {
+        external_secrets: ready.clone(),
+        cacerts: Look::Seen(secret(by_es())),
+        sync_rights: Look::Seen(Rights { behalf, missing }),
+        ..cluster()
+    };
+    let line = &external_secrets_of(&lacks(Behalf::Gate, missing.clone()))[0];
+    expect(line, Warning, "lacks get, patch externalsecrets.external-secrets.io istio-cacerts; list");
+    assert_eq!(line.reason, Some(Reason::KubernetesForbidden));
+    expect(&external_secrets_of(&lacks(Behalf::Gate, Vec::new()))[0], Fine, "is ready");
+    expect(&external_secrets_of(&lacks(Behalf::Asker, missing))[0], Fine, "is ready");
+}
+
+#[test]
 fn other_external_secrets_are_of_no_interest() {
     let other = json!({
         "apiVersion": "external-secrets.io/v1", "kind": "ExternalSecret",
