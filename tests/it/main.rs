@@ -10,6 +10,7 @@ mod command;
 mod converging;
 mod development;
 mod doctor;
+mod documents;
 mod events;
 mod external_secrets;
 mod fingerprint;
