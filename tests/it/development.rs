@@ -85,14 +85,12 @@ async fn the_gate_serves_with_them_and_lets_their_caller_in_alone() -> Result<()
     make(folder.path())?;
     let path = |name: &str| folder.path().join(name).to_str().map(str::to_owned).context("a path");
     let (certificate, key, ca) = (path("server.crt")?, path("server.key")?, path("ca.crt")?);
-    let flags =
-        ["--role", "sync", "--tls-cert-file", &certificate, "--tls-key-file", &key, "--client-ca-file", &ca];
+    let flags = ["--role", "sync", "--tls-cert-file", &certificate, "--tls-key-file", &key, "--client-ca-file", &ca];
     let (kubernetes, vault) = world().await?;
     let product = Product::start(kubernetes, vault, &flags).await?;
 
-    let trusting = || -> Result<_> {
-        Ok(Client::builder().tls_certs_only([Certificate::from_pem(&fs::read(&ca)?)?]).no_proxy())
-    };
+    let trusting =
+        || -> Result<_> { Ok(Client::builder().tls_certs_only([Certificate::from_pem(&fs::read(&ca)?)?]).no_proxy()) };
     let (status, text) = product.post(&trusting()?.build()?, review("not-gated").to_string().into()).await?;
     ensure!(status == 403 && text.contains("client certificate"), "{status}: {text}");
 

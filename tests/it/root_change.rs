@@ -59,11 +59,9 @@ async fn three_versions_are_followed_without_replace_and_the_pin_moves_with_the_
     let product = Product::start(kubernetes, vault, &FLAGS).await?;
     product.allows(&review("istiod")).await?;
     ensure!(pin_at(&product, 1, "open", &Value::Null).await? == sha256(&old)?);
-    for (number, record, pinned) in [
-        (2, both(&old, &new, &old), &old),
-        (3, both(&old, &new, &new), &new),
-        (4, record(new.pem(), &new), &new),
-    ] {
+    for (number, record, pinned) in
+        [(2, both(&old, &new, &old), &old), (3, both(&old, &new, &new), &new), (4, record(new.pem(), &new), &new)]
+    {
         product.vault.always(READ, version(number, &record));
         let pin = pin_at(&product, number, "open", &Value::Null).await?;
         ensure!(pin == sha256(pinned)?, "version {number}: {pin}");
