@@ -67,8 +67,8 @@ async fn three_versions_are_followed_without_replace_and_the_pin_moves_with_the_
         ensure!(pin == sha256(pinned)?, "version {number}: {pin}");
         product.allows(&review("istiod")).await?;
         let cacerts = product.kubernetes.get(SECRETS, "cacerts").context("no cacerts")?;
-        let annotations = &cacerts["metadata"]["annotations"];
-        ensure!(annotations["istio-ca-gate.io/vault-version"] == number.to_string(), "{annotations}");
+        let (annotations, wanted) = (&cacerts["metadata"]["annotations"], number.to_string());
+        ensure!(annotations["istio-ca-gate.io/vault-version"] == wanted, "{annotations}");
     }
     let log = product.process.log();
     ensure!(!log.contains("RootChanged"), "{log}");
