@@ -1,4 +1,5 @@
-//! Tells the program its version: `0.1.0 (abcdef123456)`, with the commit where it is known.
+//! Tells the program its version, `0.1.0 (abcdef123456)`, with the commit where it is known, and has a static one loaded at
+//! a random address.
 //!
 //! The commit is `GATE_COMMIT`'s, else git's. A source archive, or a container's build without `.git`, has neither,
 //! and that is no error. A dirty tree is not marked: this runs again only when HEAD moves, so the mark would lie.
@@ -24,7 +25,17 @@ fn main() -> Result<(), String> {
         Some(commit) => println!("cargo::rustc-env=GATE_VERSION={version} ({commit})"),
         None => println!("cargo::rustc-env=GATE_VERSION={version}"),
     }
+    if is_static_by_zig() {
+        println!("cargo::rustc-link-arg-bins=-pie");
+    }
     Ok(())
+}
+
+/// Whether zig links a static program. rustc asks for one that is loaded at a random address, in words that zig does not
+/// heed.
+fn is_static_by_zig() -> bool {
+    let is = |variable: &str, part: &str| std::env::var(variable).is_ok_and(|value| value.contains(part));
+    is("CARGO_CFG_TARGET_ENV", "musl") && is("RUSTC_LINKER", "zig")
 }
 
 /// The commit that is checked out, if this package is a repository's top folder: a source archive that was unpacked

@@ -10,7 +10,7 @@ use istio_ca_gate::reason::Reason;
 use serde_json::Value;
 
 /// What `/metrics` has, beside `process_*`; of a histogram the name without its suffixes.
-const METRICS: [&str; 14] = [
+pub const METRICS: [&str; 14] = [
     "istio_ca_gate_admission_duration_seconds",
     "istio_ca_gate_admission_in_flight",
     "istio_ca_gate_admission_requests_total",
@@ -43,7 +43,7 @@ fn documents(text: &str) -> Result<Vec<Value>> {
 }
 
 /// The alerts of the component, by name.
-fn alerts() -> Result<BTreeMap<String, Value>> {
+pub fn alerts() -> Result<BTreeMap<String, Value>> {
     let rules = documents(&read("kustomize/components/monitoring/rules.yaml")?)?.remove(0);
     let groups = rules["spec"]["groups"].as_array().context("no groups")?.clone();
     let rules = groups.iter().flat_map(|group| group["rules"].as_array().into_iter().flatten());
