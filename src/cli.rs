@@ -20,7 +20,7 @@ use crate::run::{self, Failure};
 pub async fn run(command: Command) -> Result<ExitCode, Failure> {
     let done = |()| ExitCode::SUCCESS;
     match command {
-        Command::Serve(args) => Box::pin(run::serve(*args)).await.map(done),
+        Command::Serve(args) => run::serve(*args).await.map(done),
         Command::Bootstrap(args) => run::bootstrap(*args).await.map(done),
         Command::Sync(args) => run::sync(*args).await.map(done),
         Command::Verify(args) => verify::run(*args).await,

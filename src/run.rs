@@ -60,7 +60,8 @@ pub enum Failure {
 pub async fn serve(args: Serve) -> Result<(), Failure> {
     telemetry::init(&args.log).map_err(Failure::Usage)?;
     let signals = Signals::listen().map_err(|error| Failure::Broken(error.to_string()))?;
-    Prepared::new(args).await?.run(signals).await
+    let prepared = Box::pin(Prepared::new(args)).await?;
+    Box::pin(prepared.run(signals)).await
 }
 
 /// A service whose configuration is sound and whose sockets are bound, and that does nothing yet.

@@ -23,6 +23,7 @@ mod webhook;
 mod workloads;
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -73,6 +74,9 @@ pub struct Doctor {
     /// Secret with the CA of the gate's own serving certificates
     #[arg(long, env = "GATE_TLS_SECRET", default_value = "istio-ca-gate-tls", value_parser = dns_label)]
     pub tls_secret: String,
+    /// The gate's certificate is from this file: whether caBundle is its CA is not looked at
+    #[arg(long, env = "GATE_TLS_CERT_FILE")]
+    pub tls_cert_file: Option<PathBuf>,
     /// The gate's service account [default: istio-ca-bootstrap or istio-ca-sync, by role]
     #[arg(long, env = "GATE_SERVICE_ACCOUNT", value_parser = dns_label)]
     pub service_account: Option<String>,
@@ -134,7 +138,7 @@ fn asked(args: &Doctor, settings: &crate::vault::Settings) -> Asked {
         role: args.role,
         namespace: namespace.clone(),
         secret: secret.clone(),
-        tls_secret: args.tls_secret.clone(),
+        tls_secret: args.tls_cert_file.is_none().then(|| args.tls_secret.clone()),
         webhook_config: args.webhook_config.clone(),
         self_test: args.self_test.as_ref().unwrap_or(namespace).clone(),
         gated: Gated(args.gate_selectors.clone()),
@@ -161,7 +165,7 @@ fn report(told: &Told, cluster: &Cluster, asked: &Asked) -> Vec<Line> {
     let needed = rights::needed(&rights::Names {
         namespace: &asked.namespace,
         secret: &asked.secret,
-        tls_secret: &asked.tls_secret,
+        tls_secret: asked.tls_secret.as_deref(),
         webhook_config: &asked.webhook_config,
     });
     let gate = rights::user_of(&asked.namespace, &asked.account);

@@ -9,6 +9,7 @@ use crate::gate::Gate;
 use crate::istio::reviews;
 use crate::mesh::charts;
 use crate::world::{NAMESPACE, Side, SmallWorld};
+use sandbox::side::MUTATING_WEBHOOKS;
 
 /// The charts: folder, release, settings, and the webhook that is to catch its pods.
 const RELEASES: [(&str, &str, &[&str], Option<&str>); 8] = [
@@ -72,11 +73,63 @@ async fn the_gate_is_asked_about_istiod_and_east_west_gateways_of_the_real_chart
     let ours = side.object(&ours).await?.context("deploy/ has no Deployment istio-ca-gate")?;
     judged(side, "istio-ca-gate", ours["spec"]["template"].clone(), None).await?;
 
-    // One call a gated pod, and no call that was answered "not gated".
+    // One call a gated pod, whose denial by the first webhook ends it, and no call about any other.
     let (denied, others) =
-        (reviews(&gate, "denied"), [reviews(&gate, "allowed"), reviews(&gate, "not gated")].concat());
+        (reviews(&gate, "denied"), [reviews(&gate, "allowed"), reviews(&gate, "not_gated")].concat());
     ensure!(denied.len() == expected && others.is_empty(), "denied {denied:?}, other answers for {others:?}");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_real_istiods_pod_only_annotations_and_the_volume_of_cacerts_are_changed() -> Result<()> {
+    let helm = Helm::new().await?;
+    let world = SmallWorld::homelab().await?;
+    let side = &world.side;
+    let gate = Gate::start(side, &world.vault).await?;
+    side.deploy_istiod().await?;
+    side.pod("istiod").await?;
+
+    let chart = charts().await?.join("istio-control/istio-discovery");
+    let template = pod_of(&helm.template(NAMESPACE, "istiod", &chart, &[]).await?)?;
+    let changed = admitted(side, &template).await?;
+    let (status, answer) = side.api.request("DELETE", MUTATING_WEBHOOKS, None).await?;
+    ensure!(status == 200, "{answer}");
+    let mut wanted = admitted(side, &template).await?;
+    ensure!(wanted != changed, "/mutate was not asked, or is asked still");
+
+    let report = gate.fingerprint().await?;
+    let root = report["vault"]["sha256"].as_str().context("no root")?.replace(':', "").to_lowercase();
+    wanted["metadata"]["annotations"]["istio-ca-gate.io/root-sha256"] = json!(root);
+    wanted["metadata"]["annotations"]["istio-ca-gate.io/vault-version"] = json!("1");
+    let volumes = wanted["spec"]["volumes"].as_array_mut().context("no volumes")?;
+    let mut cacerts = volumes.iter_mut().filter(|volume| volume["secret"]["secretName"] == "cacerts");
+    let volume = cacerts.next().context("no volume of cacerts")?;
+    ensure!(volume["secret"]["optional"] == true, "the chart's volume is not optional: {volume}");
+    volume["secret"]["optional"] = json!(false);
+    ensure!(cacerts.next().is_none(), "more than one volume of cacerts");
+    ensure!(changed == wanted, "{changed}\n{wanted}");
+    Ok(())
+}
+
+/// A pod as it is after admission, without what the API server makes up anew each time.
+async fn admitted(side: &Side, template: &Value) -> Result<Value> {
+    let mut pod = template.clone();
+    pod["apiVersion"] = json!("v1");
+    pod["kind"] = json!("Pod");
+    pod["metadata"]["name"] = json!("istiod-1");
+    pod["spec"].as_object_mut().context("a template without spec")?.remove("serviceAccountName");
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/pods?dryRun=All");
+    let (status, mut pod) = side.api.request("POST", &path, Some(pod)).await?;
+    ensure!(status == 201, "{status}: {pod}");
+    let metadata = pod["metadata"].as_object_mut().context("no metadata")?;
+    for unique in ["uid", "creationTimestamp", "managedFields"] {
+        metadata.remove(unique);
+    }
+    // The volume of the service account's token, whose name is random.
+    let random = pod["spec"]["volumes"].as_array().into_iter().flatten();
+    let random = random.filter_map(|volume| volume["name"].as_str()).find(|name| name.starts_with("kube-api-access-"));
+    let pod = pod.to_string().replace(random.context("no token's volume")?, "kube-api-access");
+    Ok(serde_json::from_str(&pod)?)
 }
 
 /// Creates a dry-run pod, and compares which webhook denied it: this gate is closed.

@@ -188,22 +188,19 @@ fn says(istiod: &Istiod, wanted: &str, unwanted: &str) -> Result<()> {
     Ok(())
 }
 
-/// The names of the pods that a gate was asked about and answered so.
-pub fn reviews(gate: &Gate, answer: &str) -> Vec<String> {
-    lines(gate, answer).filter(|line| line["uid"].is_string()).filter_map(name).collect()
+/// The names of the pods that a gate was asked about and decided on so, once for each call.
+pub fn reviews(gate: &Gate, decision: &str) -> Vec<String> {
+    let pods = lines(gate, "admission").filter(|line| line["decision"] == decision);
+    pods.filter_map(|line| line["pod"].as_str().map(str::to_owned)).collect()
 }
 
 /// The names in a gate's log lines with this message.
 fn named(gate: &Gate, message: &str) -> Vec<String> {
-    lines(gate, message).filter_map(name).collect()
+    lines(gate, message).filter_map(|line| line["name"].as_str().map(str::to_owned)).collect()
 }
 
 fn lines<'a>(gate: &Gate, message: &'a str) -> impl Iterator<Item = Value> + use<'a> {
     let log = gate.process.log();
     let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     lines.into_iter().filter(move |line| line["message"] == message)
-}
-
-fn name(line: Value) -> Option<String> {
-    line["name"].as_str().map(str::to_owned)
 }

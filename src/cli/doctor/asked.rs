@@ -21,7 +21,8 @@ pub(super) struct Asked {
     pub(super) role: Role,
     pub(super) namespace: String,
     pub(super) secret: String,
-    pub(super) tls_secret: String,
+    /// `None`: the gate's certificate is from files.
+    pub(super) tls_secret: Option<String>,
     pub(super) webhook_config: String,
     /// Namespace of the pod that is created by dry run.
     pub(super) self_test: String,

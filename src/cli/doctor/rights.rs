@@ -56,7 +56,7 @@ impl Right {
 pub(super) struct Names<'a> {
     pub(super) namespace: &'a str,
     pub(super) secret: &'a str,
-    pub(super) tls_secret: &'a str,
+    pub(super) tls_secret: Option<&'a str>,
     pub(super) webhook_config: &'a str,
 }
 
@@ -65,9 +65,8 @@ type Rule<'a> = (&'static str, &'static [&'static str], &'a str, &'static [&'sta
 
 /// Every right of deploy/kustomize/base/rbac.yaml.
 pub(super) fn needed(names: &Names<'_>) -> Vec<Right> {
-    let here: [Rule<'_>; 10] = [
+    let mut here: Vec<Rule<'_>> = vec![
         ("", &["secrets"], names.secret, &["get", "list", "watch", "patch"]),
-        ("", &["secrets"], names.tls_secret, &["get", "list", "watch", "patch"]),
         ("", &["configmaps"], pin::NAME, &["get", "patch"]),
         ("", &["secrets", "configmaps"], "", &["create"]),
         ("", &["events"], "", &["create", "patch"]),
@@ -77,6 +76,9 @@ pub(super) fn needed(names: &Names<'_>) -> Vec<Right> {
         ("batch", &["jobs"], "", &["get", "list"]),
         ("batch", &["jobs/status"], "", &["patch"]),
     ];
+    if let Some(secret) = names.tls_secret {
+        here.insert(1, ("", &["secrets"], secret, &["get", "list", "watch", "patch"]));
+    }
     let everywhere: [Rule<'_>; 1] = [(
         "admissionregistration.k8s.io",
         &["validatingwebhookconfigurations", "mutatingwebhookconfigurations"],
@@ -244,7 +246,7 @@ mod tests {
     const NAMES: Names<'_> = Names {
         namespace: "istio-system",
         secret: "cacerts",
-        tls_secret: "istio-ca-gate-tls",
+        tls_secret: Some("istio-ca-gate-tls"),
         webhook_config: "istio-ca-gate",
     };
 

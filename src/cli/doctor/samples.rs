@@ -29,7 +29,7 @@ pub(super) fn asked(role: Role) -> Asked {
         role,
         namespace: "istio-system".to_owned(),
         secret: "cacerts".to_owned(),
-        tls_secret: "istio-ca-gate-tls".to_owned(),
+        tls_secret: Some("istio-ca-gate-tls".to_owned()),
         webhook_config: "istio-ca-gate".to_owned(),
         self_test: "istio-system".to_owned(),
         gated: Gated(GATE_SELECTORS.iter().map(|text| selector::parse(text).unwrap()).collect()),

@@ -210,8 +210,12 @@ fn client_flaw(link: &Link, entry: &Entry, wanted: &str) -> Option<Line> {
 }
 
 fn ca_flaw(link: &Link, entry: &Entry, of: &Configuration, cluster: &Cluster, asked: &Asked) -> Option<Line> {
-    let secret = format!("Secret {}/{}", asked.namespace, asked.tls_secret);
-    let next = "look at the gate's log, which injects it; it needs the RBAC of deploy/";
+    let next = match &asked.tls_secret {
+        Some(_) => "look at the gate's log, which injects it; it needs the RBAC of deploy/",
+        None => {
+            "put the CA of the gate's certificate into it: the gate injects none, since its certificate is from files"
+        }
+    };
     let Some(bundle) = entry.client_config.ca_bundle.as_ref().filter(|bundle| !bundle.0.is_empty()) else {
         let next = if of.cert_manager { "look at cert-manager's CA injector" } else { next };
         return Some(link.failed("has no caBundle: the API server trusts no gate", next));
@@ -219,6 +223,7 @@ fn ca_flaw(link: &Link, entry: &Entry, of: &Configuration, cluster: &Cluster, as
     if of.cert_manager {
         return None;
     }
+    let secret = format!("Secret {}/{}", asked.namespace, asked.tls_secret.as_ref()?);
     match &cluster.serving_ca {
         Look::Seen(Some(ca)) if *ca == bundle.0 => None,
         Look::Seen(Some(_)) => {

@@ -106,6 +106,20 @@ fn with_cert_manager_any_ca_bundle_does_and_none_does_not() {
 }
 
 #[test]
+fn a_certificate_from_files_is_by_a_ca_that_the_user_fills_in() {
+    let asked = Asked { tls_secret: None, ..asked(Role::Sync) };
+    let line = |bundle: Value| {
+        let mut changed = webhooks();
+        changed["webhooks"][1]["clientConfig"]["caBundle"] = bundle;
+        lines(&Cluster { validating: configuration(changed), ..cluster() }, &asked).remove(0)
+    };
+    assert_eq!(line(json!("eA==")).outcome, Fine);
+    let none = line(Value::Null);
+    assert_eq!(none.outcome, Failed);
+    assert!(none.next.unwrap().contains("the CA of the gate's certificate"));
+}
+
+#[test]
 fn the_serving_ca_has_to_be_there_as_far_as_it_may_be_seen() {
     let with = |serving_ca| lines_of(&Cluster { serving_ca, ..cluster() }).remove(0);
     expect(&with(Look::Absent), Failed, "there is no Secret istio-system/istio-ca-gate-tls");
