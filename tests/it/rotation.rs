@@ -264,6 +264,22 @@ async fn a_deleted_secret_is_made_anew_with_a_new_ca_and_no_call_fails() -> Resu
     Ok(())
 }
 
+/// What is to be done about a leaked key.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_deleted_after_all_gates_have_ended_leaves_nothing_of_the_old_ca() -> Result<()> {
+    let mut ward = Ward::start(2, "3650d", "30d").await?;
+    let first = ward.cas().await?[0];
+    for (gate, _) in ward.gates.drain(..) {
+        gate.stop().await?;
+    }
+    ward.delete().await?;
+    ward.add("3650d", "30d").await?;
+    let trusted = ward.cas().await?;
+    ensure!(trusted.len() == 1 && trusted[0] != first, "{first} in {trusted:?}");
+    ensure!(ids(&ca_bundle(&ward.side).await?)? == trusted);
+    call(&mut connect(&ward.side, ward.gates[0].0.https()).await?).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secret_replaced_by_hand_is_followed_and_no_call_fails() -> Result<()> {
     let ward = Ward::start(2, "3650d", "6s").await?;
