@@ -11,6 +11,7 @@ use super::{ServingSecret, Stored, Usable};
 use crate::k8s::Write;
 use crate::k8s::follow::{Seen, follow};
 use crate::reason::{Held, Reason};
+use crate::tls::ca::CaCertificate;
 use crate::tls::rotation::{Authorities, LeafStep, Lives, Step, plan, plan_leaf};
 use crate::tls::trust::Trust;
 use crate::tls::{Serving, ServingCa};
@@ -23,6 +24,9 @@ const WRITE_PAUSE_FORBIDDEN: Duration = Duration::from_secs(30);
 
 /// How often it is read while it cannot be watched.
 const READ_PAUSE: Duration = Duration::from_secs(10);
+
+/// What is wrong with a Secret whose signing CA is from the future.
+const EARLY: &str = "its CA is not valid yet, so that a clock is or was wrong: another one is announced beside it; set this node's clock if it is behind";
 
 /// What the tasks of the serving certificate tell each other.
 pub struct Exchange {
@@ -219,10 +223,11 @@ impl Keeper {
         }
     }
 
-    /// Has the Secret's CAs injected, once the one of this replica's leaf is among them.
+    /// Has the Secret's CAs injected, unless this replica's leaf is by another one that callers still need.
     fn publish(&self, usable: &Usable, now: Timestamp) {
-        let Some(mine) = self.mine.as_ref().map(|mine| mine.certificate()) else { return };
-        if usable.authorities.trusted().has(&mine.id) || now >= mine.not_after {
+        let trusted = usable.authorities.trusted();
+        let is_missing = |mine: &CaCertificate| mine.is_valid(now) && !trusted.has(&mine.id);
+        if !self.mine.as_ref().is_some_and(|mine| is_missing(mine.certificate())) {
             self.exchange.bundle.send_if_modified(|bundle| {
                 let changed = bundle.as_deref() != Some(usable.bundle.as_str());
                 if changed {
@@ -237,14 +242,11 @@ impl Keeper {
     async fn step(&mut self, usable: &Usable, now: Timestamp) -> String {
         let (mine, lives) = (self.mine.clone(), self.wanted.lives);
         let mine = mine.as_ref().map(|mine| mine.certificate());
-        let step = plan(&usable.authorities.trusted(), mine, |id| self.has_settled(id), now, &lives);
-        match step {
-            Step::Keep => return String::new(),
-            Step::Wait => {
-                return "its CA is not valid yet, so that a clock is wrong: set this node's clock, or if that is right delete it to have a new one made".to_owned();
-            }
-            _ if self.write_again > Instant::now() => return String::new(),
-            _ => {}
+        let trusted = usable.authorities.trusted();
+        let wrong = if now < trusted.signing.not_before { EARLY.to_owned() } else { String::new() };
+        let step = plan(&trusted, mine, |id| self.has_settled(id), now, &lives);
+        if step == Step::Keep || self.write_again > Instant::now() {
+            return wrong;
         }
         let made = match step {
             Step::Announce | Step::Replace => self.make(now),
@@ -256,7 +258,7 @@ impl Keeper {
             tracing::info!(step = ?step, secret = self.secret.full_name, "changed the serving CAs");
         }
         self.wrote(written);
-        String::new()
+        wrong
     }
 
     /// Makes the Secret anew: nothing that is in use is lost with it.
