@@ -81,6 +81,7 @@ pub async fn keep<K: Configuration>(client: Client, injection: Injection, settle
         }
         Seen::Absent => {
             trust.send_modify(|trust| trust.absent(K::CONFIGURED));
+            drop(sender.send(None));
             settled();
         }
         Seen::Alive => {}
