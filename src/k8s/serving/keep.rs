@@ -16,14 +16,17 @@ use crate::tls::rotation::{Authorities, LeafStep, Lives, Step, plan, plan_leaf};
 use crate::tls::trust::Trust;
 use crate::tls::{Serving, ServingCa};
 
-/// At most one write a second, whoever else writes.
-const WRITE_PAUSE: Duration = Duration::from_secs(1);
+/// At most one write a second, whoever else writes; and the pause after a read that failed.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// A missing right does not come by itself.
-const WRITE_PAUSE_FORBIDDEN: Duration = Duration::from_secs(30);
+const PAUSE_FORBIDDEN: Duration = Duration::from_secs(30);
 
 /// How often it is read while it cannot be watched.
 const READ_PAUSE: Duration = Duration::from_secs(10);
+
+/// And while it is: whatever a watch told too late or not at all heals by itself.
+const READ_PAUSE_WATCHED: Duration = Duration::from_secs(60);
 
 /// What is wrong with a Secret whose signing CA is from the future.
 const EARLY: &str = "its CA is not valid yet, so that a clock is or was wrong: another one is announced beside it; set this node's clock if it is behind";
@@ -48,6 +51,25 @@ impl Default for Exchange {
     }
 }
 
+impl Exchange {
+    /// Reads the Secret, and tells what is there. `None`: the watch has told something meanwhile, which may be newer.
+    ///
+    /// # Errors
+    /// The reason why it cannot be told what is there.
+    pub async fn read(&self, secret: &ServingSecret) -> Result<Option<Stored>, Held> {
+        let watched = self.stored.subscribe();
+        let read = secret.read().await?;
+        let told = self.stored.send_if_modified(|stored| {
+            let is_newest = !watched.has_changed().unwrap_or_default();
+            if is_newest {
+                *stored = Some(read.clone());
+            }
+            is_newest
+        });
+        Ok(told.then_some(read))
+    }
+}
+
 /// What the certificate is to be.
 pub struct Wanted {
     /// Names in the leaf.
@@ -65,23 +87,27 @@ pub async fn keep(
     first: impl FnOnce(),
 ) {
     let watching = watch::Sender::new(false);
+    let is_watched = |is| {
+        watching.send_if_modified(|was| std::mem::replace(was, is) != is);
+    };
     let following = follow(secret.api.clone(), &secret.name, |seen| match seen {
         Seen::Present(object) => {
-            watching.send_replace(true);
+            is_watched(true);
             exchange.stored.send_replace(Some(super::stored(&object)));
         }
         Seen::Absent => {
-            watching.send_replace(true);
+            is_watched(true);
             exchange.stored.send_replace(Some(Stored::Absent));
         }
-        Seen::Alive => drop(watching.send_replace(true)),
+        Seen::Alive => is_watched(true),
         Seen::Failed(held) => {
-            watching.send_replace(false);
+            is_watched(false);
             tracing::warn!(reason = %held.reason, "{}", held.sentence);
         }
     });
     let keeper = Keeper {
         said: String::new(),
+        unread: String::new(),
         mine: None,
         write_again: Instant::now(),
         read_again: Instant::now(),
@@ -109,6 +135,8 @@ struct Keeper {
     read_again: Instant,
     /// What is wrong, as it was logged.
     said: String,
+    /// Why it cannot be read, as it was logged.
+    unread: String,
 }
 
 impl Keeper {
@@ -131,29 +159,36 @@ impl Keeper {
             tokio::select! {
                 _ = stored.changed() => {}
                 _ = trust.changed() => {}
+                _ = self.watching.changed() => self.watch_changed(),
                 () = tokio::time::sleep(self.wanted.lives.look_again().min(until_read)) => {}
             }
         }
     }
 
     async fn read(&mut self) {
-        match self.secret.read().await {
-            Ok(read) => {
-                self.read_again = Instant::now() + READ_PAUSE;
-                self.exchange.stored.send_replace(Some(read));
-            }
+        let (pause, unread) = match self.exchange.read(&self.secret).await {
+            Ok(None) => (PAUSE, String::new()),
+            Ok(Some(_)) if *self.watching.borrow() => (READ_PAUSE_WATCHED, String::new()),
+            Ok(Some(_)) => (READ_PAUSE, String::new()),
             Err(held) => {
-                tracing::error!(reason = %held.reason, "{}", held.sentence);
-                self.read_again = Instant::now() + WRITE_PAUSE;
+                if held.sentence != self.unread {
+                    tracing::error!(reason = %held.reason, "{}", held.sentence);
+                }
+                (pause_after(&held), held.sentence)
             }
+        };
+        (self.read_again, self.unread) = (Instant::now() + pause, unread);
+    }
+
+    /// Without a watch, the next read is not to be as late as with one.
+    fn watch_changed(&mut self) {
+        if !*self.watching.borrow_and_update() {
+            self.read_again = self.read_again.min(Instant::now() + READ_PAUSE);
         }
     }
 
     /// Does what is due, by what was seen of the Secret.
     async fn turn(&mut self, seen: &Stored) {
-        if *self.watching.borrow() {
-            self.read_again = Instant::now() + READ_PAUSE;
-        }
         let now = Timestamp::now();
         let wrong = match seen {
             Stored::Usable(usable) => {
@@ -285,13 +320,17 @@ impl Keeper {
 
     /// Whatever became of it, what is there now is read at once.
     fn wrote(&mut self, written: Result<Write, Held>) {
-        let mut pause = WRITE_PAUSE;
+        let pause = written.as_ref().err().map_or(PAUSE, pause_after);
         if let Err(held) = written {
             tracing::error!(reason = %held.reason, "{}", held.sentence);
-            if held.reason == Reason::KubernetesForbidden {
-                pause = WRITE_PAUSE_FORBIDDEN;
-            }
         }
         (self.write_again, self.read_again) = (Instant::now() + pause, Instant::now());
     }
 }
+
+fn pause_after(held: &Held) -> Duration {
+    if held.reason == Reason::KubernetesForbidden { PAUSE_FORBIDDEN } else { PAUSE }
+}
+
+#[cfg(test)]
+mod tests;
