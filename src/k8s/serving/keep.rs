@@ -52,21 +52,24 @@ impl Default for Exchange {
 }
 
 impl Exchange {
-    /// Reads the Secret, and tells what is there. `None`: the watch has told something meanwhile, which may be newer.
+    /// Reads the Secret, and tells what is there. `None`: something else was told meanwhile, which may be newer.
     ///
     /// # Errors
     /// The reason why it cannot be told what is there.
     pub async fn read(&self, secret: &ServingSecret) -> Result<Option<Stored>, Held> {
         let watched = self.stored.subscribe();
         let read = secret.read().await?;
-        let told = self.stored.send_if_modified(|stored| {
-            let is_newest = !watched.has_changed().unwrap_or_default();
-            if is_newest {
+        let mut is_newest = false;
+        self.stored.send_if_modified(|stored| {
+            is_newest = !watched.has_changed().unwrap_or_default();
+            // What is known already does not overtake another read.
+            let is_news = is_newest && stored.as_ref().is_none_or(|stored| !stored.is_same(&read));
+            if is_news {
                 *stored = Some(read.clone());
             }
-            is_newest
+            is_news
         });
-        Ok(told.then_some(read))
+        Ok(is_newest.then_some(read))
     }
 }
 

@@ -89,9 +89,13 @@ async fn what_the_watch_tells_during_a_read_stays() {
     });
     assert!(exchange.read(&secret(late)).await.unwrap().is_none());
     assert!(matches!(*exchange.stored.borrow(), Some(Stored::Absent)));
-    let read = exchange.read(&secret(answered_by(|_| (200, broken())))).await.unwrap();
-    assert!(matches!(read, Some(Stored::Broken(_))));
-    assert!(matches!(*exchange.stored.borrow(), Some(Stored::Broken(_))));
+    let (mut stored, secret) = (exchange.stored.subscribe(), secret(answered_by(|_| (200, broken()))));
+    for is_news in [true, false] {
+        let read = exchange.read(&secret).await.unwrap();
+        assert!(matches!(read, Some(Stored::Broken(_))));
+        assert_eq!(stored.has_changed().unwrap(), is_news);
+        assert!(matches!(*stored.borrow_and_update(), Some(Stored::Broken(_))));
+    }
 }
 
 #[tokio::test]
