@@ -5,7 +5,7 @@ mod body;
 mod connection;
 mod limits;
 mod places;
-mod rarely;
+pub(crate) mod rarely;
 mod requests;
 mod routes;
 mod stats;

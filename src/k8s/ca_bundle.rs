@@ -81,6 +81,7 @@ pub async fn keep<K: Configuration>(client: Client, injection: Injection, settle
         }
         Seen::Absent => {
             trust.send_modify(|trust| trust.absent(K::CONFIGURED));
+            drop(sender.send(None));
             settled();
         }
         Seen::Alive => {}
@@ -151,10 +152,10 @@ async fn inject<K: Configuration>(
 ) -> Result<Write, Held> {
     let Injection { configuration, secret, exchange } = injection;
     // A replica whose watch lags must not put an older bundle over a newer one.
-    let stored = secret.read().await?;
-    if matches!(&stored, Stored::Usable(usable) if usable.bundle != bundle) {
-        exchange.stored.send_replace(Some(stored));
-        return Ok(Write::Changed);
+    match exchange.read(secret).await? {
+        None => return Ok(Write::Changed),
+        Some(Stored::Usable(usable)) if usable.bundle != bundle => return Ok(Write::Changed),
+        Some(_) => {}
     }
     let doing = format!("inject caBundle into {} {configuration}", K::kind(&()));
     let params = PatchParams::apply(FIELD_MANAGER).force();

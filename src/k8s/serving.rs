@@ -40,6 +40,18 @@ pub enum Stored {
     Broken(String),
 }
 
+impl Stored {
+    /// Whether both are of the same version of the Secret.
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Absent, Self::Absent) => true,
+            (Self::Usable(one), Self::Usable(other)) => one.resource_version == other.resource_version,
+            (Self::Broken(one), Self::Broken(other)) => one == other,
+            _ => false,
+        }
+    }
+}
+
 /// CAs, and the version token that a write over them needs.
 pub struct Usable {
     /// Them.

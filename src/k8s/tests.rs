@@ -9,6 +9,28 @@ fn api(code: u16, reason: &str, message: &str) -> kube::Error {
     kube::Error::Api(Status::failure(message, reason).with_code(code).boxed())
 }
 
+/// A client of an API server that answers so. A string is its body as it is.
+pub(super) fn answered_by(
+    answer: impl Fn(&http::Request<Body>) -> (u16, serde_json::Value) + Send + 'static,
+) -> Client {
+    let answering = service_fn(move |request: http::Request<Body>| {
+        let (status, body) = answer(&request);
+        let text = body.as_str().map_or_else(|| body.to_string(), str::to_owned);
+        let answer = http::Response::builder().status(status).body(Body::from(text.into_bytes()));
+        async { answer }
+    });
+    Client::new(answering, "istio-system")
+}
+
+/// An answer of it, about something that is not there, or is refused.
+pub(super) fn refusal(code: u16, reason: &str) -> (u16, serde_json::Value) {
+    let status = serde_json::json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": "no", "reason": reason, "code": code,
+    });
+    (code, status)
+}
+
 /// How a call ended, as one line. A text is fit for users, whatever the API server said.
 fn told(error: &kube::Error) -> String {
     match failed("read Secret istio-system/cacerts", error) {

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// Lets one line through, and then none for a while.
-#[derive(Default)]
-pub(super) struct Rarely(Mutex<State>);
+#[derive(Debug, Default)]
+pub(crate) struct Rarely(Mutex<State>);
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct State {
     last: Option<Instant>,
     left_out: u64,
@@ -18,7 +18,7 @@ struct State {
 
 impl Rarely {
     /// Says it, with how often it was not said since the last time; or counts it.
-    pub(super) fn tell(&self, say: impl FnOnce(u64)) {
+    pub(crate) fn tell(&self, say: impl FnOnce(u64)) {
         if let Some(left_out) = self.at(Instant::now()) {
             say(left_out);
         }

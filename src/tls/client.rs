@@ -1,8 +1,8 @@
 //! Who may call the admission endpoints, where `--client-ca-file` says so.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -17,9 +17,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
 
 use super::files::{Content, Files};
-
-/// Who calls without a certificate may do so often.
-const TELL_EVERY: Duration = Duration::from_secs(60);
+use crate::server::rarely::Rarely;
 
 /// The certificates that the other end of a connection has shown and proven to be its own.
 #[derive(Clone, Debug)]
@@ -36,7 +34,7 @@ impl Peer {
 #[derive(Debug)]
 pub struct Callers {
     by: RwLock<Arc<dyn ClientCertVerifier>>,
-    told: Mutex<Option<Instant>>,
+    refused: Rarely,
 }
 
 /// The file, as it was read.
@@ -54,7 +52,7 @@ impl Callers {
         let files = Files::new(vec![file]);
         let read = files.read().await?;
         let by = RwLock::new(verifier(&read)?);
-        Ok((Arc::new(Self { by, told: Mutex::new(None) }), CallersFile { files, read }))
+        Ok((Arc::new(Self { by, refused: Rarely::default() }), CallersFile { files, read }))
     }
 
     /// Keeps to what the file says, for ever.
@@ -84,14 +82,6 @@ impl Callers {
         let certificates = peer.and_then(|peer| peer.0.as_deref()).and_then(<[_]>::split_first);
         certificates.is_some_and(|(first, others)| self.by().verify_client_cert(first, others, now).is_ok())
     }
-
-    fn tell(&self) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
-            tracing::warn!("refused an admission call: its caller shows no certificate by a CA of --client-ca-file");
-            *told = Some(Instant::now());
-        }
-    }
 }
 
 async fn check(State(callers): State<Arc<Callers>>, request: Request, next: Next) -> Response {
@@ -100,7 +90,9 @@ async fn check(State(callers): State<Arc<Callers>>, request: Request, next: Next
     if open || callers.admit(request.extensions().get(), UnixTime::now()) {
         return next.run(request).await;
     }
-    callers.tell();
+    callers.refused.tell(|more| {
+        tracing::warn!(more, "refused an admission call: its caller shows no certificate by a CA of --client-ca-file");
+    });
     let body = r#"{"error":"this call needs a client certificate by a CA that the gate was told to trust"}"#;
     (StatusCode::FORBIDDEN, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! A replica whose leaf is by a CA that is not among them adds that (`Join`), and takes a leaf by the one that signs
-//! once that has settled.
+//! once that has settled. A signing CA from the future (some node's clock was ahead) is rotated as one that is due: what
+//! else would be until its time comes?
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,8 +76,6 @@ impl Trusted {
 pub enum Step {
     /// Nothing.
     Keep,
-    /// Nothing can be: the signing CA is from the future, so that a clock is wrong.
-    Wait,
     /// Trust the CA of this replica's leaf, too.
     Join,
     /// Make the next CA, and trust it.
@@ -105,11 +104,13 @@ pub fn plan(
     if mine.is_some_and(|mine| mine.is_valid(now) && !trusted.has(&mine.id)) {
         return Step::Join;
     }
+    // A clock is wrong, or was. It may be this one, so that no CA is given up for it.
+    let is_early = now < signing.not_before;
     match next {
-        _ if now < signing.not_before => return Step::Wait,
         Some(next) if has_settled(&next.id) || now >= signing.not_after => return Step::Switch,
         None if now >= signing.not_after => return Step::Replace,
-        None if now >= signing.due() => return Step::Announce,
+        None if is_early || now >= signing.due() => return Step::Announce,
+        Some(_) if is_early => return Step::Keep,
         Some(_) | None => {}
     }
     let aged = match changed {
@@ -145,7 +146,7 @@ pub fn plan_leaf(
     let Some(mine) = mine else {
         return if signing.is_valid(now) { LeafStep::Switch } else { LeafStep::Keep };
     };
-    let untrusted = now >= mine.not_after;
+    let untrusted = !mine.is_valid(now);
     if mine.id != signing.id && signing.is_valid(now) && (untrusted || has_settled(&signing.id)) {
         return LeafStep::Switch;
     }
@@ -220,7 +221,7 @@ impl Authorities {
             }
             (Step::Date, _) => after.changed = Some(now),
             (Step::Retire(over), _) => after.others.retain(|ca| !over.contains(&ca.id)),
-            (Step::Keep | Step::Wait | Step::Announce | Step::Replace, _) => {}
+            (Step::Keep | Step::Announce | Step::Replace, _) => {}
         }
         after.others.truncate(TRUSTED_MAX - 2);
         if after.others.is_empty() {

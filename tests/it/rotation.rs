@@ -264,6 +264,22 @@ async fn a_deleted_secret_is_made_anew_with_a_new_ca_and_no_call_fails() -> Resu
     Ok(())
 }
 
+/// What is to be done about a leaked key.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_deleted_after_all_gates_have_ended_leaves_nothing_of_the_old_ca() -> Result<()> {
+    let mut ward = Ward::start(2, "3650d", "30d").await?;
+    let first = ward.cas().await?[0];
+    for (gate, _) in ward.gates.drain(..) {
+        gate.stop().await?;
+    }
+    ward.delete().await?;
+    ward.add("3650d", "30d").await?;
+    let trusted = ward.cas().await?;
+    ensure!(trusted.len() == 1 && trusted[0] != first, "{first} in {trusted:?}");
+    ensure!(ids(&ca_bundle(&ward.side).await?)? == trusted);
+    call(&mut connect(&ward.side, ward.gates[0].0.https()).await?).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secret_replaced_by_hand_is_followed_and_no_call_fails() -> Result<()> {
     let ward = Ward::start(2, "3650d", "6s").await?;
@@ -274,6 +290,41 @@ async fn a_secret_replaced_by_hand_is_followed_and_no_call_fails() -> Result<()>
     ensure!(second == other.certificate().id, "it is not the one that was put there");
     ward.all_log(&format!("\"ca\":\"{second}\"")).await?;
     load.end("a replaced Secret").await
+}
+
+/// As one has it whose node's clock was two months ahead.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ca_from_the_future_is_followed_by_another_whether_a_gate_runs_or_starts() -> Result<()> {
+    let early = || {
+        let made = Timestamp::now() + SignedDuration::from_hours(24 * 61);
+        ServingCa::make(made, SignedDuration::from_hours(24 * 365)).map_err(anyhow::Error::msg)
+    };
+    let signs_instead_of = async |ward: &Ward, others: &[Sha256]| {
+        eventually("another CA to sign", IN_TIME, || async {
+            let signing = ward.cas().await?[0];
+            ensure!(!others.contains(&signing), "{signing}");
+            Ok(signing)
+        })
+        .await
+    };
+    let mut ward = Ward::start(2, "3650d", "12s").await?;
+    let (first, future) = (ward.cas().await?[0], early()?);
+    let load = Load::start(&ward);
+    ward.patch(json!({ "data": pair(&future) })).await?;
+    let second = signs_instead_of(&ward, &[first, future.certificate().id]).await?;
+    ward.all_log(&format!("\"ca\":\"{second}\"")).await?;
+    load.end("a CA from the future").await?;
+    ward.all_log("its CA is not valid yet").await?;
+
+    for (gate, _) in ward.gates.drain(..) {
+        gate.stop().await?;
+    }
+    let future = early()?;
+    ward.patch(json!({ "data": pair(&future) })).await?;
+    // It waits until the gate is ready.
+    ward.add("3650d", "12s").await?;
+    signs_instead_of(&ward, &[future.certificate().id]).await?;
+    call(&mut connect(&ward.side, ward.gates[0].0.https()).await?).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::*;
+use crate::k8s::tests::{answered_by, refusal};
 
 const CA: &[u8] = b"-----BEGIN CERTIFICATE-----\n";
 /// The same in base64.
@@ -75,4 +76,44 @@ fn a_mutating_configuration_is_kept_in_the_same_way() {
 fn a_bundle_with_more_than_our_ca_is_replaced() {
     let more = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCgo=";
     assert!(wanted(&validating(json!({}), &[Some(more)]), CA).is_some());
+}
+
+#[tokio::test]
+async fn a_configuration_that_was_deleted_is_written_no_more() {
+    let (lists, patches) = (watch::Sender::new(0), watch::Sender::new(0));
+    let (mut listed, patched) = (lists.subscribe(), patches.subscribe());
+    let before = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": "istio-ca-gate", "resourceVersion": "7"},
+        "webhooks": [{
+            "name": "0.istio-ca-gate.io", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+            "clientConfig": {"service": {"name": "istio-ca-gate", "namespace": "istio-system"}},
+        }],
+    });
+    let client = answered_by(move |request| {
+        let uri = request.uri().to_string();
+        if request.method() == http::Method::PATCH {
+            patches.send_modify(|patches| *patches += 1);
+            refusal(404, "NotFound")
+        } else if uri.contains("/secrets/") {
+            refusal(404, "NotFound")
+        } else if uri.contains("watch=true") {
+            // It ends at once, so that there is another list.
+            (200, json!(""))
+        } else {
+            lists.send_modify(|lists| *lists += 1);
+            let items = if *lists.borrow() == 1 { vec![before.clone()] } else { Vec::new() };
+            (200, json!({ "metadata": { "resourceVersion": "7" }, "items": items }))
+        }
+    });
+    let exchange = Arc::<Exchange>::default();
+    exchange.bundle.send_replace(Some("new".into()));
+    let secret = ServingSecret::new(client.clone(), "istio-system", "istio-ca-gate-tls");
+    let injection = Injection { configuration: "istio-ca-gate".to_owned(), secret, exchange };
+    tokio::select! {
+        () = keep::<ValidatingWebhookConfiguration>(client, injection, || ()) => {}
+        // By its pauses, the sixth list is more than a second after the first.
+        listed = listed.wait_for(|lists| *lists >= 6) => assert!(listed.is_ok()),
+    }
+    assert_eq!(*patched.borrow(), 1);
 }

@@ -11,18 +11,25 @@ use super::{ServingSecret, Stored, Usable};
 use crate::k8s::Write;
 use crate::k8s::follow::{Seen, follow};
 use crate::reason::{Held, Reason};
+use crate::tls::ca::CaCertificate;
 use crate::tls::rotation::{Authorities, LeafStep, Lives, Step, plan, plan_leaf};
 use crate::tls::trust::Trust;
 use crate::tls::{Serving, ServingCa};
 
-/// At most one write a second, whoever else writes.
-const WRITE_PAUSE: Duration = Duration::from_secs(1);
+/// At most one write a second, whoever else writes; and the pause after a read that failed.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// A missing right does not come by itself.
-const WRITE_PAUSE_FORBIDDEN: Duration = Duration::from_secs(30);
+const PAUSE_FORBIDDEN: Duration = Duration::from_secs(30);
 
 /// How often it is read while it cannot be watched.
 const READ_PAUSE: Duration = Duration::from_secs(10);
+
+/// And while it is: whatever a watch told too late or not at all heals by itself.
+const READ_PAUSE_WATCHED: Duration = Duration::from_secs(60);
+
+/// What is wrong with a Secret whose signing CA is from the future.
+const EARLY: &str = "its CA is not valid yet, so that a clock is or was wrong: another one is announced beside it; set this node's clock if it is behind";
 
 /// What the tasks of the serving certificate tell each other.
 pub struct Exchange {
@@ -44,6 +51,28 @@ impl Default for Exchange {
     }
 }
 
+impl Exchange {
+    /// Reads the Secret, and tells what is there. `None`: something else was told meanwhile, which may be newer.
+    ///
+    /// # Errors
+    /// The reason why it cannot be told what is there.
+    pub async fn read(&self, secret: &ServingSecret) -> Result<Option<Stored>, Held> {
+        let watched = self.stored.subscribe();
+        let read = secret.read().await?;
+        let mut is_newest = false;
+        self.stored.send_if_modified(|stored| {
+            is_newest = !watched.has_changed().unwrap_or_default();
+            // What is known already does not overtake another read.
+            let is_news = is_newest && stored.as_ref().is_none_or(|stored| !stored.is_same(&read));
+            if is_news {
+                *stored = Some(read.clone());
+            }
+            is_news
+        });
+        Ok(is_newest.then_some(read))
+    }
+}
+
 /// What the certificate is to be.
 pub struct Wanted {
     /// Names in the leaf.
@@ -61,23 +90,27 @@ pub async fn keep(
     first: impl FnOnce(),
 ) {
     let watching = watch::Sender::new(false);
+    let is_watched = |is| {
+        watching.send_if_modified(|was| std::mem::replace(was, is) != is);
+    };
     let following = follow(secret.api.clone(), &secret.name, |seen| match seen {
         Seen::Present(object) => {
-            watching.send_replace(true);
+            is_watched(true);
             exchange.stored.send_replace(Some(super::stored(&object)));
         }
         Seen::Absent => {
-            watching.send_replace(true);
+            is_watched(true);
             exchange.stored.send_replace(Some(Stored::Absent));
         }
-        Seen::Alive => drop(watching.send_replace(true)),
+        Seen::Alive => is_watched(true),
         Seen::Failed(held) => {
-            watching.send_replace(false);
+            is_watched(false);
             tracing::warn!(reason = %held.reason, "{}", held.sentence);
         }
     });
     let keeper = Keeper {
         said: String::new(),
+        unread: String::new(),
         mine: None,
         write_again: Instant::now(),
         read_again: Instant::now(),
@@ -105,6 +138,8 @@ struct Keeper {
     read_again: Instant,
     /// What is wrong, as it was logged.
     said: String,
+    /// Why it cannot be read, as it was logged.
+    unread: String,
 }
 
 impl Keeper {
@@ -127,29 +162,36 @@ impl Keeper {
             tokio::select! {
                 _ = stored.changed() => {}
                 _ = trust.changed() => {}
+                _ = self.watching.changed() => self.watch_changed(),
                 () = tokio::time::sleep(self.wanted.lives.look_again().min(until_read)) => {}
             }
         }
     }
 
     async fn read(&mut self) {
-        match self.secret.read().await {
-            Ok(read) => {
-                self.read_again = Instant::now() + READ_PAUSE;
-                self.exchange.stored.send_replace(Some(read));
-            }
+        let (pause, unread) = match self.exchange.read(&self.secret).await {
+            Ok(None) => (PAUSE, String::new()),
+            Ok(Some(_)) if *self.watching.borrow() => (READ_PAUSE_WATCHED, String::new()),
+            Ok(Some(_)) => (READ_PAUSE, String::new()),
             Err(held) => {
-                tracing::error!(reason = %held.reason, "{}", held.sentence);
-                self.read_again = Instant::now() + WRITE_PAUSE;
+                if held.sentence != self.unread {
+                    tracing::error!(reason = %held.reason, "{}", held.sentence);
+                }
+                (pause_after(&held), held.sentence)
             }
+        };
+        (self.read_again, self.unread) = (Instant::now() + pause, unread);
+    }
+
+    /// Without a watch, the next read is not to be as late as with one.
+    fn watch_changed(&mut self) {
+        if !*self.watching.borrow_and_update() {
+            self.read_again = self.read_again.min(Instant::now() + READ_PAUSE);
         }
     }
 
     /// Does what is due, by what was seen of the Secret.
     async fn turn(&mut self, seen: &Stored) {
-        if *self.watching.borrow() {
-            self.read_again = Instant::now() + READ_PAUSE;
-        }
         let now = Timestamp::now();
         let wrong = match seen {
             Stored::Usable(usable) => {
@@ -219,10 +261,11 @@ impl Keeper {
         }
     }
 
-    /// Has the Secret's CAs injected, once the one of this replica's leaf is among them.
+    /// Has the Secret's CAs injected, unless this replica's leaf is by another one that callers still need.
     fn publish(&self, usable: &Usable, now: Timestamp) {
-        let Some(mine) = self.mine.as_ref().map(|mine| mine.certificate()) else { return };
-        if usable.authorities.trusted().has(&mine.id) || now >= mine.not_after {
+        let trusted = usable.authorities.trusted();
+        let is_missing = |mine: &CaCertificate| mine.is_valid(now) && !trusted.has(&mine.id);
+        if !self.mine.as_ref().is_some_and(|mine| is_missing(mine.certificate())) {
             self.exchange.bundle.send_if_modified(|bundle| {
                 let changed = bundle.as_deref() != Some(usable.bundle.as_str());
                 if changed {
@@ -237,14 +280,11 @@ impl Keeper {
     async fn step(&mut self, usable: &Usable, now: Timestamp) -> String {
         let (mine, lives) = (self.mine.clone(), self.wanted.lives);
         let mine = mine.as_ref().map(|mine| mine.certificate());
-        let step = plan(&usable.authorities.trusted(), mine, |id| self.has_settled(id), now, &lives);
-        match step {
-            Step::Keep => return String::new(),
-            Step::Wait => {
-                return "its CA is not valid yet, so that a clock is wrong: set this node's clock, or if that is right delete it to have a new one made".to_owned();
-            }
-            _ if self.write_again > Instant::now() => return String::new(),
-            _ => {}
+        let trusted = usable.authorities.trusted();
+        let wrong = if now < trusted.signing.not_before { EARLY.to_owned() } else { String::new() };
+        let step = plan(&trusted, mine, |id| self.has_settled(id), now, &lives);
+        if step == Step::Keep || self.write_again > Instant::now() {
+            return wrong;
         }
         let made = match step {
             Step::Announce | Step::Replace => self.make(now),
@@ -256,7 +296,7 @@ impl Keeper {
             tracing::info!(step = ?step, secret = self.secret.full_name, "changed the serving CAs");
         }
         self.wrote(written);
-        String::new()
+        wrong
     }
 
     /// Makes the Secret anew: nothing that is in use is lost with it.
@@ -283,13 +323,17 @@ impl Keeper {
 
     /// Whatever became of it, what is there now is read at once.
     fn wrote(&mut self, written: Result<Write, Held>) {
-        let mut pause = WRITE_PAUSE;
+        let pause = written.as_ref().err().map_or(PAUSE, pause_after);
         if let Err(held) = written {
             tracing::error!(reason = %held.reason, "{}", held.sentence);
-            if held.reason == Reason::KubernetesForbidden {
-                pause = WRITE_PAUSE_FORBIDDEN;
-            }
         }
         (self.write_again, self.read_again) = (Instant::now() + pause, Instant::now());
     }
 }
+
+fn pause_after(held: &Held) -> Duration {
+    if held.reason == Reason::KubernetesForbidden { PAUSE_FORBIDDEN } else { PAUSE }
+}
+
+#[cfg(test)]
+mod tests;

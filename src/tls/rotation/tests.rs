@@ -89,11 +89,31 @@ fn a_next_ca_that_has_ended_or_is_from_the_future_is_made_anew() {
     }
 }
 
+/// CA 2 signs, and is from hour 500: a clock was ahead. CA 1 signed before.
+fn early() -> Trusted {
+    Trusted { signing: ca(2, 500), next: None, others: vec![ca(1, 0)], changed: Some(at(501)) }
+}
+
 #[test]
-fn a_signing_ca_from_the_future_is_left_to_people() {
-    for trusted in [alone(), announced()] {
-        assert_eq!(step(&trusted, &[1, 2], -2), Step::Wait);
+fn a_signing_ca_from_the_future_is_rotated_at_once() {
+    let (good, bad) = (ca(1, 0), ca(2, 500));
+    let with = |next| Trusted { next: Some(next), ..early() };
+    // The replica of the good CA, the one whose clock was ahead, and one that starts.
+    for mine in [Some(&good), Some(&bad), None] {
+        for (trusted, settled, expected) in [
+            (early(), [1, 2].as_slice(), Step::Announce),
+            (early(), &[], Step::Announce),
+            // What was announced then is from the future, too.
+            (with(ca(4, 700)), &[1, 2, 4], Step::Announce),
+            // Nobody is dated or retired meanwhile.
+            (with(ca(3, 100)), &[1, 2], Step::Keep),
+            (with(ca(3, 100)), &[1, 2, 3], Step::Switch),
+        ] {
+            assert_eq!(step_of(&trusted, mine, settled, 100), expected, "{mine:?} {settled:?}: {trusted:?}");
+        }
     }
+    // Of a Secret that was restored or replaced, a replica's own CA is the first that is missing.
+    assert_eq!(step_of(&Trusted { others: Vec::new(), ..early() }, Some(&good), &[], 100), Step::Join);
 }
 
 #[test]
@@ -151,6 +171,10 @@ fn a_replica_takes_a_leaf_by_the_signing_ca_once_callers_trust_that() {
         let step = plan_leaf(&new, mine, fresh, |_| settled, at(hour));
         assert_eq!(step, expected, "{mine:?} {fresh} {settled} {hour}");
     }
+    // By a CA from the future, when the clock is right again: nobody takes that leaf.
+    for fresh in [true, false] {
+        assert_eq!(plan_leaf(&new, Some(&ca(3, 500)), fresh, |_| false, at(201)), LeafStep::Switch);
+    }
 }
 
 #[test]
@@ -195,6 +219,17 @@ mod steps {
         let (mine, theirs) = (made(0), made(10));
         let joined = Authorities::new(Arc::clone(&theirs)).after(&Step::Join, Some(mine.certificate()), None, at(20));
         assert_eq!((joined.bundle(), joined.changed), (pems(&[&theirs, &mine]), Some(at(20))));
+    }
+
+    #[test]
+    fn a_ca_from_the_future_and_the_one_before_it_stay_trusted_beside_the_new_one() {
+        let (good, early, new) = (made(0), made(500), made(100));
+        let others = vec![good.certificate().clone()];
+        let before = Authorities { others, changed: Some(at(501)), ..Authorities::new(Arc::clone(&early)) };
+        let announced = before.after(&Step::Announce, None, Some(Arc::clone(&new)), at(100));
+        let switched = announced.after(&Step::Switch, None, None, at(101));
+        assert_eq!(switched.bundle(), pems(&[&new, &early, &good]));
+        assert_eq!(switched.changed, Some(at(101)));
     }
 
     #[test]

@@ -1,0 +1,120 @@
+#![allow(clippy::unwrap_used)]
+
+use k8s_openapi::jiff::SignedDuration;
+use kube::Client;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::k8s::tests::{answered_by, refusal};
+
+const HOUR: SignedDuration = SignedDuration::from_hours(1);
+
+/// The Secret, as it is not to be.
+fn broken() -> Value {
+    json!({ "metadata": { "name": "tls", "resourceVersion": "7" } })
+}
+
+fn secret(client: Client) -> ServingSecret {
+    ServingSecret::new(client, "istio-system", "tls")
+}
+
+/// One that has done nothing yet.
+fn keeper(client: Client, is_watched: bool) -> Keeper {
+    Keeper {
+        secret: secret(client),
+        wanted: Wanted { names: vec!["gate.test".to_owned()], lives: Lives { ca: HOUR * 24, leaf: HOUR } },
+        serving: Arc::default(),
+        exchange: Arc::default(),
+        watching: watch::Sender::new(is_watched).subscribe(),
+        mine: None,
+        write_again: Instant::now(),
+        read_again: Instant::now(),
+        said: String::new(),
+        unread: String::new(),
+    }
+}
+
+#[tokio::test]
+async fn it_is_read_again_and_again_also_while_it_is_watched() {
+    for (status, is_watched, expected) in [
+        (200, false, READ_PAUSE),
+        (200, true, READ_PAUSE_WATCHED),
+        (500, false, PAUSE),
+        // As after a write whose outcome the watch may not tell for long.
+        (500, true, PAUSE),
+        (403, false, PAUSE_FORBIDDEN),
+        (403, true, PAUSE_FORBIDDEN),
+    ] {
+        let client = answered_by(move |_| if status == 200 { (200, broken()) } else { refusal(status, "No") });
+        let (mut keeper, began) = (keeper(client, is_watched), Instant::now());
+        keeper.read().await;
+        let again = keeper.read_again;
+        assert!(again >= began + expected && again <= Instant::now() + expected, "{status} {is_watched}");
+        // However often there is something to do meanwhile.
+        keeper.turn(&Stored::Broken("it is broken".to_owned())).await;
+        assert_eq!(keeper.read_again, again, "{status} {is_watched}");
+    }
+}
+
+#[tokio::test]
+async fn the_reason_why_it_cannot_be_read_is_remembered_until_it_can() {
+    let is_refused = watch::Sender::new(true);
+    let refused = is_refused.subscribe();
+    let client = answered_by(move |_| if *refused.borrow() { refusal(403, "Forbidden") } else { (200, broken()) });
+    let mut keeper = keeper(client, false);
+    keeper.read().await;
+    assert!(keeper.unread.contains("refuses to read Secret istio-system/tls"), "{}", keeper.unread);
+    is_refused.send_replace(false);
+    keeper.read().await;
+    assert_eq!(keeper.unread, "");
+}
+
+#[tokio::test]
+async fn a_watch_that_ends_leaves_no_read_as_late_as_a_watch_may() {
+    let mut keeper = keeper(answered_by(|_| (200, broken())), true);
+    keeper.read().await;
+    keeper.watching = watch::Sender::new(false).subscribe();
+    keeper.watch_changed();
+    assert!(keeper.read_again <= Instant::now() + READ_PAUSE);
+}
+
+#[tokio::test]
+async fn what_the_watch_tells_during_a_read_stays() {
+    let exchange = Arc::<Exchange>::default();
+    let told = Arc::clone(&exchange);
+    // Deleted, and told of, before the answer comes.
+    let late = answered_by(move |_| {
+        told.stored.send_replace(Some(Stored::Absent));
+        (200, broken())
+    });
+    assert!(exchange.read(&secret(late)).await.unwrap().is_none());
+    assert!(matches!(*exchange.stored.borrow(), Some(Stored::Absent)));
+    let (mut stored, secret) = (exchange.stored.subscribe(), secret(answered_by(|_| (200, broken()))));
+    for is_news in [true, false] {
+        let read = exchange.read(&secret).await.unwrap();
+        assert!(matches!(read, Some(Stored::Broken(_))));
+        assert_eq!(stored.has_changed().unwrap(), is_news);
+        assert!(matches!(*stored.borrow_and_update(), Some(Stored::Broken(_))));
+    }
+}
+
+#[tokio::test]
+async fn without_a_leaf_that_anybody_takes_the_secrets_cas_are_injected_as_they_are() {
+    let now = Timestamp::now();
+    let made = |at| Arc::new(ServingCa::make(at, HOUR * 24).unwrap());
+    let authorities = Authorities::new(made(now));
+    let bundle = authorities.bundle();
+    let usable = Usable { authorities, bundle: bundle.clone(), resource_version: String::new() };
+    for (mine, expected) in [
+        (None, true),
+        (Some(made(now + HOUR * 99)), true),
+        (Some(made(now - HOUR * 99)), true),
+        // It joins them first.
+        (Some(made(now)), false),
+    ] {
+        let keeper = Keeper { mine, ..keeper(answered_by(|_| (200, broken())), true) };
+        keeper.publish(&usable, now);
+        let published = keeper.exchange.bundle.borrow().clone();
+        assert_eq!(published.as_deref(), expected.then_some(bundle.as_str()));
+    }
+}
