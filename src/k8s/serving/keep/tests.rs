@@ -57,16 +57,20 @@ async fn it_is_read_again_and_again_also_while_it_is_watched() {
 }
 
 #[tokio::test]
-async fn the_reason_why_it_cannot_be_read_is_remembered_until_it_can() {
+async fn the_reason_why_it_cannot_be_read_is_logged_once_until_it_can() {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let lines = tracing_subscriber::fmt().with_writer(Arc::new(log.reopen().unwrap())).finish();
+    let _logging = tracing::subscriber::set_default(lines);
     let is_refused = watch::Sender::new(true);
     let refused = is_refused.subscribe();
     let client = answered_by(move |_| if *refused.borrow() { refusal(403, "Forbidden") } else { (200, broken()) });
     let mut keeper = keeper(client, false);
-    keeper.read().await;
-    assert!(keeper.unread.contains("refuses to read Secret istio-system/tls"), "{}", keeper.unread);
-    is_refused.send_replace(false);
-    keeper.read().await;
-    assert_eq!(keeper.unread, "");
+    for (refused, logged) in [(true, 1), (true, 1), (false, 1), (true, 2), (true, 2)] {
+        is_refused.send_replace(refused);
+        keeper.read().await;
+        let log = std::fs::read_to_string(log.path()).unwrap();
+        assert_eq!(log.matches("refuses to read Secret istio-system/tls").count(), logged, "{log}");
+    }
 }
 
 #[tokio::test]
