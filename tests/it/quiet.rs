@@ -89,7 +89,7 @@ async fn nothing_of_a_key_or_token_is_logged_or_answered_even_at_trace() -> Resu
     product.allows(&review("istiod")).await?;
 
     let mut seen = String::new();
-    for path in ["healthz", "readyz", "fingerprint", "metrics"] {
+    for path in ["healthz", "readyz", "fingerprint", "metrics", ""] {
         seen += &product.get(path).await?;
     }
     let client = product.client()?;
