@@ -86,7 +86,6 @@ pub async fn keep<K: Configuration>(client: Client, injection: Injection, settle
         }
         Seen::Alive => {}
         Seen::Failed(held) => {
-            tracing::warn!(reason = %held.reason, "{}", held.sentence);
             // Without the right to look at it, it cannot be ours to inject.
             if held.reason == Reason::KubernetesForbidden {
                 settled();

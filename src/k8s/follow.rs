@@ -101,13 +101,18 @@ where
     }
 }
 
-/// Follows the object for ever. RBAC may name it: list and watch select it by its name.
+/// Follows the object for ever, and logs what keeps it from it. RBAC may name it: list and watch select it by its name.
 pub async fn follow<S: Source>(source: S, name: &str, mut on: impl FnMut(Seen<S::Item>)) {
     let doing = format!("watch {} {name}", S::kind());
-    let mut pause = PAUSE_FIRST;
+    let (mut pause, mut said) = (PAUSE_FIRST, None);
     loop {
         let began = Instant::now();
         if let Ended::Failed(held) = list_and_watch(&source, name, &doing, &mut on).await {
+            // What stays is told once, and again after it worked for a while.
+            if said.as_ref() != Some(&held) || began.elapsed() > PAUSE_MAX {
+                tracing::warn!(reason = %held.reason, "{}", held.sentence);
+            }
+            said = Some(held.clone());
             on(Seen::Failed(held));
         }
         // What ends at once again and again must not become a storm of lists.

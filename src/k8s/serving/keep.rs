@@ -103,10 +103,7 @@ pub async fn keep(
             exchange.stored.send_replace(Some(Stored::Absent));
         }
         Seen::Alive => is_watched(true),
-        Seen::Failed(held) => {
-            is_watched(false);
-            tracing::warn!(reason = %held.reason, "{}", held.sentence);
-        }
+        Seen::Failed(_) => is_watched(false),
     });
     let keeper = Keeper {
         said: String::new(),
