@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 
 use crate::ca::bundle::Glance;
-use crate::plan::{Published, Role};
+use crate::plan::Role;
 use crate::reason::Reason;
 use crate::snapshot::{Policy, Snapshot};
 
@@ -67,10 +67,7 @@ pub fn report(cluster: &str, role: Role, known: Snapshot<'_>, policy: &Policy, n
     } else {
         "dormant"
     };
-    let published = match &watched.published {
-        Some(Published::Present(copy)) => copy.glance.as_ref().map(|glance| (glance, &copy.resource_version)),
-        _ => None,
-    };
+    let published = watched.glance();
     let stored = convergence.root.as_ref();
     Report {
         cluster: cluster.to_owned(),
@@ -85,7 +82,8 @@ pub fn report(cluster: &str, role: Role, known: Snapshot<'_>, policy: &Policy, n
             checked_at: stamp(stored.checked_at),
             address: stored.address.clone(),
         }),
-        cacerts: published.map(|(glance, version)| Cacerts { root: root(glance), resource_version: version.clone() }),
+        cacerts: published
+            .map(|(glance, version)| Cacerts { root: root(glance), resource_version: version.to_owned() }),
     }
 }
 

@@ -13,7 +13,6 @@ use prometheus::{
 
 use crate::ca::bundle::Glance;
 use crate::gate::Decision;
-use crate::plan::Published;
 use crate::reason::Reason;
 use crate::server::Stats;
 use crate::snapshot::{Policy, Snapshot};
@@ -317,10 +316,7 @@ fn servers(stats: &Stats) -> prometheus::Result<Registry> {
 /// The roots that are known: the first certificate of each `root-cert.pem`.
 fn roots(known: Snapshot<'_>) -> impl Iterator<Item = (&'static str, &Glance)> {
     let stored = known.convergence.root.as_ref().map(|root| ("vault", &root.glance));
-    let published = match &known.watched.published {
-        Some(Published::Present(copy)) => copy.glance.as_ref().map(|glance| ("cacerts", glance)),
-        _ => None,
-    };
+    let published = known.watched.glance().map(|(glance, _)| ("cacerts", glance));
     stored.into_iter().chain(published)
 }
 

@@ -15,7 +15,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::ca::Sha256;
 use crate::fingerprint::{self, Report};
 use crate::peers::{Heard, Verdict, verdict};
-use crate::plan::{Published, Role};
+use crate::plan::Role;
 use crate::snapshot::{Policy, Snapshot};
 
 /// The one style sheet, in the page itself.
@@ -54,10 +54,7 @@ pub struct Here {
 impl Here {
     /// Takes it from what is known.
     pub fn of(cluster: &str, role: Role, known: Snapshot<'_>, policy: &Policy, now: Timestamp) -> Self {
-        let roots = match &known.watched.published {
-            Some(Published::Present(copy)) => copy.glance.as_ref().map(|glance| glance.roots.clone()),
-            _ => None,
-        };
+        let roots = known.watched.glance().map(|(glance, _)| glance.roots.clone());
         let last_verified = known.convergence.last_verified.map(|last| last.at);
         Self { report: fingerprint::report(cluster, role, known, policy, now), roots, last_verified }
     }

@@ -79,6 +79,14 @@ impl Watched {
         self.told.as_deref().or(read) != Some(&verified.resource_version)
     }
 
+    /// What people see of it, and of which version that is, as far as its root can be read.
+    pub fn glance(&self) -> Option<(&Glance, &str)> {
+        match self.published.as_ref()? {
+            Published::Present(copy) => copy.glance.as_ref().map(|glance| (glance, copy.resource_version.as_str())),
+            Published::Absent => None,
+        }
+    }
+
     fn sound(&self) -> Option<&Arc<Facts>> {
         match self.published.as_ref()? {
             Published::Present(copy) => copy.verdict.as_ref().ok(),

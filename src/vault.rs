@@ -20,6 +20,7 @@ use async_trait::async_trait;
 use k8s_openapi::jiff::Timestamp;
 use rustify::Endpoint;
 use rustify::enums::{RequestMethod, RequestType, ResponseType};
+use rustify::errors::ClientError;
 use serde_json::{Map, Value};
 use url::Url;
 use vaultrs::api::EndpointMiddleware;
@@ -214,7 +215,7 @@ impl Vault {
     async fn preflight(&mut self, at: usize) -> Result<(), Refused> {
         let token = self.session(at).await?;
         let path = format!("sys/internal/ui/mounts/{}", self.settings.mount);
-        let reply = self.transports[at].call(Get(path), &self.middleware(Some(&token))).await;
+        let reply = self.transports[at].call(Plain::get(path), &self.middleware(Some(&token))).await;
         let reply = self.told(at, reply)?;
         self.forget_refused(&reply);
         answer::preflight(&reply, &self.settings)
@@ -230,7 +231,7 @@ impl Vault {
         }
         let middleware = Self::without_token();
         let asked = self.transports.iter().map(|transport| async {
-            let reply = transport.call(Get("sys/health".to_owned()), &middleware).await.ok()?;
+            let reply = transport.call(Plain::get("sys/health"), &middleware).await.ok()?;
             Some((transport.address(), answer::identity(&reply)?))
         });
         let answered: Vec<_> = futures::future::join_all(asked).await.into_iter().flatten().collect();
@@ -376,20 +377,38 @@ fn is_elsewhere_worth_a_try(refused: &Refused) -> bool {
     matches!(refused.held.reason, Reason::VaultUnreachable | Reason::VaultSealed)
 }
 
-/// A plain GET, for the two paths that vaultrs has no endpoint for.
-struct Get(String);
+/// A request of plain JSON, for the paths that vaultrs has no endpoint for.
+struct Plain {
+    method: RequestMethod,
+    path: String,
+    body: Option<Value>,
+}
+
+impl Plain {
+    fn get(path: impl Into<String>) -> Self {
+        Self { method: RequestMethod::GET, path: path.into(), body: None }
+    }
+
+    fn post(path: impl Into<String>, body: Value) -> Self {
+        Self { method: RequestMethod::POST, path: path.into(), body: Some(body) }
+    }
+}
 
 #[async_trait]
-impl Endpoint for Get {
+impl Endpoint for Plain {
     type Response = ();
     const REQUEST_BODY_TYPE: RequestType = RequestType::JSON;
     const RESPONSE_BODY_TYPE: ResponseType = ResponseType::JSON;
 
     fn path(&self) -> String {
-        self.0.clone()
+        self.path.clone()
     }
 
     fn method(&self) -> RequestMethod {
-        RequestMethod::GET
+        self.method.clone()
+    }
+
+    fn body(&self) -> Result<Option<Vec<u8>>, ClientError> {
+        Ok(self.body.as_ref().map(|body| body.to_string().into_bytes()))
     }
 }

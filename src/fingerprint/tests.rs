@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::ca::check::{Flaw, Sound};
-use crate::plan::{Copy, Owner};
+use crate::plan::{Copy, Owner, Published};
 use crate::reason::Held;
 use crate::samples::{BOTH, Known, POLICY, R1, R1_OTHER_BYTES, R2, present, published};
 use crate::snapshot::KnownRoot;

@@ -3,10 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use async_trait::async_trait;
 use k8s_openapi::jiff::Timestamp;
 use rustify::Endpoint;
-use rustify::enums::{RequestMethod, RequestType, ResponseType};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use vaultrs::api::kv2::requests::ReadSecretRequest;
@@ -14,7 +12,7 @@ use vaultrs::api::kv2::requests::ReadSecretRequest;
 use super::claims::{Claims, claims};
 use super::login::{self, Credentials, Token};
 use super::transport::{NoAnswer, Reply};
-use super::{Get, Refused, Vault, answer};
+use super::{Plain, Refused, Vault, answer};
 use crate::plan::Stored;
 use crate::reason::{Held, Reason, foreign_text};
 
@@ -108,7 +106,7 @@ impl Vault {
     /// In words, if it does not answer as Vault does.
     pub async fn health(&self, at: usize) -> Result<Health, Silent> {
         let transport = &self.transports[at];
-        let reply = transport.call(Get("sys/health".to_owned()), &Self::without_token()).await;
+        let reply = transport.call(Plain::get("sys/health"), &Self::without_token()).await;
         let reply = reply.map_err(|NoAnswer { what, connecting }| Silent { connecting, what })?;
         // A DR secondary and its like tell less, but always whether they are initialised.
         let Ok(HealthBody { version, cluster_name, cluster_id, .. }) = serde_json::from_slice(&reply.body) else {
@@ -131,7 +129,7 @@ impl Vault {
     /// If the address does not answer.
     pub async fn auth_mount(&self, at: usize) -> Result<AuthMount, Refused> {
         let path = format!("auth/{}/login", self.settings.auth_mount);
-        let reply = self.transports[at].call(Post(path, json!({})), &self.middleware(None)).await;
+        let reply = self.transports[at].call(Plain::post(path, json!({})), &self.middleware(None)).await;
         let reply = self.told(at, reply)?;
         let said = answer::errors(&reply).unwrap_or_default().join("; ");
         Ok(match (reply.status, said.as_str()) {
@@ -201,7 +199,7 @@ impl Inquiry<'_> {
     /// # Errors
     /// What it is instead, or why that is not told.
     pub async fn is_version_2(&self) -> Result<(), Refused> {
-        let reply = self.ask(Get(format!("sys/internal/ui/mounts/{}", self.vault.settings.mount))).await?;
+        let reply = self.ask(Plain::get(format!("sys/internal/ui/mounts/{}", self.vault.settings.mount))).await?;
         answer::preflight(&reply, &self.vault.settings)
     }
 
@@ -227,7 +225,7 @@ impl Inquiry<'_> {
         struct Body {
             data: Keeping,
         }
-        let reply = self.ask(Get(path)).await?;
+        let reply = self.ask(Plain::get(path)).await?;
         let body = serde_json::from_slice::<Body>(&reply.body).ok().filter(|_| reply.status == 200);
         Ok(body.map(|body| body.data))
     }
@@ -241,7 +239,7 @@ impl Inquiry<'_> {
         struct Body {
             data: BTreeMap<String, Value>,
         }
-        let reply = self.ask(Post("sys/capabilities-self".to_owned(), json!({ "paths": paths }))).await?;
+        let reply = self.ask(Plain::post("sys/capabilities-self", json!({ "paths": paths }))).await?;
         let Some(Body { mut data }) = serde_json::from_slice(&reply.body).ok().filter(|_| reply.status == 200) else {
             return Ok(None);
         };
@@ -257,7 +255,7 @@ impl Inquiry<'_> {
         if self.granted.is_none() {
             return Ok(());
         }
-        let reply = self.ask(Post("auth/token/revoke-self".to_owned(), json!({}))).await?;
+        let reply = self.ask(Plain::post("auth/token/revoke-self", json!({}))).await?;
         match reply.status {
             200 | 204 => Ok(()),
             status => {
@@ -274,27 +272,5 @@ impl Inquiry<'_> {
     async fn ask<E: Endpoint>(&self, endpoint: E) -> Result<Reply, Refused> {
         let reply = self.vault.transports[self.at].call(endpoint, &self.vault.middleware(Some(&self.token))).await;
         self.vault.told(self.at, reply)
-    }
-}
-
-/// A POST of plain JSON.
-struct Post(String, Value);
-
-#[async_trait]
-impl Endpoint for Post {
-    type Response = ();
-    const REQUEST_BODY_TYPE: RequestType = RequestType::JSON;
-    const RESPONSE_BODY_TYPE: ResponseType = ResponseType::JSON;
-
-    fn path(&self) -> String {
-        self.0.clone()
-    }
-
-    fn method(&self) -> RequestMethod {
-        RequestMethod::POST
-    }
-
-    fn body(&self) -> Result<Option<Vec<u8>>, rustify::errors::ClientError> {
-        Ok(Some(self.1.to_string().into_bytes()))
     }
 }
