@@ -10,6 +10,7 @@ mod fields;
 mod jwt;
 mod kubernetes;
 mod kv;
+mod method;
 mod moment;
 mod mounts;
 mod plain;

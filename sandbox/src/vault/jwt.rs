@@ -1,32 +1,27 @@
 //! The auth method `jwt`: tokens are verified with public keys that are configured, and nobody is asked.
 
-use std::collections::BTreeMap;
-
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::asked::{Asked, Operation};
+use super::asked::Asked;
 use super::claims::{self, Expected};
-use super::reply::{Refusal, Said};
+use super::method::{Configured, Granting, Method};
+use super::reply::Refusal;
 use super::roles::{Granted, TokenFields, texts};
 
 /// A mount of this method.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Jwt {
-    config: Option<Config>,
-    roles: BTreeMap<String, Role>,
-}
+pub(super) type Jwt = Method<Config, Role>;
 
 #[derive(Clone, Debug, Default)]
-struct Config {
+pub(super) struct Config {
     public_keys: Vec<String>,
     bound_issuer: String,
     default_role: String,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Role {
+pub(super) struct Role {
     token: TokenFields,
     bound_audiences: Option<Vec<String>>,
     bound_subject: String,
@@ -37,44 +32,6 @@ struct Role {
 }
 
 impl Jwt {
-    /// Whether a write would be an update; `None` where it always is.
-    pub(super) fn exists(&self, path: &str) -> Option<bool> {
-        path.strip_prefix("role/").map(|role| self.roles.contains_key(&role.to_lowercase()))
-    }
-
-    pub(super) fn handle(&mut self, asked: &Asked) -> Result<Said, Refusal> {
-        match (asked.path.as_str(), asked.operation) {
-            ("config", Operation::Read) => Ok(self.config.as_ref().map_or(Said::Nothing, |it| Said::Data(it.show()))),
-            ("config", Operation::Update) => {
-                self.config = Some(Config::read(asked)?);
-                Ok(Said::Nothing)
-            }
-            ("role/", Operation::List) => Ok(Said::keys(self.roles.keys().cloned().collect())),
-            ("config" | "role/", _) => Err(Refusal::unsupported_operation()),
-            (path, operation) => match path.strip_prefix("role/") {
-                Some(name) => self.role(asked, operation, &name.to_lowercase()),
-                None => Err(Refusal::unsupported_path()),
-            },
-        }
-    }
-
-    fn role(&mut self, asked: &Asked, operation: Operation, name: &str) -> Result<Said, Refusal> {
-        match operation {
-            Operation::Read => Ok(self.roles.get(name).map_or(Said::Nothing, |role| Said::Data(role.show()))),
-            Operation::Create | Operation::Update => {
-                let mut role = self.roles.get(name).cloned().unwrap_or_default();
-                role.change(asked)?;
-                self.roles.insert(name.to_owned(), role);
-                Ok(Said::Nothing)
-            }
-            Operation::Delete => {
-                self.roles.remove(name);
-                Ok(Said::Nothing)
-            }
-            Operation::List | Operation::Patch => Err(Refusal::unsupported_operation()),
-        }
-    }
-
     pub(super) fn login(&self, now: Timestamp, asked: &Asked) -> Result<Granted, Refusal> {
         let config = self.config.as_ref().ok_or_else(|| Refusal::bad("could not load configuration"))?;
         let name = asked.text("role").to_lowercase();
@@ -113,7 +70,7 @@ impl Jwt {
     }
 }
 
-impl Config {
+impl Configured for Config {
     fn read(asked: &Asked) -> Result<Self, Refusal> {
         let public_keys = asked.strings("jwt_validation_pubkeys")?.unwrap_or_default();
         if public_keys.is_empty() {
@@ -147,7 +104,9 @@ impl Config {
             "unsupported_critical_cert_extensions": [],
         })
     }
+}
 
+impl Config {
     /// The claims of a token that one of the keys signed.
     fn verify(&self, token: &str) -> Result<Map<String, Value>, &'static str> {
         if token.split('.').count() != 3 {
@@ -176,7 +135,7 @@ fn decoding_key(pem: &str) -> Option<(DecodingKey, &'static [Algorithm])> {
     rsa.or_else(|_| DecodingKey::from_ec_pem(pem.as_bytes()).map(|key| (key, &[ES256, ES384][..]))).ok()
 }
 
-impl Role {
+impl Granting for Role {
     fn change(&mut self, asked: &Asked) -> Result<(), Refusal> {
         match asked.text("role_type") {
             "jwt" => {}

@@ -1,28 +1,23 @@
 //! The auth method `kubernetes`: the API server that a mount is configured for is asked to review each token.
 
-use std::collections::BTreeMap;
-
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::asked::{Asked, Operation};
+use super::asked::Asked;
 use super::claims::{self, Expected};
-use super::reply::{Refusal, Said};
+use super::method::{Configured, Granting, Method};
+use super::reply::Refusal;
 use super::review::{Review, Reviewed};
 use super::roles::{Granted, TokenFields, texts};
 
 /// A mount of this method.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Kubernetes {
-    config: Option<Config>,
-    roles: BTreeMap<String, Role>,
-}
+pub(super) type Kubernetes = Method<Config, Role>;
 
 #[derive(Clone, Debug, Default)]
-struct Config {
+pub(super) struct Config {
     host: String,
     ca_pem: String,
     reviewer_jwt: String,
@@ -30,7 +25,7 @@ struct Config {
 }
 
 #[derive(Clone, Debug, Default)]
-struct Role {
+pub(super) struct Role {
     token: TokenFields,
     names: Vec<String>,
     namespaces: Vec<String>,
@@ -46,50 +41,6 @@ pub(super) struct Claimed {
 }
 
 impl Kubernetes {
-    /// Whether a write would be an update; `None` where it always is.
-    pub(super) fn exists(&self, path: &str) -> Option<bool> {
-        path.strip_prefix("role/").map(|role| self.roles.contains_key(&role.to_lowercase()))
-    }
-
-    pub(super) fn handle(&mut self, asked: &Asked) -> Result<Said, Refusal> {
-        match (asked.path.as_str(), asked.operation) {
-            ("config", Operation::Read) => Ok(self.config.as_ref().map_or(Said::Nothing, |it| Said::Data(it.show()))),
-            ("config", Operation::Update) => {
-                self.config = Some(Config::read(asked)?);
-                Ok(Said::Nothing)
-            }
-            ("role/", Operation::List) => Ok(Said::keys(self.roles.keys().cloned().collect())),
-            ("config" | "role/", _) => Err(Refusal::unsupported_operation()),
-            (path, operation) => match path.strip_prefix("role/") {
-                Some(name) => self.role(asked, operation, name),
-                None => Err(Refusal::unsupported_path()),
-            },
-        }
-    }
-
-    fn role(&mut self, asked: &Asked, operation: Operation, given_name: &str) -> Result<Said, Refusal> {
-        let name = given_name.to_lowercase();
-        match operation {
-            Operation::Read => Ok(self.roles.get(&name).map_or(Said::Nothing, |role| Said::Data(role.show()))),
-            Operation::Create | Operation::Update => {
-                let mut role = self.roles.get(&name).cloned().unwrap_or_default();
-                role.change(asked)?;
-                let has_audience = !role.audience.trim().is_empty();
-                self.roles.insert(name, role);
-                let warning = format!(
-                    "Role {given_name} does not have an audience configured. While audiences are not required, \
-                     consider specifying one if your use case would benefit from additional JWT claim verification."
-                );
-                Ok(if has_audience { Said::Nothing } else { Said::Warned(vec![warning]) })
-            }
-            Operation::Delete => {
-                self.roles.remove(&name);
-                Ok(Said::Nothing)
-            }
-            Operation::List | Operation::Patch => Err(Refusal::unsupported_operation()),
-        }
-    }
-
     /// All but the review of a login.
     pub(super) fn login(&self, now: Timestamp, asked: &Asked) -> Result<(Review, Claimed), Refusal> {
         let (name, token) = (asked.text("role"), asked.text("jwt"));
@@ -154,7 +105,7 @@ fn parse(token: &str) -> Option<Map<String, Value>> {
     serde_json::from_slice(&claims).ok()
 }
 
-impl Config {
+impl Configured for Config {
     fn read(asked: &Asked) -> Result<Self, Refusal> {
         let field = |field: &str| asked.text(field).to_owned();
         let (host, ca_pem) = (field("kubernetes_host"), field("kubernetes_ca_cert"));
@@ -182,7 +133,7 @@ impl Config {
     }
 }
 
-impl Role {
+impl Granting for Role {
     fn change(&mut self, asked: &Asked) -> Result<(), Refusal> {
         self.token.change(asked)?;
         let [names, namespaces] = ["bound_service_account_names", "bound_service_account_namespaces"];
@@ -226,6 +177,17 @@ impl Role {
         shown
     }
 
+    fn warning(&self, given_name: &str) -> Option<String> {
+        self.audience.trim().is_empty().then(|| {
+            format!(
+                "Role {given_name} does not have an audience configured. While audiences are not required, \
+                 consider specifying one if your use case would benefit from additional JWT claim verification."
+            )
+        })
+    }
+}
+
+impl Role {
     /// Whose token it is, if the role is for such.
     fn account(&self, all: &Map<String, Value>, now: Timestamp) -> Result<Reviewed, Refusal> {
         let forbidden = |error: &str| Refusal::new(403, error);

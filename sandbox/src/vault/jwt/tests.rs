@@ -3,6 +3,7 @@
 use jsonwebtoken::{EncodingKey, Header};
 use testbed::token_signing_key;
 
+use super::super::asked::Operation;
 use super::super::moment;
 use super::*;
 

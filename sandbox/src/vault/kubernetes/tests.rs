@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+use super::super::asked::Operation;
 use super::super::moment;
 use super::*;
 
