@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::Dispatch;
 
-use crate::side::{SOON, Side};
+use testbed::side::{SOON, Side};
 
 /// Two are enough for a gate, beside the one that makes a key.
 const THREADS: usize = 2;

@@ -10,11 +10,11 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::faults::Fault;
 use crate::gates::Gate;
-use crate::side::{NAMESPACE, Side};
 use crate::tell::Teller;
 use crate::tour::{Standing, sample_pod};
+use standin::faults::Fault;
+use testbed::side::{NAMESPACE, Side};
 
 /// Prints what to try, and does what is typed, for ever.
 ///

@@ -16,9 +16,9 @@ use serde_json::{Value, json};
 use testbed::eventually;
 
 use crate::gates::Gate;
-use crate::side::{NAMESPACE, SOON, Side};
 use crate::tell::Teller;
 use crate::world::World;
+use testbed::side::{NAMESPACE, SOON, Side};
 
 /// The record, below `v1/`.
 const RECORD: &str = "secret/data/istio/ca";

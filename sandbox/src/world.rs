@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use testbed::{Cluster, VaultApi, VaultOptions};
 
-use crate::faults::{Aim, Faults};
-use crate::kubernetes::Kubernetes;
-use crate::side::{Login, Side};
-use crate::vault::Vault;
+use standin::faults::{Aim, Faults};
+use standin::kubernetes::Kubernetes;
+use standin::vault::Vault;
+use testbed::side::{Login, Side};
 
 /// Two clusters and a Vault. Their gates are not there yet.
 #[derive(Debug)]

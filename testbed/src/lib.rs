@@ -14,6 +14,7 @@ mod kubelet;
 mod kubernetes_api;
 mod ports;
 mod process;
+pub mod side;
 mod tls;
 mod vault;
 mod vault_api;

@@ -440,7 +440,7 @@ async fn without_a_token_it_logs_in_as_the_bootstrap_role() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_ten_clusters_that_adopt_at_once_into_a_whole_vault_one_wins() -> Result<()> {
-    let vault = sandbox::vault::Vault::start().await?;
+    let vault = standin::vault::Vault::start().await?;
     let worlds = futures::future::try_join_all((0..10).map(|_| World::start())).await?;
     let to_the_vault = |world: &World, args: &[&str]| -> Result<Command> {
         let ca = world.folder.path().join("vault-ca.pem");

@@ -8,11 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustls::ServerConfig;
-use sandbox::gates::Gate;
-use sandbox::side::Side;
-use sandbox::world::World;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use testbed::side::Side;
 use tokio::process::Command;
 
 use crate::certificates::Authority;
@@ -21,6 +19,7 @@ use crate::product::{KUBERNETES_TOKEN, binary, kubeconfig};
 use crate::quiet::leak;
 use crate::stand_in::{Answer, StandIn};
 use crate::vault::{self, HEALTH, JWT, LOGIN, READ, errors, granted, health, token, version};
+use crate::world::{Gate, World};
 
 const AT_MOST: Duration = Duration::from_secs(60);
 

@@ -4,11 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::jiff::Timestamp;
-use sandbox::gates;
-use sandbox::side::NAMESPACE;
-use sandbox::world::World;
 use serde_json::{Value, json};
 use testbed::eventually;
+use testbed::side::NAMESPACE;
 
 use crate::certificates::Authority;
 use crate::gate::{Gate, SOON, review};
@@ -16,6 +14,7 @@ use crate::kubernetes::{DEPLOYMENTS, Kubernetes, REPLICA_SETS, SECRETS, status};
 use crate::product::Product;
 use crate::stand_in::{Answer, StandIn};
 use crate::vault::{self, READ, never_written, version};
+use crate::world::{self, World};
 
 const RELEASES: &str = "/apis/helm.toolkit.fluxcd.io/v2/namespaces/flux-system/helmreleases";
 const READ_OWNER: &str = "GET /apis/apps/v1/namespaces/istio-system/replicasets/istiod-7d4b9c";
@@ -274,11 +273,9 @@ async fn a_missing_right_is_logged_with_where_to_get_it_and_tried_again() -> Res
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_the_rights_of_the_manifests_the_release_and_the_event_are_at_the_blocked_replica_set() -> Result<()> {
-    // Its gates are in this process. Only fails if there is a provider already.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let (world, folder) = (World::embedded().await?, tempfile::tempdir()?);
     let nas = &world.nas;
-    let gate = gates::Gate::start(nas, &world.vault, folder.path(), &[]).await?;
+    let gate = world::Gate::start(nas, &world.vault, folder.path(), &[]).await?;
     let (labels, flux) = (json!({ "app": "istiod" }), "helm.toolkit.fluxcd.io");
     let deployment = json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
@@ -299,7 +296,7 @@ async fn with_the_rights_of_the_manifests_the_release_and_the_event_are_at_the_b
     eventually("the Event", SOON, || async {
         let events = nas.object(&events).await?.context("no events")?;
         let told = events["items"].as_array().into_iter().flatten().find(|event| event["reason"] == "GateHeld");
-        let told = told.with_context(|| gate.log().unwrap_or_default())?;
+        let told = told.with_context(|| gate.log())?;
         ensure!(told["involvedObject"]["kind"] == "ReplicaSet", "{told}");
         ensure!(told["message"].as_str().is_some_and(|message| refusal.ends_with(message)), "{told}");
         Ok(())

@@ -43,3 +43,4 @@ mod vault_read;
 mod vault_transport;
 mod vault_write;
 mod verify;
+mod world;

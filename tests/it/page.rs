@@ -4,14 +4,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::ByteString;
-use sandbox::gates::Gate;
-use sandbox::world::World;
 use serde_json::{Value, json};
 use testbed::eventually;
 
 use crate::certificates::Authority;
 use crate::product::{Product, SOON, world};
 use crate::stand_in::{Answer, StandIn};
+use crate::world::{Gate, World};
 
 const FINGERPRINT: &str = "GET /fingerprint";
 
@@ -158,7 +157,7 @@ async fn what_cannot_be_a_peer_or_its_ca_is_wrong_use() -> Result<()> {
 }
 
 /// The CA of a gate's serving certificate, as an administrator reads it.
-async fn serving_ca(side: &sandbox::side::Side) -> Result<Vec<u8>> {
+async fn serving_ca(side: &testbed::side::Side) -> Result<Vec<u8>> {
     let path = "/api/v1/namespaces/istio-system/secrets/istio-ca-gate-tls";
     let secret = side.object(path).await?.context("no serving CA")?;
     Ok(serde_json::from_value::<ByteString>(secret["data"]["ca.crt"].clone())?.0)

@@ -9,16 +9,15 @@ use istio_ca_gate::metrics;
 use istio_ca_gate::readiness::{Part, Readiness};
 use istio_ca_gate::selector;
 use istio_ca_gate::self_test::{Probe, SelfTest};
-use sandbox::gates::Gate as SandboxGate;
-use sandbox::side::Side;
-use sandbox::world::World;
 use serde_json::{Value, json};
 use testbed::eventually;
+use testbed::side::Side;
 
 use crate::gate::{Gate, review, review_but};
 use crate::kubernetes::{Kubernetes, status};
 use crate::product::{Product, SOON, world};
 use crate::stand_in::Answer;
+use crate::world::{self, World};
 
 const LABEL: &str = "istio-ca-gate.io/self-test";
 const NONCE: &str = "0123456789abcdef0123456789abcdef";
@@ -181,12 +180,12 @@ async fn a_gate_that_is_called_hears_of_itself_and_stays_dormant() -> Result<()>
     let world = World::embedded().await?;
     let folder = tempfile::tempdir()?;
     let flags = ["--self-test", NAMESPACE, "--self-test-interval", "200ms"];
-    let gate = SandboxGate::start(&world.nas, &world.vault, folder.path(), &flags).await?;
+    let gate = world::Gate::start(&world.nas, &world.vault, folder.path(), &flags).await?;
     let is = async |ok: u8, says: &str| {
         eventually(&format!("the self-test to be {ok} with {says:?}"), SOON, || async {
             let metrics = gate.get("metrics").await?;
             ensure!(metrics.contains(&format!("\nistio_ca_gate_self_test_ok {ok}\n")), "{metrics}");
-            ensure!(gate.log()?.contains(says), "{says:?} is not in the log");
+            ensure!(gate.log().contains(says), "{says:?} is not in the log");
             Ok(())
         })
         .await
@@ -197,6 +196,6 @@ async fn a_gate_that_is_called_hears_of_itself_and_stays_dormant() -> Result<()>
     let pods = world.nas.object(&format!("/api/v1/namespaces/{NAMESPACE}/pods")).await?.context("no list")?;
     ensure!(pods["items"] == json!([]), "{pods}");
     gate.stands("dormant", None).await?;
-    ensure!(!gate.log()?.contains("\"admission\""), "its own questions are in the log");
+    ensure!(!gate.log().contains("\"admission\""), "its own questions are in the log");
     Ok(())
 }

@@ -562,7 +562,7 @@ async fn a_gate_of_this_version_tells_its_root_with_its_subject() -> Result<()> 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_whole_vault_is_told_by_what_it_holds() -> Result<()> {
     let ca = Authority::new("Root")?;
-    let vault = sandbox::vault::Vault::start().await?;
+    let vault = standin::vault::Vault::start().await?;
     let folder = tempfile::tempdir()?;
     let ca_file = folder.path().join("vault-ca.pem");
     std::fs::write(&ca_file, vault.ca_pem())?;

@@ -150,7 +150,7 @@ async fn where_vault_has_had_a_root_or_cannot_tell_nothing_is_written() -> Resul
     ensure!(status == 404, "it was written to a mount without check-and-set");
 
     // Whoever may only read is told so; the policy of the bootstrap role is enough.
-    vault.policy("reads", sandbox::side::shipped_policy("sync")).await?;
+    vault.policy("reads", testbed::side::shipped_policy("sync")).await?;
     let token = async |policy: &str| -> Result<String> {
         let answer = vault.ok("POST", "auth/token/create", Some(json!({ "policies": [policy] }))).await?;
         Ok(answer["auth"]["client_token"].as_str().context("no token")?.to_owned())

@@ -7,7 +7,7 @@ use serde_json::json;
 use testbed::{Vault, eventually};
 
 use crate::gate::{Gate, Options};
-use sandbox::side::shipped_policy;
+use testbed::side::shipped_policy;
 
 use crate::world::{SOON, Side, SmallWorld, World};
 

@@ -9,7 +9,7 @@ use crate::gate::Gate;
 use crate::istio::reviews;
 use crate::mesh::charts;
 use crate::world::{NAMESPACE, Side, SmallWorld};
-use sandbox::side::MUTATING_WEBHOOKS;
+use testbed::side::MUTATING_WEBHOOKS;
 
 /// The charts: folder, release, settings, and the webhook that is to catch its pods.
 const RELEASES: [(&str, &str, &[&str], Option<&str>); 8] = [

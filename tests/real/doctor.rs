@@ -6,9 +6,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use sandbox::side::{MUTATING_WEBHOOKS, WEBHOOKS};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use testbed::side::{MUTATING_WEBHOOKS, WEBHOOKS};
 use testbed::{Port, Vault, VaultOptions, eventually};
 use tokio::process::Command;
 
@@ -371,7 +371,7 @@ async fn vault_does_not_let_it_in(ward: &Ward) -> Result<()> {
 /// Policies and the engine.
 async fn vault_allows_another(ward: &Ward) -> Result<()> {
     let (side, vault) = (ward.side(), ward.vault());
-    let shipped = sandbox::side::shipped_policy(side.role);
+    let shipped = testbed::side::shipped_policy(side.role);
     vault.policy(&side.policy(), "path \"secret/data/istio/ca\" { capabilities = [\"create\"] }").await?;
     ward.finds(found("vault-rights", "failed", "lacks read").also(&["vault-record"])).await?;
     // The file of old, with two stanzas.

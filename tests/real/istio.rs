@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustls::{CertificateError, Error};
-use sandbox::side;
 use serde_json::{Value, json};
+use testbed::side;
 use testbed::{Cluster, Helm, Istiod, Mounting, eventually, mount_volumes};
 
 use crate::gate::Gate;

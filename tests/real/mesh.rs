@@ -14,8 +14,8 @@ use rustls::{
     ClientConfig, ClientConnection, ConnectionCommon, DigitallySignedStruct, RootCertStore, ServerConfig,
     ServerConnection, SideData, SignatureScheme,
 };
-use sandbox::side::Side;
 use serde_json::Value;
+use testbed::side::Side;
 use testbed::{Cluster, Helm, Istiod, IstiodService, Program, WorkloadCertificate, binaries};
 
 use crate::world::NAMESPACE;

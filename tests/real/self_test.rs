@@ -3,9 +3,9 @@
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
-use sandbox::side::{MUTATING_WEBHOOKS, WEBHOOKS};
 use serde_json::{Value, json};
 use testbed::Port;
+use testbed::side::{MUTATING_WEBHOOKS, WEBHOOKS};
 
 use crate::gate::{Gate, Options, binary};
 use crate::world::{NAMESPACE as ISTIO, SOON, Side, SmallWorld};

@@ -3,13 +3,11 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use sandbox::tell::Teller;
-use sandbox::tour;
 use serde_json::{Value, json};
 use testbed::{Program, eventually};
 
 use crate::gate::Gate;
-use crate::world::{self, NAMESPACE, SOON, Side, World};
+use crate::world::{NAMESPACE, SOON, Side, World};
 
 const FILES: [(&str, &str); 4] = [
     ("root-cert.pem", "root-cert.pem"),
@@ -85,19 +83,6 @@ async fn nas_waits_homelab_bootstraps_nas_follows_by_itself() -> Result<()> {
         let log = gate.process.log();
         ensure!(!log.contains("PRIVATE KEY") && !log.contains("LS0tLS1CRUdJTiB"), "key material in a log");
     }
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_tour_of_the_sandbox_goes_as_told_on_the_real_components() -> Result<()> {
-    // Its gates are in this process. Only fails if there is a provider already.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let _place = world::place().await?;
-    let folder = tempfile::tempdir()?;
-    let teller = Teller::default();
-    let standing = tour::start(&teller, true, folder.path()).await?;
-    tour::go(&teller, &standing).await?;
-    tokio::try_join!(standing.homelab.stop(), standing.nas.stop())?;
     Ok(())
 }
 

@@ -4,9 +4,9 @@ use std::ops::Deref;
 use std::sync::LazyLock;
 
 use anyhow::{Context, Result};
-pub use sandbox::side::{Login, NAMESPACE, SOON};
 use serde_json::json;
 use tempfile::TempDir;
+pub use testbed::side::{Login, NAMESPACE, SOON};
 use testbed::{Cluster, Vault, VaultOptions};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -20,12 +20,12 @@ pub async fn place() -> Result<SemaphorePermit<'static>> {
 
 /// A real cluster, and what its gate is to Vault.
 pub struct Side {
-    pub side: sandbox::side::Side,
+    pub side: testbed::side::Side,
     pub cluster: Cluster,
 }
 
 impl Deref for Side {
-    type Target = sandbox::side::Side;
+    type Target = testbed::side::Side;
 
     fn deref(&self) -> &Self::Target {
         &self.side
@@ -44,13 +44,13 @@ impl Side {
     /// A homelab with this folder of deploy/kustomize.
     pub async fn homelab_with(overlay: &str) -> Result<Self> {
         let cluster = Cluster::start("homelab").await?;
-        Self { side: sandbox::side::Side::homelab((*cluster).clone()), cluster }.prepare(overlay).await
+        Self { side: testbed::side::Side::homelab((*cluster).clone()), cluster }.prepare(overlay).await
     }
 
     /// A NAS with this folder of deploy/kustomize.
     pub async fn nas_with(overlay: &str) -> Result<Self> {
         let cluster = Cluster::start("nas").await?;
-        Self { side: sandbox::side::Side::nas((*cluster).clone()), cluster }.prepare(overlay).await
+        Self { side: testbed::side::Side::nas((*cluster).clone()), cluster }.prepare(overlay).await
     }
 
     /// Applies manifests of deploy/ by kubectl, as a user does.

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
+use crate::{KubernetesApi, VaultApi, eventually};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
-use testbed::{KubernetesApi, VaultApi, eventually};
 
 /// Where Istio, `cacerts` and the gate are.
 pub const NAMESPACE: &str = "istio-system";
@@ -90,7 +90,7 @@ impl Side {
         Ok(())
     }
 
-    /// Creates an object of a kind that the sandbox uses.
+    /// Creates an object of a kind that tests and tour use.
     async fn make(&self, object: &Value) -> Result<()> {
         let plural = match object["kind"].as_str().context("no kind")? {
             "Namespace" => "namespaces",
@@ -354,7 +354,7 @@ pub fn shipped_policy(role: &str) -> &'static str {
     if role == "bootstrap" { BOOTSTRAP_POLICY } else { SYNC_POLICY }
 }
 
-/// Longer than anybody looks at a sandbox: its tokens are not renewed.
+/// Longer than any world is looked at: its tokens are not renewed.
 const DAY: u64 = 24 * 3600;
 
 fn manifests(yaml: &str) -> Result<Vec<Value>> {

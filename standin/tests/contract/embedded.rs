@@ -6,8 +6,8 @@ mod suite;
 
 use std::process::ExitCode;
 
-use sandbox::kubernetes::Kubernetes;
-use sandbox::vault::Vault;
+use standin::kubernetes::Kubernetes;
+use standin::vault::Vault;
 
 fn main() -> ExitCode {
     suite::run("embedded", Vault::start, || Kubernetes::start("contract"))

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use sandbox::faults::Fault;
-use sandbox::wire::{self, Answer, Request, Server, Service};
 use serde_json::{Value, json};
+use standin::faults::Fault;
+use standin::wire::{self, Answer, Request, Server, Service};
 use testbed::{KubernetesApi, eventually};
 
 use super::SOON;

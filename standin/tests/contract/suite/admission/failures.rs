@@ -7,9 +7,9 @@ use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
-use sandbox::faults::{Aim, Fault};
-use sandbox::wire::{self, Answer};
 use serde_json::{Value, json};
+use standin::faults::{Aim, Fault};
+use standin::wire::{self, Answer};
 use testbed::{Authority, KubernetesApi};
 
 use crate::suite::webhook::{Kind, Webhook, allowed, internal, is};

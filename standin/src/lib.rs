@@ -1,0 +1,10 @@
+//! A Vault and Kubernetes API servers in memory, for tests and for the guided tour.
+//!
+//! [`vault`] and [`kubernetes`] speak the wire protocols of the real ones as far as istio-ca-gate, its users' `kubectl`
+//! and the tests use them; the contract suite in `tests/contract` holds them to what the real ones do. [`faults`]
+//! makes them fail, each fault by its name.
+
+pub mod faults;
+pub mod kubernetes;
+pub mod vault;
+pub mod wire;
