@@ -11,13 +11,14 @@
 //!
 //! Modules in reading order: [`reason`], [`plan`], [`snapshot`], [`gate`] and [`patch`](mod@patch) decide and touch nothing;
 //! [`ca`] knows certificates; [`vault`] and [`k8s`] talk; [`converge`] brings both together; [`webhook`],
-//! [`server`] and [`tls`] face the API server, and [`self_test`] tries whether it calls; [`page`](mod@page) and [`peers`] show
+//! [`endpoints`] and [`tls`] face the API server by the server of the crate `https`, and [`self_test`] tries whether it calls; [`page`](mod@page) and [`peers`] show
 //! people the roots of all clusters; [`run`] puts it all together. [`cli`] has the commands for people.
 
 pub mod args;
 pub mod ca;
 pub mod cli;
 pub mod converge;
+pub mod endpoints;
 pub mod fingerprint;
 pub mod gate;
 pub mod hygiene;
@@ -34,7 +35,6 @@ pub mod run;
 mod samples;
 pub mod selector;
 pub mod self_test;
-pub mod server;
 pub mod shutdown;
 pub mod snapshot;
 pub mod telemetry;

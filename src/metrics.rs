@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use https::Stats;
 use k8s_openapi::jiff::Timestamp;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
@@ -14,7 +15,6 @@ use prometheus::{
 use crate::ca::bundle::Glance;
 use crate::gate::Decision;
 use crate::reason::Reason;
-use crate::server::Stats;
 use crate::snapshot::{Policy, Snapshot};
 
 /// The content type of [`Metrics::text`].

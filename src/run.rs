@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use https::{Bound, Limits, Stats};
 use k8s_openapi::jiff::SignedDuration;
 use kube::Client;
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -16,6 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::args::Serve;
 use crate::converge::{Attempts, Converger, Schedule};
+use crate::endpoints;
 use crate::k8s::cacerts::Cacerts;
 use crate::k8s::events;
 use crate::k8s::flux::{Reconciles, Releases};
@@ -25,7 +27,6 @@ use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::readiness::{Part, Readiness};
 use crate::self_test::{Probe, SelfTest, SelfTestArgs};
-use crate::server::{self, Bound, Limits, Stats};
 use crate::shutdown::Signals;
 use crate::snapshot::Policy;
 use crate::telemetry;
@@ -79,7 +80,7 @@ impl Prepared {
     /// # Errors
     /// A wrong configuration.
     pub async fn new(args: Serve) -> Result<Self, Failure> {
-        server::raise_descriptor_limit();
+        https::raise_descriptor_limit();
         let vault = parts::vault(&args.vault, args.role)?;
         let client = parts::client(&args.kubernetes).await?;
         let peers = Arc::new(Peers::new(&args.peers)?);
@@ -139,7 +140,7 @@ struct Service {
     client: Client,
     cacerts: Arc<Cacerts>,
     owners: Arc<Owners>,
-    state: server::State,
+    state: endpoints::State,
 }
 
 impl Service {
@@ -166,7 +167,7 @@ impl Service {
             events,
             waiting: Semaphore::new(WAITING_MAX),
         };
-        let state = server::State {
+        let state = endpoints::State {
             webhook: Arc::new(webhook),
             role: args.role,
             peers,
@@ -182,7 +183,7 @@ impl Service {
     fn self_test(&self) -> Result<Option<SelfTest>, Failure> {
         let SelfTestArgs { self_test, self_test_interval } = &self.args.self_test;
         let Some(namespace) = self_test else { return Ok(None) };
-        let server::State { webhook, metrics, readiness, .. } = &self.state;
+        let endpoints::State { webhook, metrics, readiness, .. } = &self.state;
         let probe = Probe::new(self.client.clone(), namespace, &webhook.gated, &self.args.tls.webhook_config)
             .map_err(|error| Failure::Usage(format!("--self-test (variable GATE_SELF_TEST): {error}")))?;
         Ok(Some(SelfTest::new(probe, *self_test_interval, Arc::clone(readiness), metrics.self_test.clone())))
@@ -200,13 +201,13 @@ impl Service {
         let stop = Stop::default();
         let (mut servers, mut tasks) = (JoinSet::new(), JoinSet::new());
         if let Some(http) = http {
-            servers.spawn(self.serve(http, server::admin(self.state.clone()), None, stop.asked()));
+            servers.spawn(self.serve(http, endpoints::admin(self.state.clone()), None, stop.asked()));
         }
         self.spawn_work(&mut tasks, work);
         let tls = tls::server_config(Arc::clone(&certificate.serving), certificate.callers());
         let router = match certificate.callers() {
-            None => server::admission(self.state.clone()),
-            Some(callers) => callers.guard(server::admission(self.state.clone())),
+            None => endpoints::admission(self.state.clone()),
+            Some(callers) => callers.guard(endpoints::admission(self.state.clone())),
         };
         let (first, mut certified) = oneshot::channel();
         certificate.spawn(&mut tasks, self.client.clone(), &self.args, &self.state.readiness, first);

@@ -9,7 +9,7 @@ use tracing_subscriber::prelude::*;
 
 use crate::args::{LogArgs, LogFormat};
 
-/// This crate's events, at any level that the user asks for.
+/// The events of this program's crates, at any level that the user asks for.
 const OURS: &str = "istio_ca_gate";
 
 /// Libraries whose warnings say something and repeat no content. All others stay closed, even under
@@ -46,5 +46,5 @@ where
 
 fn is_heard(metadata: &Metadata<'_>) -> bool {
     let root = metadata.target().split("::").next().unwrap_or_default();
-    root == OURS || (HEARD.contains(&root) && *metadata.level() <= tracing::Level::WARN)
+    root.starts_with(OURS) || (HEARD.contains(&root) && *metadata.level() <= tracing::Level::WARN)
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
-use http::{Method, StatusCode, header};
+use axum::response::Response;
+use http::{Method, StatusCode};
+use https::{Peer, Rarely, refuse};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -17,18 +18,6 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
 
 use super::files::{Content, Files};
-use crate::server::rarely::Rarely;
-
-/// The certificates that the other end of a connection has shown and proven to be its own.
-#[derive(Clone, Debug)]
-pub struct Peer(Option<Arc<[CertificateDer<'static>]>>);
-
-impl Peer {
-    /// Of a connection whose handshake is over.
-    pub fn of(connection: &rustls::ServerConnection) -> Self {
-        Self(connection.peer_certificates().map(Into::into))
-    }
-}
 
 /// Callers with a certificate by one of the CAs in a file.
 #[derive(Debug)]
@@ -79,7 +68,7 @@ impl Callers {
 
     /// Verified again at each call: connections live on while certificates end and CAs are replaced.
     fn admit(&self, peer: Option<&Peer>, now: UnixTime) -> bool {
-        let certificates = peer.and_then(|peer| peer.0.as_deref()).and_then(<[_]>::split_first);
+        let certificates = peer.and_then(Peer::certificates).and_then(<[_]>::split_first);
         certificates.is_some_and(|(first, others)| self.by().verify_client_cert(first, others, now).is_ok())
     }
 }
@@ -93,8 +82,7 @@ async fn check(State(callers): State<Arc<Callers>>, request: Request, next: Next
     callers.refused.tell(|more| {
         tracing::warn!(more, "refused an admission call: its caller shows no certificate by a CA of --client-ca-file");
     });
-    let body = r#"{"error":"this call needs a client certificate by a CA that the gate was told to trust"}"#;
-    (StatusCode::FORBIDDEN, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+    refuse(StatusCode::FORBIDDEN, "this call needs a client certificate by a CA that the gate was told to trust")
 }
 
 fn verifier(content: &Content) -> Result<Arc<dyn ClientCertVerifier>, String> {

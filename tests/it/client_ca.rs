@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use axum::Router;
 use axum::routing::{get, post};
-use istio_ca_gate::server::{Bound, Limits};
+use https::{Bound, Limits};
 use istio_ca_gate::tls::{self, Callers, Serving, ServingCa};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rcgen::date_time_ymd;

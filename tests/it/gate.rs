@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use https::{Bound, Limits, Stats};
 use istio_ca_gate::converge::{Attempts, Converger, Parts, Schedule};
+use istio_ca_gate::endpoints::{self, State};
 use istio_ca_gate::gate::Gated;
 use istio_ca_gate::k8s::cacerts::Cacerts;
 use istio_ca_gate::k8s::events::Events;
@@ -17,7 +19,6 @@ use istio_ca_gate::metrics::Metrics;
 use istio_ca_gate::plan::{Names, OnRootChange, Role};
 use istio_ca_gate::readiness::Readiness;
 use istio_ca_gate::selector;
-use istio_ca_gate::server::{self, Bound, Limits, State, Stats};
 use istio_ca_gate::snapshot::{Policy, VaultUnavailable};
 use istio_ca_gate::tls::{self, Serving, ServingCa};
 use istio_ca_gate::webhook::{WAITING_MAX, Webhook};
@@ -172,7 +173,7 @@ impl Gate {
         let bound = Bound::bind("127.0.0.1:0".parse()?).await?;
         let address = bound.address();
         let (stop, stopping) = oneshot::channel::<()>();
-        let router = server::admission(state.clone());
+        let router = endpoints::admission(state.clone());
         let stats = Arc::clone(&state.stats);
         let serving = tokio::spawn(bound.serve(router, Some(tls), limits, stats, async { drop(stopping.await) }));
         let ca = ca.certificate_pem().to_owned();

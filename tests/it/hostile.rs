@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures::future::join_all;
-use istio_ca_gate::server::{Limits, Stats};
+use https::{Limits, Stats};
 use istio_ca_gate::webhook::WAITING_MAX;
 use serde_json::{Value, json};
 use testbed::eventually;

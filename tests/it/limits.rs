@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use axum::Router;
 use axum::routing::get;
 use futures::future::try_join_all;
-use istio_ca_gate::server::{Bound, Limits, Stats};
+use https::{Bound, Limits, Stats};
 use istio_ca_gate::webhook::WAITING_MAX;
 use serde_json::json;
 use testbed::eventually;

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
+use https::{Bound, Limits};
+use istio_ca_gate::endpoints;
 use istio_ca_gate::readiness::Part;
-use istio_ca_gate::server::{self, Bound, Limits};
 use testbed::eventually;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -229,7 +230,7 @@ async fn the_admin_endpoints_are_all_but_admission_and_plain() -> Result<()> {
     let address = bound.address();
     let url = |path: &str| format!("http://{address}/{path}");
     let (healthz, readyz, validate, report) = (url("healthz"), url("readyz"), url("validate"), url("fingerprint"));
-    let (router, stats) = (server::admin(gate.state.clone()), Arc::clone(&gate.state.stats));
+    let (router, stats) = (endpoints::admin(gate.state.clone()), Arc::clone(&gate.state.stats));
     let serving = tokio::spawn(bound.serve(router, None, Limits::default(), stats, std::future::pending()));
     let client = reqwest::Client::builder().no_proxy().build()?;
     let get = async |url: &str| {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use axum::Router;
 use axum::routing::get;
-use istio_ca_gate::server::{Bound, Limits};
+use https::{Bound, Limits};
 use istio_ca_gate::tls::files::Pair;
 use istio_ca_gate::tls::{self, Serving};
 use reqwest::{Certificate, Client};

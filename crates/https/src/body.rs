@@ -9,13 +9,13 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
 /// Largest AdmissionReview that is read. The API server's own objects end at 3 MiB, and a review has two.
-pub(super) const BODY_MAX: usize = 7 << 20;
+pub const BODY_MAX: usize = 7 << 20;
 
 /// What is read and dropped of a larger body, so that the sender gets to read the answer.
 const DROP_MAX: usize = 16 << 20;
 
 /// A whole body. A large one keeps its place until it is dropped.
-pub(super) struct Whole {
+pub struct Whole {
     read: Vec<u8>,
     _place: Option<SemaphorePermit<'static>>,
 }
@@ -29,9 +29,13 @@ impl Deref for Whole {
 }
 
 /// Why there is no body.
-pub(super) enum Unread {
+#[derive(Debug)]
+pub enum Unread {
+    /// Larger than [`BODY_MAX`].
     TooLarge,
+    /// Not whole in time.
     TooSlow,
+    /// It ended early.
     Broken,
 }
 
@@ -52,7 +56,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Reads and drops a body: a connection that is closed with something unread takes the answer with it.
-pub(super) async fn discard(mut body: Body) {
+pub(crate) async fn discard(mut body: Body) {
     let deadline = Instant::now() + DISCARD_TIMEOUT;
     let mut size = 0_usize;
     while let Ok(Some(Ok(frame))) = timeout_at(deadline, body.frame()).await {
@@ -64,7 +68,10 @@ pub(super) async fn discard(mut body: Body) {
 }
 
 /// The whole body.
-pub(super) async fn read(body: Body) -> Result<Whole, Unread> {
+///
+/// # Errors
+/// Why there is none.
+pub async fn read(body: Body) -> Result<Whole, Unread> {
     let deadline = Instant::now() + BODY_TIMEOUT;
     timeout_at(deadline, collect(body, deadline)).await.unwrap_or(Err(Unread::TooSlow))
 }

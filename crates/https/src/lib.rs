@@ -1,13 +1,14 @@
-//! The HTTPS server: accept, TLS, HTTP/1.1, and the routes. Whoever reaches the port may be hostile: each thing that a
-//! caller can hold has a deadline and a cap, and the API server gets in at any time.
+//! An HTTPS server for any router: accept, TLS, HTTP/1.1. Whoever reaches the port may be hostile: each thing that a
+//! caller can hold has a deadline and a cap, and others get in at any time.
 
-mod body;
+pub mod body;
 mod connection;
 mod limits;
+mod peer;
 mod places;
-pub(crate) mod rarely;
+mod rarely;
 mod requests;
-mod routes;
+mod response;
 mod stats;
 
 use std::io::{Error, ErrorKind};
@@ -25,9 +26,10 @@ use tokio_rustls::TlsAcceptor;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use limits::{Limits, raise_descriptor_limit};
+pub use peer::Peer;
 use places::{Place, Places};
-use rarely::Rarely;
-pub use routes::{State, admin, admission};
+pub use rarely::Rarely;
+pub use response::{json, refuse};
 pub use stats::{Counter, Gauge, Stats};
 
 /// Pause after an accept that failed for want of something: it fails again at once until there is more of it.
@@ -191,6 +193,6 @@ fn contained(router: Router, stats: Arc<Stats>) -> Router {
     router.layer(CatchPanicLayer::custom(move |_| {
         stats.panics.add();
         tracing::error!("a request's handler panicked: the line before says where; please report this");
-        routes::refuse(StatusCode::INTERNAL_SERVER_ERROR, "it broke here: the log says where")
+        refuse(StatusCode::INTERNAL_SERVER_ERROR, "it broke here: the log says where")
     }))
 }

@@ -28,8 +28,8 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// fit into the memory limit of deploy/.
 const CONNECTIONS: usize = 1024;
 
-/// Those with a body, which may be in memory for each of them. Twice [`crate::webhook::WAITING_MAX`]: what is answered
-/// at once always finds room beside what waits.
+/// Those with a body, which may be in memory for each of them. Twice what a handler may keep waiting: what is answered
+/// at once always finds room beside it.
 const REQUESTS: usize = 512;
 
 /// Descriptors for all but the servers' connections: sockets to Vault and to Kubernetes, files.

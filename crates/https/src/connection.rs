@@ -14,11 +14,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::Server;
-use super::limits::Limits;
-use super::places::Place;
-use super::requests::Requests;
-use crate::tls::client::Peer;
+use crate::Server;
+use crate::limits::Limits;
+use crate::peer::Peer;
+use crate::places::Place;
+use crate::requests::Requests;
 
 /// Largest head, and largest trailers. Those of the API server are below 1 KiB, with a token of its own a few.
 const HEAD_MAX: usize = 32 << 10;

@@ -8,7 +8,7 @@ const PAUSE: Duration = Duration::from_secs(10);
 
 /// Lets one line through, and then none for a while.
 #[derive(Debug, Default)]
-pub(crate) struct Rarely(Mutex<State>);
+pub struct Rarely(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -18,7 +18,7 @@ struct State {
 
 impl Rarely {
     /// Says it, with how often it was not said since the last time; or counts it.
-    pub(crate) fn tell(&self, say: impl FnOnce(u64)) {
+    pub fn tell(&self, say: impl FnOnce(u64)) {
         if let Some(left_out) = self.at(Instant::now()) {
             say(left_out);
         }

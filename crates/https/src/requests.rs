@@ -17,10 +17,10 @@ use hyper_util::service::TowerToHyperService;
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, timeout};
 
-use super::places::Place;
-use super::{Server, body};
-use crate::server::routes::refuse;
-use crate::tls::client::Peer;
+use crate::peer::Peer;
+use crate::places::Place;
+use crate::response::refuse;
+use crate::{Server, body};
 
 /// The room of a connection that was just closed comes free within microseconds.
 const ROOM_WAIT: Duration = Duration::from_secs(1);

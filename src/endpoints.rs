@@ -1,0 +1,116 @@
+//! What is answered on which path.
+
+mod admit;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract;
+use axum::middleware::map_response_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use https::{Stats, json, refuse};
+use k8s_openapi::jiff::Timestamp;
+
+use crate::fingerprint;
+use crate::metrics::{self, Metrics, Moment};
+use crate::page::{self, Here};
+use crate::peers::Peers;
+use crate::plan::Role;
+use crate::readiness::Readiness;
+use crate::tls::Serving;
+use crate::webhook::Webhook;
+use admit::{mutate, validate};
+
+/// What the endpoints answer by.
+#[derive(Clone)]
+pub struct State {
+    /// Admission.
+    pub webhook: Arc<Webhook>,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// The certificate that is shown to callers.
+    pub serving: Arc<Serving>,
+    /// This cluster's role.
+    pub role: Role,
+    /// The gates of other clusters.
+    pub peers: Arc<Peers>,
+    /// What is still missing.
+    pub readiness: Arc<Readiness>,
+    /// What the servers count.
+    pub stats: Arc<Stats>,
+}
+
+/// All endpoints.
+pub fn admission(state: State) -> Router {
+    finished(Router::new().route("/validate", post(validate)).route("/mutate", post(mutate)), state)
+}
+
+/// All but the admission endpoints.
+pub fn admin(state: State) -> Router {
+    finished(Router::new(), state)
+}
+
+fn finished(routes: Router<State>, state: State) -> Router {
+    routes
+        .route("/", get(page))
+        .route("/healthz", get(|| async { "ok" }))
+        .route("/readyz", get(readyz))
+        .route("/fingerprint", get(fingerprint))
+        .route("/metrics", get(metrics))
+        .fallback(|| async { refuse(StatusCode::NOT_FOUND, "no such path") })
+        .method_not_allowed_fallback(|| async { refuse(StatusCode::METHOD_NOT_ALLOWED, "wrong method for this path") })
+        .layer(map_response_with_state(Arc::clone(&state.readiness), close_when_ending))
+        .with_state(state)
+}
+
+/// The API server keeps its connections open: it has to be told to go elsewhere.
+async fn close_when_ending(
+    extract::State(readiness): extract::State<Arc<Readiness>>,
+    mut response: Response,
+) -> Response {
+    if readiness.is_ending() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+async fn readyz(extract::State(state): extract::State<State>) -> Response {
+    let missing = state.readiness.missing();
+    if missing.is_empty() {
+        return "ok".into_response();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", missing.join(", "))).into_response()
+}
+
+async fn fingerprint(extract::State(state): extract::State<State>, headers: HeaderMap) -> Response {
+    let State { webhook, role, .. } = &state;
+    let report = webhook
+        .converger
+        .look(|known| fingerprint::report(&webhook.cluster, *role, known, &webhook.policy, Timestamp::now()));
+    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if accepted.contains("text/plain") {
+        return report.openssl().into_response();
+    }
+    json(StatusCode::OK, &report)
+}
+
+async fn page(extract::State(state): extract::State<State>) -> Response {
+    let State { webhook, role, peers, .. } = &state;
+    let now = Timestamp::now();
+    let here = webhook.converger.look(|known| Here::of(&webhook.cluster, *role, known, &webhook.policy, now));
+    (page::headers(), page::page(&here, &peers.heard(), now)).into_response()
+}
+
+async fn metrics(extract::State(state): extract::State<State>) -> Response {
+    let webhook = &state.webhook;
+    let standing = webhook.converger.look(|known| {
+        let certificate_ends = state.serving.not_after();
+        Moment { known, policy: &webhook.policy, now: Timestamp::now(), certificate_ends }.standing()
+    });
+    match standing.and_then(|standing| state.metrics.text(&standing, &state.stats)) {
+        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error),
+    }
+}
