@@ -247,7 +247,7 @@ impl<'a> Snapshot<'a> {
 
 /// Whether every certificate that the check looked at is valid now, too.
 fn holds_at(sound: &Facts, now: Timestamp) -> bool {
-    (sound.valid_from..=sound.valid_until).contains(&now)
+    (sound.valid_from..=sound.usable_until.at).contains(&now)
 }
 
 /// How long ago `then` was. `None` if it lies in the future by more than clocks differ: a clock that

@@ -556,7 +556,7 @@ mod tests {
         let never = 253_402_300_799;
         let root = Ca::root_but("Root", |params| set_validity(params, NOW - HOUR, never));
         let sound = check(root.bundle(), now()).unwrap();
-        assert_eq!((sound.valid_until, sound.glance.not_after), (Timestamp::MAX, Timestamp::MAX));
+        assert_eq!((sound.usable_until.at, sound.glance.not_after), (Timestamp::MAX, Timestamp::MAX));
     }
 
     #[test]

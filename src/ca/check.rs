@@ -44,10 +44,12 @@ pub struct Facts {
     pub root: Sha256,
     /// For people; its roots are those of `root-cert.pem`.
     pub glance: Glance,
-    /// Before this, a certificate is not valid yet. Has the skew in it.
+    /// Before this, a certificate that matters is not valid yet.
     pub valid_from: Timestamp,
-    /// After this, a certificate has expired. Has the skew in it.
-    pub valid_until: Timestamp,
+    /// After this, the check refuses.
+    pub usable_until: Until,
+    /// What is unusual about it, and does no harm.
+    pub notes: Vec<Note>,
     /// The certificates of `root-cert.pem`, `cert-chain.pem` and `ca-cert.pem`, in their order.
     certificates: [Vec<Sha256>; 3],
 }
@@ -92,6 +94,25 @@ impl Facts {
     /// the bytes. In a sound bundle the key is that of `ca-cert.pem`, so it need not be looked at.
     pub fn same_ca(&self, other: &Self) -> bool {
         self.certificates == other.certificates
+    }
+}
+
+/// The end of what can be used, as the check itself finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Until {
+    /// The last moment at which the check passes.
+    pub at: Timestamp,
+    /// The certificate that ends then.
+    pub by: At,
+}
+
+/// What is accepted because every consumer of the mesh accepts it, and worth a look. The text is constant for a cause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {}
+
+impl fmt::Display for Note {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {}
     }
 }
 
@@ -240,7 +261,11 @@ pub fn check(bundle: Bundle, now: Timestamp) -> Result<Sound, Flaw> {
         root,
         glance: Glance::of(&first_root.x509, roots.iter().map(|root| root.sha256).collect()),
         valid_from: all().map(Certificate::valid_from).max().unwrap_or(Timestamp::MAX),
-        valid_until: all().map(Certificate::valid_until).min().unwrap_or(Timestamp::MIN),
+        usable_until: all()
+            .map(|one| Until { at: one.valid_until(), by: one.at })
+            .min_by_key(|until| until.at)
+            .unwrap_or(Until { at: Timestamp::MIN, by: signing.at }),
+        notes: Vec::new(),
         certificates: [prints(&roots), prints(&chain), prints(&ca)],
     };
     Ok(Sound { bundle: Arc::new(bundle), facts: Arc::new(facts) })
@@ -771,9 +796,9 @@ mod tests {
         let bundle = ca.bundle_under(&root);
         let sound = sound(bundle.clone());
         let skew = 300;
-        assert_eq!((sound.valid_from, sound.valid_until), (at(NOW - 2 * HOUR - skew), at(NOW + 2 * HOUR + skew)));
+        assert_eq!((sound.valid_from, sound.usable_until.at), (at(NOW - 2 * HOUR - skew), at(NOW + 2 * HOUR + skew)));
         assert!(check(bundle.clone(), sound.valid_from).is_ok());
-        assert!(check(bundle.clone(), sound.valid_until).is_ok());
+        assert!(check(bundle.clone(), sound.usable_until.at).is_ok());
         let early = Flaw::NotYetValid(chain_at(1), at(NOW - 2 * HOUR));
         assert_eq!(check(bundle.clone(), at(NOW - 2 * HOUR - skew - 1)).err(), Some(early));
         let late = Flaw::Expired(root_at(1), at(NOW + 2 * HOUR));

@@ -173,7 +173,7 @@ mod tests {
         let sound = check(quick(), at(now)).unwrap();
         let skew = 300;
         assert_eq!(sound.valid_from, at(now - HOUR - skew));
-        assert_eq!(sound.valid_until, at(now + LIFETIME + skew));
+        assert_eq!(sound.usable_until.at, at(now + LIFETIME + skew));
         assert_eq!(sound.glance.not_after, at(now + LIFETIME));
     }
 

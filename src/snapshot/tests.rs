@@ -113,7 +113,7 @@ fn just_verified(known: &mut Known) {
 fn it_is_closed_outside_of_the_time_in_which_the_certificates_are_valid() {
     // As made by the fixtures, with the 5 minutes of skew.
     let (from, until) = (at(NOW - 3600 - 300), at(NOW + YEARS + 300));
-    assert_eq!((R1.valid_from, R1.valid_until), (from, until));
+    assert_eq!((R1.valid_from, R1.usable_until.at), (from, until));
     for (known, standing) in [(open(), "open"), (bridged(), "open despite VaultUnreachable")] {
         let told_at = |now| told(&known.clone().but(|known| known.now = now).but(just_verified));
         assert_eq!([told_at(from), told_at(until)], [standing; 2]);
@@ -124,7 +124,7 @@ fn it_is_closed_outside_of_the_time_in_which_the_certificates_are_valid() {
 #[test]
 fn either_sides_certificates_may_end_first() {
     let mut ended = Facts::clone(R1.facts());
-    ended.valid_until = at(NOW - 1);
+    ended.usable_until.at = at(NOW - 1);
     let ended = Arc::new(ended);
     let in_vault = open()
         .but(|known| known.convergence.verified = Some(Verified { stored: Arc::clone(&ended), ..verified(&R1, 0) }));

@@ -60,7 +60,7 @@ impl Proposal<'_> {
 
     fn warnings(&self, now: Timestamp) -> Vec<String> {
         let mut warnings = Vec::new();
-        let end = self.sound.valid_until;
+        let end = self.sound.usable_until.at;
         if end.duration_since(now) < NEAR_ITS_END {
             warnings.push(format!(
                 "a certificate of this CA ends on {}, in {} days: all clusters are held back from then on. Consider a new root instead.",

@@ -147,12 +147,12 @@ fn open(link: &Link, about: &str, other_bytes: bool, sound: &Sound, asked: &Aske
             ),
         );
     }
-    if asked.ends_within(sound.valid_until, CA_ENDS_SOON) {
-        let days = asked.days_until(sound.valid_until);
+    if asked.ends_within(sound.usable_until.at, CA_ENDS_SOON) {
+        let days = asked.days_until(sound.usable_until.at);
         return link.warning(
             format!(
                 "{about}; equal to Vault's, and a certificate in it ends in {days} days, on {}",
-                day(sound.valid_until)
+                day(sound.usable_until.at)
             ),
             "renew it in time: see \"Change the root\" in docs/operate.md",
         );

@@ -67,13 +67,13 @@ fn stored(link: &Link, record: &Record, here: Here<'_>, asked: &Asked) -> Line {
     match &record.stored {
         Stored::Sound { version, sound } => {
             let root = sound.root.openssl();
-            let seen = format!("version {version}, root sha256 {root}, until {}", day(sound.valid_until));
+            let seen = format!("version {version}, root sha256 {root}, until {}", day(sound.usable_until.at));
             if let Some(end) = record.deleted_at {
                 let next = "take delete_version_after away (see vault-mount), and write the record anew";
                 return link.warning(format!("{seen}; Vault deletes this version by itself at {}", minute(end)), next);
             }
-            if asked.ends_within(sound.valid_until, CA_ENDS_SOON) {
-                let days = asked.days_until(sound.valid_until);
+            if asked.ends_within(sound.usable_until.at, CA_ENDS_SOON) {
+                let days = asked.days_until(sound.usable_until.at);
                 return link.warning(
                     format!("{seen}, in {days} days"),
                     "renew it in time: see \"Change the root\" in docs/operate.md",

@@ -92,7 +92,7 @@ fn immutable_and_ending_ones_are_warned_of() {
         "it is immutable",
     );
     let mut late = asked(Role::Sync);
-    late.now = R1.valid_until - SignedDuration::from_hours(48);
+    late.now = R1.usable_until.at - SignedDuration::from_hours(48);
     expect(&cacerts(&cluster(), Some(&stored(&R1)), &late), Warning, "ends in 2 days");
 }
 

@@ -93,7 +93,7 @@ fn a_sound_record_that_will_end_soon_is_warned_of() {
         "Vault deletes this version by itself at 2027-01-01",
     );
     let days = |days: i64| {
-        move |_: &mut Record, asked: &mut Asked| asked.now = R1.valid_until - SignedDuration::from_hours(days * 24)
+        move |_: &mut Record, asked: &mut Asked| asked.now = R1.usable_until.at - SignedDuration::from_hours(days * 24)
     };
     expect(&sound(&days(91)), Fine, "version 3");
     expect(&sound(&days(89)), Warning, "in 89 days");
