@@ -14,6 +14,7 @@ use kube::core::Selector;
 
 use crate::cli::adopt::Adopt;
 use crate::cli::doctor::Doctor;
+use crate::cli::explain::Explain;
 use crate::cli::fingerprint::Fingerprint;
 use crate::cli::shell::{Completions, Man};
 use crate::cli::verify::Verify;
@@ -59,6 +60,8 @@ pub enum Command {
     Fingerprint(Box<Fingerprint>),
     /// Check every link of the chain, and say what to do
     Doctor(Box<Doctor>),
+    /// Tell what a reason code, an alert or a line of doctor means, and what to do
+    Explain(Explain),
     /// Put the root of this cluster's cacerts into an empty Vault
     Adopt(Box<Adopt>),
     /// Print completions for a shell
@@ -254,6 +257,7 @@ pub fn one_line(error: &clap::Error) -> Option<String> {
     if let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue).filter(|_| line.contains('@')) {
         line = line.replace(value.as_str(), "(withheld)");
     }
+    line = with_suggestion(line, error);
     let named = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(arg)) => vec![arg.clone()],
         Some(ContextValue::Strings(args)) => args.clone(),
@@ -264,6 +268,28 @@ pub fn one_line(error: &clap::Error) -> Option<String> {
         [] => line,
         variables => format!("{line} (variable {})", variables.join(", ")),
     })
+}
+
+/// More possible values than these are a list of their own.
+const LISTED_AT_MOST: usize = 12;
+
+/// What was meant, where the parser has an idea of it; and no list that nobody reads to its end.
+fn with_suggestion(mut line: String, error: &clap::Error) -> String {
+    if let Some(ContextValue::Strings(values)) = error.get(ContextKind::ValidValue)
+        && values.len() > LISTED_AT_MOST
+        && let Some((before, _)) = line.split_once(" [possible values: ")
+    {
+        line = before.to_owned();
+    }
+    let kinds = [ContextKind::SuggestedValue, ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand];
+    match kinds.into_iter().find_map(|kind| error.get(kind)) {
+        Some(ContextValue::String(meant)) => format!("{line}; did you mean {meant}?"),
+        // The likeliest is the last.
+        Some(ContextValue::Strings(meant)) => {
+            meant.last().map_or(line.clone(), |meant| format!("{line}; did you mean {meant}?"))
+        }
+        _ => line,
+    }
 }
 
 /// The variable of a flag that clap names as `--flag <VALUE>`, without the command that it is of.
@@ -315,6 +341,22 @@ mod tests {
         assert!(error(&["verify", "--context"]).ends_with("(variable GATE_VERIFY_CONTEXTS)"));
         assert!(error(&["serve", "--context"]).ends_with("(variable GATE_CONTEXT)"));
         assert!(error(&["verify", "--vault=x"]).ends_with("(variable GATE_VERIFY_VAULT or GATE_FINGERPRINT_VAULT)"));
+    }
+
+    #[test]
+    fn what_is_nearly_right_is_told_what_it_may_have_been() {
+        for (args, meant) in [
+            (&["explain", "VaultSeeled"][..], "VaultSealed"),
+            (&["explain", "vault-tsl"], "vault-tls"),
+            (&["docter"], "doctor"),
+            (&["serve", "--rolle", "sync"], "--role"),
+            (&["serve", "--role", "synk"], "sync"),
+        ] {
+            let line = error(args);
+            assert!(line.contains(&format!("; did you mean {meant}?")), "{line}");
+            assert!(line.len() < 160, "{line}");
+        }
+        assert!(!error(&["explain", "what"]).contains("possible"));
     }
 
     #[test]

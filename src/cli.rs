@@ -2,6 +2,7 @@
 
 pub mod adopt;
 pub mod doctor;
+pub mod explain;
 pub mod fingerprint;
 pub(crate) mod paint;
 pub mod shell;
@@ -26,6 +27,7 @@ pub async fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Verify(args) => verify::run(*args).await,
         Command::Fingerprint(args) => fingerprint::run(*args).await.map(done),
         Command::Doctor(args) => doctor::run(*args).await,
+        Command::Explain(args) => explain::run(&args).map(done),
         Command::Adopt(args) => adopt::run(*args).await,
         Command::Completions(args) => shell::completions(&args).map(done),
         Command::Man(args) => shell::man(&args).map(done),

@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use https::{Stats, json, refuse};
 use k8s_openapi::jiff::Timestamp;
 
+use crate::explain;
 use crate::fingerprint;
 use crate::metrics::{self, Metrics, Moment};
 use crate::page::{self, Here};
@@ -57,6 +58,7 @@ fn finished(routes: Router<State>, state: State) -> Router {
         .route("/", get(page))
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(readyz))
+        .route("/reasons/{code}", get(explanation))
         .route("/fingerprint", get(fingerprint))
         .route("/metrics", get(metrics))
         .fallback(|| async { refuse(StatusCode::NOT_FOUND, "no such path") })
@@ -101,6 +103,13 @@ async fn page(extract::State(state): extract::State<State>) -> Response {
     let now = Timestamp::now();
     let here = webhook.converger.look(|known| Here::of(&webhook.cluster, *role, known, &webhook.policy, now));
     (page::headers(), page::page(&here, &peers.heard(), now)).into_response()
+}
+
+async fn explanation(extract::Path(code): extract::Path<String>) -> Response {
+    match explain::entry(&code) {
+        Some(entry) => (page::headers(), page::explanation(&entry)).into_response(),
+        None => refuse(StatusCode::NOT_FOUND, "no such code"),
+    }
 }
 
 async fn metrics(extract::State(state): extract::State<State>) -> Response {

@@ -11,14 +11,16 @@
 //!
 //! Modules in reading order: [`reason`], [`plan`], [`snapshot`], [`gate`] and [`patch`](mod@patch) decide and touch nothing;
 //! [`ca`] knows certificates; [`vault`] and [`k8s`] talk; [`converge`] brings both together; [`webhook`],
-//! [`endpoints`] and [`tls`] face the API server by the server of the crate `https`, and [`self_test`] tries whether it calls; [`page`](mod@page) and [`peers`] show
-//! people the roots of all clusters; [`run`] puts it all together. [`cli`] has the commands for people.
+//! [`endpoints`] and [`tls`] face the API server by the server of the crate `https`, and [`self_test`] tries whether it
+//! calls; [`page`](mod@page) and [`peers`] show people the roots of all clusters; [`run`] puts it all together. [`cli`] has
+//! the commands for people, and [`explain`] what every code means.
 
 pub mod args;
 pub mod ca;
 pub mod cli;
 pub mod converge;
 pub mod endpoints;
+pub mod explain;
 pub mod fingerprint;
 pub mod gate;
 pub mod hygiene;

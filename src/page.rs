@@ -13,6 +13,7 @@ use http::{HeaderName, HeaderValue};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::ca::Sha256;
+use crate::explain::Entry;
 use crate::fingerprint::{self, Report};
 use crate::peers::{Heard, Verdict, verdict};
 use crate::plan::Role;
@@ -65,6 +66,11 @@ pub(crate) fn page(here: &Here, peers: &[Heard], now: Timestamp) -> String {
     let all = [here.roots.as_ref()].into_iter().chain(peers.iter().map(Heard::roots));
     let verdict: Option<Verdict> = (!peers.is_empty()).then(|| verdict(all));
     html::document(here, peers, verdict, now).into_string()
+}
+
+/// What a code means and what to do.
+pub(crate) fn explanation(entry: &Entry) -> String {
+    html::explanation(entry).into_string()
 }
 
 #[cfg(test)]

@@ -8,6 +8,11 @@ pub(crate) fn stdout() -> AutoStream<std::io::Stdout> {
     auto()
 }
 
+/// How wide the terminal is that standard output goes to, if it goes to one.
+pub(crate) fn columns() -> Option<usize> {
+    console::Term::stdout().size_checked().map(|(_, columns)| usize::from(columns))
+}
+
 /// How a word is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tone {

@@ -8,6 +8,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{Here, STYLE};
 use crate::ca::Sha256;
+use crate::explain::{self, Entry};
 use crate::fingerprint::{Report, Root, stamp};
 use crate::peers::served::Told;
 use crate::peers::{Heard, Verdict};
@@ -55,6 +56,28 @@ pub(super) fn document(here: &Here, peers: &[Heard], verdict: Option<Verdict>, n
     }
 }
 
+pub(super) fn explanation(entry: &Entry) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { (entry.code) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                header {
+                    h1 { (entry.code) }
+                    p.soft { "istio-ca-gate " (crate::VERSION) ", " (entry.kind.as_str()) }
+                }
+                main { section { (PreEscaped(explain::html(entry))) } }
+                footer { p { a href="/" { "How this cluster is" } } }
+            }
+        }
+    }
+}
+
 fn all_clusters(verdict: Verdict, count: usize) -> Markup {
     let (tone, text) = match verdict {
         Verdict::One => (GOOD, format!("All {count} clusters have one root.")),
@@ -72,6 +95,7 @@ fn this_cluster(here: &Here, now: Timestamp) -> Markup {
             h2 { "The gate is " strong class=(tone) { (state) } }
             p { (meaning) }
             @if let Some(message) = message { p { bdi { (message) } } }
+            @if let Some(code) = reason { p { a href={ "/reasons/" (code) } { "What " (code) " means, and what to do" } } }
             @if vault.is_some() || cacerts.is_some() { (roots(here, now)) }
             p { strong { (matching(&here.report)) } }
             p {

@@ -54,6 +54,12 @@ fn every_state_says_what_it_means_and_what_to_do() {
 }
 
 #[test]
+fn a_reason_leads_to_what_it_means() {
+    let page = page(&here(&Known::nothing().held(Reason::RootMissing)), &[], now());
+    assert!(page.contains("<a href=\"/reasons/RootMissing\">"), "{page}");
+}
+
+#[test]
 fn the_verdict_on_all_clusters_stands_first() {
     let unreached = Heard { url: "https://gate.example/".to_owned(), reached: None, told: None };
     for (peers, verdict, of_peer) in [

@@ -12,6 +12,7 @@ mod development;
 mod doctor;
 mod documents;
 mod events;
+mod explain;
 mod external_secrets;
 mod fingerprint;
 mod flux;
