@@ -99,6 +99,8 @@ pub struct ControlPlane {
     pub api_server: Program,
     /// The controllers.
     pub controller_manager: Program,
+    /// What gives pods their nodes.
+    pub scheduler: Program,
     /// The command line.
     pub kubectl: Program,
 }
@@ -117,6 +119,7 @@ impl ControlPlane {
             etcd: program("etcd")?,
             api_server: program("kube-apiserver")?,
             controller_manager: program("kube-controller-manager")?,
+            scheduler: program("kube-scheduler")?,
             kubectl: program("kubectl")?,
         })
     }

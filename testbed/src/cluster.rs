@@ -31,6 +31,7 @@ pub struct Cluster {
     controller_manager: Process,
     api_server: Process,
     etcd: Process,
+    scheduler: Program,
     folder: TempDir,
     _ports: [Port; 3],
 }
@@ -90,6 +91,7 @@ impl Cluster {
                 controller_manager_args(),
                 "kube-controller-manager.log",
             )?,
+            scheduler: programs.scheduler.clone().current_dir(home).env("HOME", home).args(scheduler_args()),
             api,
             folder,
             _ports: ports,
@@ -152,6 +154,11 @@ impl Cluster {
     /// The controllers' process.
     pub fn controller_manager(&self) -> &Process {
         &self.controller_manager
+    }
+
+    /// Starts a scheduler, which gives pods their nodes. Drop it before the cluster.
+    pub fn start_scheduler(&self) -> Result<Process> {
+        self.scheduler.clone().spawn(self.folder.path().join("kube-scheduler.log"))
     }
 
     /// etcd's process.
@@ -242,7 +249,13 @@ fn controller_manager_args() -> Vec<String> {
         // At the default of 20 requests a second, the controllers take 5 seconds to start.
         "--kube-api-qps=1000",
         "--kube-api-burst=1000",
+        // Nodes that tests make by hand have no kubelet that would say it is alive.
+        "--node-monitor-grace-period=1h",
     ]
     .map(Into::into)
     .into()
+}
+
+fn scheduler_args() -> [&'static str; 3] {
+    ["--kubeconfig=kubeconfig", "--leader-elect=false", "--secure-port=0"]
 }

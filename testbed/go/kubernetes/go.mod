@@ -1,4 +1,4 @@
-// The control plane of the tests: kube-apiserver, kube-controller-manager, etcd and kubectl as one program.
+// The control plane of the tests: kube-apiserver, kube-controller-manager, kube-scheduler, etcd and kubectl as one program.
 module istio-ca-gate.io/testbed/kubernetes
 
 go 1.26

@@ -1,5 +1,5 @@
 // One program for the whole control plane of a test cluster, chosen by its first argument:
-// etcd, kube-apiserver, kube-controller-manager or kubectl.
+// etcd, kube-apiserver, kube-controller-manager, kube-scheduler or kubectl.
 package main
 
 import (
@@ -15,6 +15,7 @@ import (
 	kubectl "k8s.io/kubectl/pkg/cmd"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 )
 
 func main() {
@@ -33,6 +34,8 @@ func main() {
 		command = apiserver.NewAPIServerCommand()
 	case "kube-controller-manager":
 		command = controllermanager.NewControllerManagerCommand()
+	case "kube-scheduler":
+		command = scheduler.NewSchedulerCommand()
 	case "kubectl":
 		command = kubectl.NewDefaultKubectlCommand()
 	default:
@@ -42,6 +45,6 @@ func main() {
 }
 
 func usage() {
-	fmt.Fprintln(os.Stderr, "usage: control-plane etcd|kube-apiserver|kube-controller-manager|kubectl [argument ...]")
+	fmt.Fprintln(os.Stderr, "usage: control-plane etcd|kube-apiserver|kube-controller-manager|kube-scheduler|kubectl [argument ...]")
 	os.Exit(2)
 }
