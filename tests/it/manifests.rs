@@ -244,3 +244,65 @@ fn both_webhook_configurations_ask_about_the_same_pods_in_the_same_way() -> Resu
     ensure!(webhooks("webhook", "/validate")? == webhooks("mutating", "/mutate")?);
     Ok(())
 }
+
+/// The policies of a file, without their names.
+fn policies(file: &str) -> Result<BTreeMap<String, Value>> {
+    let mut policies = BTreeMap::new();
+    for object in documents(&read(file)?)? {
+        let name = object["metadata"]["name"].as_str().context("no name")?.to_owned();
+        if object["kind"] == "ValidatingAdmissionPolicyBinding" {
+            ensure!(object["spec"]["policyName"] == name && policies.contains_key(&name), "{object}");
+            ensure!(object["spec"]["validationActions"] == serde_json::json!(["Deny"]), "{object}");
+            continue;
+        }
+        ensure!(policies.insert(name, object["spec"].clone()).is_none(), "{object}");
+    }
+    Ok(policies)
+}
+
+const POLICIES: [&str; 5] = [
+    "kustomize/base/policy.yaml",
+    "kustomize/components/external-secrets/policy.yaml",
+    "kustomize/components/flux-reconcile/policy.yaml",
+    "kustomize/components/self-test/policy.yaml",
+    "kustomize/jobs/base/policy.yaml",
+];
+
+#[test]
+fn each_policy_is_about_the_accounts_of_all_overlays_and_of_nobody_else() -> Result<()> {
+    let mut accounts = BTreeSet::from(["istio-ca-gate".to_owned(), "istio-ca-job".to_owned()]);
+    for overlay in ["overlays/homelab", "overlays/nas", "jobs/homelab", "jobs/nas"] {
+        let kustomization = documents(&read(&format!("kustomize/{overlay}/kustomization.yaml"))?)?.remove(0);
+        let patches = kustomization["patches"].as_array().context("no patches")?;
+        let renamed = patches.iter().filter(|patch| patch["target"]["kind"] == "ServiceAccount");
+        for patch in renamed {
+            let patch = &documents(patch["patch"].as_str().context("no patch")?)?[0][0];
+            ensure!(patch["path"] == "/metadata/name", "{patch}");
+            accounts.insert(patch["value"].as_str().context("no name")?.to_owned());
+        }
+    }
+    for file in POLICIES {
+        let policies = policies(file)?;
+        ensure!(!policies.is_empty(), "{file}");
+        for (name, policy) in policies {
+            let conditions = policy["matchConditions"].as_array().context(name.clone())?;
+            let expression = conditions[0]["expression"].as_str().context(name.clone())?;
+            let quoted: Vec<_> = expression.split('\'').skip(1).step_by(2).collect();
+            let (prefix, named) = quoted.split_last().context(name.clone())?;
+            ensure!(conditions.len() == 1 && *prefix == "system:serviceaccount:istio-system:", "{name}: {expression}");
+            ensure!(named.iter().copied().eq(["istio-ca-gate", "istio-ca-bootstrap", "istio-ca-sync", "istio-ca-job"]));
+            ensure!(accounts.iter().all(|account| named.contains(&account.as_str())), "{name}: {accounts:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn where_the_job_has_the_account_of_a_gate_its_policies_let_the_gate_work() -> Result<()> {
+    let (gate, job) = (policies("kustomize/base/policy.yaml")?, policies("kustomize/jobs/base/policy.yaml")?);
+    ensure!(job.len() == 2, "{job:?}");
+    for (name, policy) in job {
+        ensure!(gate.get(&name.replace("istio-ca-job", "istio-ca-gate")) == Some(&policy), "{name}");
+    }
+    Ok(())
+}

@@ -1,7 +1,9 @@
 //! The manifests of deploy/ as a user applies them: by kubectl and by Helm, to real API servers of both clusters.
 
 mod helm;
+mod nodes;
 mod rights;
+mod theft;
 
 use std::collections::BTreeMap;
 
@@ -83,6 +85,7 @@ async fn apply_all(cluster: &Cluster) -> Result<()> {
 /// Kinds and names of what was applied, with the versions that it is stored in.
 async fn versions(cluster: &Cluster) -> Result<BTreeMap<String, String>> {
     let kinds = "serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings,configmaps,services,\
+                 validatingadmissionpolicies,validatingadmissionpolicybindings,\
                  poddisruptionbudgets,networkpolicies,validatingwebhookconfigurations,mutatingwebhookconfigurations,prometheusrules,servicemonitors,\
                  helmreleases,kustomizations.kustomize.toolkit.fluxcd.io,gitrepositories,helmrepositories";
     let told = cluster.kubectl(&["get", kinds, "--all-namespaces", "-o", "json", "--show-managed-fields"]).await?;
@@ -93,7 +96,9 @@ async fn versions(cluster: &Cluster) -> Result<BTreeMap<String, String>> {
         let managers = metadata["managedFields"].as_array().into_iter().flatten();
         if managers.map(|entry| &entry["manager"]).any(|manager| manager == "kubectl") {
             let name = format!("{} {}/{}", object["kind"], metadata["namespace"], metadata["name"]);
-            versions.insert(name, metadata["resourceVersion"].to_string());
+            // A controller writes the status of policies later.
+            let version = if object["kind"] == "ValidatingAdmissionPolicy" { "generation" } else { "resourceVersion" };
+            versions.insert(name, metadata[version].to_string());
         }
     }
     Ok(versions)

@@ -127,7 +127,9 @@ async fn the_chart_is_the_overlays_object_by_object() -> Result<()> {
     for cluster in ["homelab", "nas"] {
         for (components, values) in [(&[][..], &[][..]), (&COMPONENTS[..], &ALL[..ALL.len() - 1])] {
             let kustomized = kustomized(cluster, components).await?;
-            let rendered = helm.chart(&["template", "istio-ca-gate"], cluster, values, None).await?;
+            // A Helm that is built as a module takes the cluster for one of Kubernetes 1.20.
+            let template = ["template", "istio-ca-gate", "--kube-version=1.30.0"];
+            let rendered = helm.chart(&template, cluster, values, None).await?;
             let charted = objects(&rendered)?;
             let names = |objects: &BTreeMap<String, Value>| objects.keys().cloned().collect::<Vec<_>>();
             ensure!(names(&kustomized) == names(&charted), "{:#?}\n{:#?}", names(&kustomized), names(&charted));
@@ -152,6 +154,9 @@ async fn the_chart_passes_lint_and_refuses_what_is_missing_or_unknown() -> Resul
             ("--set=role=", "role is required"),
             ("--set=role=both", "/role"),
             ("--set=rolle=sync", "rolle"),
+            // The program takes 50 characters.
+            ("--set=cluster=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "/cluster"),
+            ("--set=cluster=the nas", "/cluster"),
             ("--set=vault.addresses=null", "vault.addresses is required"),
             ("--set=vault.addresses={vault:8200}", "/vault/addresses/0"),
             ("--set=vault.addresses={https://vault.example:8200/v1}", "/vault/addresses/0"),
@@ -204,6 +209,8 @@ async fn installs_upgrades_and_uninstalls(helm: &Helm, name: &str) -> Result<()>
         })
     };
     let_in(2).await?;
+    let policies = cluster.kubectl(&["get", "validatingadmissionpolicybinding", "-o", "name"]).await?;
+    ensure!(policies.lines().count() == 6, "{policies}");
 
     // Another setting is another pod; what the gate has injected stays.
     inject(&cluster).await?;
@@ -220,7 +227,9 @@ async fn installs_upgrades_and_uninstalls(helm: &Helm, name: &str) -> Result<()>
 
     let remove = ["uninstall", "istio-ca-gate", "--namespace", NAMESPACE];
     helm.program(&remove).env("KUBECONFIG", &kubeconfig).output(None).await?;
-    for kind in ["validatingwebhookconfiguration", "mutatingwebhookconfiguration", "clusterrole"] {
+    for kind in
+        ["validatingwebhookconfiguration", "mutatingwebhookconfiguration", "clusterrole", "validatingadmissionpolicy"]
+    {
         let left = cluster.kubectl(&["get", kind, "-o", "name"]).await?;
         ensure!(!left.contains("istio-ca-gate"), "{left}");
     }
