@@ -8,13 +8,14 @@ mod turns;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use attempt::Pass;
 pub use attempt::{Attempts, Parts};
+use attempt::{Ended, Pass};
 
+use crate::clock::Clocks;
+use crate::k8s::pin::Pins;
 use crate::reason::{Held, Reason};
 use crate::snapshot::{Convergence, Policy, Snapshot, Standing, Verified, Watched};
 use turns::{Turn, Turns};
@@ -99,17 +100,17 @@ impl Converger {
             }
             watched.mark_unchanged();
             let began = Instant::now();
-            let ended = self.attempt(&mut attempts).await;
-            pace.ended(began, ended);
+            let Attempted { wait, has_written } = self.attempt(&mut attempts).await;
+            pace.ended(began, wait);
             // Also where only an earlier verification opens it.
-            let seen = self.look(|known| match known.standing(&policy, Timestamp::now(), std::time::Instant::now()) {
+            let seen = self.look(|known| match known.standing(&policy, Clocks::now()) {
                 Standing::Open(_) | Standing::OpenUnverified(..) => Some(true),
                 Standing::Blind => None,
                 Standing::Closed => Some(false),
             });
             // Who cannot look does not see a turn.
             if let Some(open) = seen.filter(|open| *open || !self.is_blind()) {
-                self.tell_turn(turns.see(open, attempts.has_written()), &attempts);
+                self.tell_turn(turns.see(open, has_written), &attempts);
             }
             let open = seen == Some(true);
             if passes.is_due(open, schedule.refresh) {
@@ -159,9 +160,9 @@ impl Converger {
         let (mut pace, mut turns) = (Pace::new(schedule), Turns::default());
         loop {
             let began = Instant::now();
-            let ended = self.attempt(&mut attempts).await;
+            let Attempted { wait, has_written } = self.attempt(&mut attempts).await;
             let verified = self.look(|known| known.convergence.verified.clone());
-            turns.see(verified.is_some(), attempts.has_written());
+            turns.see(verified.is_some(), has_written);
             if let Some(verified) = verified {
                 // What fails is logged, and they try again by themselves.
                 if turns.wants_reconciliation(attempts.unblock().await) {
@@ -169,7 +170,7 @@ impl Converger {
                 }
                 return Ok(verified);
             }
-            pace.ended(began, ended);
+            pace.ended(began, wait);
             if let Some(due) = pace.due.filter(|due| *due <= deadline) {
                 sleep_until(due).await;
             } else if let Some(held) = self.look(|known| known.convergence.held.clone()) {
@@ -178,37 +179,36 @@ impl Converger {
         }
     }
 
-    /// One attempt, with its beginning and end told. `Err` has the wait that Vault asked for, if it did.
-    async fn attempt(&self, attempts: &mut Attempts) -> Result<(), Option<Duration>> {
-        self.state.send_modify(|state| {
-            state.consulted = true;
-            state.running = true;
-        });
+    /// One attempt, with its beginning and end told.
+    async fn attempt(&self, attempts: &mut Attempts) -> Attempted {
+        self.state.send_modify(Convergence::began);
         let began = Instant::now();
-        let ended = attempts.run(&self.state).await;
-        let reason = ended.as_ref().err().map(|refused| refused.held.reason);
-        attempts.counted().ended(attempts.step(), reason, began.elapsed());
-        let (held, is_answer, wait) = match ended {
-            Ok(()) => (None, false, Ok(())),
-            Err(refused) => (Some(refused.held), refused.is_answer, Err(refused.retry_after)),
+        let Ended { outcome, step, has_written } = attempts.run(&self.state).await;
+        let (held, wait) = match outcome {
+            Ok(()) => (None, Ok(())),
+            Err(refused) => (Some(refused.held), Err(refused.retry_after)),
         };
-        let before = self.state.borrow().held.clone();
-        if held != before {
-            tell(held.as_ref());
+        attempts.counted().ended(step, held.as_ref().map(|held| held.reason), began.elapsed());
+        let mut is_news = false;
+        self.state.send_modify(|state| is_news = state.ended(held));
+        if is_news {
+            tell(self.state.borrow().held.as_ref());
         }
+        Attempted { wait, has_written }
+    }
+
+    /// Reads the pin, for who lets in by what was verified before: other replicas may have heard more of Vault.
+    ///
+    /// # Errors
+    /// The reason why it cannot be read.
+    pub async fn read_pin(&self, pins: &Pins) -> Result<(), Held> {
+        let (learnt, began) = (self.state.borrow().pin_learnt, Clocks::now());
+        let read = pins.read().await?;
+        // Where it is not taken, more is known by now.
         self.state.send_modify(|state| {
-            state.running = false;
-            state.finished += 1;
-            // Trouble with the API server says nothing about the CA: what was verified stays so for its time.
-            if let Some(reason) = held.as_ref().map(|held| held.reason).filter(|reason| !reason.is_kubernetes()) {
-                state.verified = None;
-                state.contradicted |= is_answer || !reason.is_outage();
-            } else if held.is_none() {
-                state.contradicted = false;
-            }
-            state.held = held;
+            state.pin_was_read(learnt, read.pin.as_ref(), began);
         });
-        wait
+        Ok(())
     }
 
     /// Whether the watch tells of a `cacerts` other than the one that was verified.
@@ -217,6 +217,14 @@ impl Converger {
             known.convergence.verified.as_ref().is_some_and(|verified| known.watched.is_other_than(verified))
         })
     }
+}
+
+/// What an attempt leaves to whoever made it.
+struct Attempted {
+    /// `Err`: it did not end open; with the wait that Vault asked for, if it did.
+    wait: Result<(), Option<Duration>>,
+    /// It wrote something of the CA.
+    has_written: bool,
 }
 
 fn tell(held: Option<&Held>) {

@@ -11,8 +11,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use https::{Stats, json, refuse};
-use k8s_openapi::jiff::Timestamp;
 
+use crate::clock::Clocks;
 use crate::explain;
 use crate::fingerprint;
 use crate::metrics::{self, Metrics, Moment};
@@ -90,7 +90,7 @@ async fn fingerprint(extract::State(state): extract::State<State>, headers: Head
     let State { webhook, role, .. } = &state;
     let report = webhook
         .converger
-        .look(|known| fingerprint::report(&webhook.cluster, *role, known, &webhook.policy, Timestamp::now()));
+        .look(|known| fingerprint::report(&webhook.cluster, *role, known, &webhook.policy, Clocks::now()));
     let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if accepted.contains("text/plain") {
         return report.openssl().into_response();
@@ -100,9 +100,9 @@ async fn fingerprint(extract::State(state): extract::State<State>, headers: Head
 
 async fn page(extract::State(state): extract::State<State>) -> Response {
     let State { webhook, role, peers, .. } = &state;
-    let now = Timestamp::now();
+    let now = Clocks::now();
     let here = webhook.converger.look(|known| Here::of(&webhook.cluster, *role, known, &webhook.policy, now));
-    (page::headers(), page::page(&here, &peers.heard(), now)).into_response()
+    (page::headers(), page::page(&here, &peers.heard(), now.wall)).into_response()
 }
 
 async fn explanation(extract::Path(code): extract::Path<String>) -> Response {
@@ -116,7 +116,7 @@ async fn metrics(extract::State(state): extract::State<State>) -> Response {
     let webhook = &state.webhook;
     let standing = webhook.converger.look(|known| {
         let certificate_ends = state.serving.not_after();
-        Moment { known, policy: &webhook.policy, now: Timestamp::now(), certificate_ends }.standing()
+        Moment { known, policy: &webhook.policy, now: Clocks::now(), certificate_ends }.standing()
     });
     match standing.and_then(|standing| state.metrics.text(&standing, &state.stats)) {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),

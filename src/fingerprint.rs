@@ -1,11 +1,10 @@
 //! What `GET /fingerprint` tells: both roots side by side, and how the gate stands.
 
-use std::time::Instant;
-
 use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 
 use crate::ca::bundle::Glance;
+use crate::clock::Clocks;
 use crate::plan::Role;
 use crate::reason::Reason;
 use crate::snapshot::{Policy, Snapshot};
@@ -53,9 +52,9 @@ pub(crate) struct Cacerts {
 }
 
 /// Tells what is known.
-pub fn report(cluster: &str, role: Role, known: Snapshot<'_>, policy: &Policy, now: Timestamp) -> Report {
+pub fn report(cluster: &str, role: Role, known: Snapshot<'_>, policy: &Policy, now: Clocks) -> Report {
     let Snapshot { watched, convergence } = known;
-    let open = known.is_open(policy, now, Instant::now());
+    let open = known.is_open(policy, now);
     let state = if open {
         "open"
     } else if convergence.running {

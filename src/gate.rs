@@ -1,14 +1,14 @@
 //! The admission rule: from a request and what is known to a decision. Pure.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::core::{Selector, SelectorExt};
 
 use crate::ca::Sha256;
+use crate::clock::Clocks;
 use crate::reason::{Held, Reason};
-use crate::snapshot::{LastVerified, Policy, Snapshot, Standing};
+use crate::snapshot::{Policy, Snapshot, Standing};
 
 /// What the gate reads of an admission request.
 #[derive(Clone, Debug)]
@@ -47,11 +47,20 @@ pub enum Decision {
         version: u64,
     },
     /// `cacerts` holds the root that was verified before Vault became unavailable.
-    OpenUnverified(LastVerified, Held),
+    OpenUnverified {
+        /// The root that was verified.
+        root: Sha256,
+        /// When.
+        at: Timestamp,
+        /// Why it cannot be verified now.
+        held: Held,
+    },
     /// Keep it out.
     Deny(Held),
     /// Read `cacerts` live, then decide again.
     ReadLive,
+    /// Read the pin live, then decide again: another replica may have heard more of Vault.
+    ReadPin,
     /// Wake the convergence and wait for it, then decide again.
     Consult,
 }
@@ -62,36 +71,32 @@ impl Decision {
         match self {
             Self::NotGated => "not_gated",
             Self::Open { .. } => "allowed",
-            Self::OpenUnverified(..) => "allowed_unverified",
+            Self::OpenUnverified { .. } => "allowed_unverified",
             Self::Deny(_) => "denied",
-            Self::ReadLive | Self::Consult => "undecided",
+            Self::ReadLive | Self::ReadPin | Self::Consult => "undecided",
         }
     }
 
     /// The reason code, where there is one.
     pub const fn reason(&self) -> Option<Reason> {
         match self {
-            Self::OpenUnverified(_, held) | Self::Deny(held) => Some(held.reason),
+            Self::OpenUnverified { held, .. } | Self::Deny(held) => Some(held.reason),
             _ => None,
         }
     }
 }
 
 /// Decides on a request by what is known.
-pub fn gate(
-    ask: &Ask<'_>,
-    gated: &Gated,
-    known: Snapshot<'_>,
-    policy: &Policy,
-    now: Timestamp,
-    instant: Instant,
-) -> Decision {
+pub fn gate(ask: &Ask<'_>, gated: &Gated, known: Snapshot<'_>, policy: &Policy, now: Clocks) -> Decision {
     if !(ask.is_pod && ask.is_create && gated.matches(ask.labels)) {
         return Decision::NotGated;
     }
-    match known.standing(policy, now, instant) {
+    match known.standing(policy, now) {
         Standing::Open(verified) => Decision::Open { root: verified.stored.root, version: verified.version },
-        Standing::OpenUnverified(last, held) => Decision::OpenUnverified(last, held.clone()),
+        Standing::OpenUnverified(..) if !ask.dry_run && !known.knows_the_pin(now) => Decision::ReadPin,
+        Standing::OpenUnverified(last, held) => {
+            Decision::OpenUnverified { root: last.root, at: last.at.wall, held: held.clone() }
+        }
         Standing::Blind | Standing::Closed if ask.dry_run => Decision::Deny(dry_run(known)),
         Standing::Blind => Decision::ReadLive,
         Standing::Closed => Decision::Consult,

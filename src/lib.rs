@@ -18,6 +18,7 @@
 pub mod args;
 pub mod ca;
 pub mod cli;
+pub mod clock;
 pub mod converge;
 pub mod endpoints;
 pub mod explain;

@@ -13,6 +13,7 @@ use prometheus::{
 };
 
 use crate::ca::bundle::Glance;
+use crate::clock::Clocks;
 use crate::gate::Decision;
 use crate::reason::Reason;
 use crate::snapshot::{Policy, Snapshot};
@@ -229,7 +230,7 @@ pub struct Moment<'a> {
     /// The user's settings.
     pub policy: &'a Policy,
     /// The time.
-    pub now: Timestamp,
+    pub now: Clocks,
     /// The end of the serving certificate, where there is one.
     pub certificate_ends: Option<Timestamp>,
 }
@@ -250,7 +251,7 @@ impl Moment<'_> {
         let Self { known, policy, now, certificate_ends, .. } = *self;
         let registry = Registry::new();
         let open = gauge(&registry, "open", "1 if gated pods are let in.")?;
-        open.set(f64::from(u8::from(known.is_open(policy, now, Instant::now()))));
+        open.set(f64::from(u8::from(known.is_open(policy, now))));
         let info = registered(
             &registry,
             GaugeVec::new(
@@ -266,13 +267,13 @@ impl Moment<'_> {
             info.with_label_values(&[source, &glance.sha256.to_string()]).set(1.0);
             end.with_label_values(&[source]).set(glance.not_after.as_second() as f64);
         }
-        if let Some(last) = known.convergence.last_verified {
+        if let Some(last) = &known.convergence.last_verified {
             let at = gauge(
                 &registry,
                 "last_verified_timestamp_seconds",
                 "When cacerts was last found to hold Vault's root, as Unix time.",
             )?;
-            at.set(last.at.as_second() as f64);
+            at.set(last.at.wall.as_second() as f64);
         }
         if let Some(ends) = certificate_ends {
             let at = gauge(

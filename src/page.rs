@@ -13,6 +13,7 @@ use http::{HeaderName, HeaderValue};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::ca::Sha256;
+use crate::clock::Clocks;
 use crate::explain::Entry;
 use crate::fingerprint::{self, Report};
 use crate::peers::{Heard, Verdict, verdict};
@@ -54,9 +55,9 @@ pub struct Here {
 
 impl Here {
     /// Takes it from what is known.
-    pub fn of(cluster: &str, role: Role, known: Snapshot<'_>, policy: &Policy, now: Timestamp) -> Self {
+    pub fn of(cluster: &str, role: Role, known: Snapshot<'_>, policy: &Policy, now: Clocks) -> Self {
         let roots = known.watched.glance().map(|(glance, _)| glance.roots.clone());
-        let last_verified = known.convergence.last_verified.map(|last| last.at);
+        let last_verified = known.convergence.last_verified.as_ref().map(|last| last.at.wall);
         Self { report: fingerprint::report(cluster, role, known, policy, now), roots, last_verified }
     }
 }

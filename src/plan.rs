@@ -1,8 +1,9 @@
 //! The convergence table: from what Vault and the cluster hold to the one next step. Pure.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::ca::bundle::{Bundle, Glance};
 use crate::ca::check::{Facts, Flaw, Sound};
@@ -127,12 +128,75 @@ pub enum Owner {
 /// The root that this cluster last verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pin {
-    /// SHA-256 of that root.
+    /// SHA-256 of that root: the one that the signing CA was under.
     pub root: Sha256,
+    /// All roots that were trusted then, that one among them.
+    pub roots: BTreeSet<Sha256>,
     /// Vault's version of the record then.
     pub vault_version: Option<u64>,
     /// When it was last found equal to Vault's.
     pub verified_at: Option<Timestamp>,
+    /// What Vault has said against it since.
+    pub contradicted: Option<Contradiction>,
+}
+
+/// An answer of Vault's that speaks against the pin. It ends with an agreement and with nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contradiction {
+    /// What the answer came to.
+    pub by: Reason,
+    /// When it was given.
+    pub at: Timestamp,
+}
+
+/// How much of a pin is not written yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// It says what is written.
+    None,
+    /// It is the same one, verified much later.
+    Date,
+    /// It is another one, or ends a contradiction.
+    All,
+}
+
+/// How Vault's CA departs from what the workloads of a cluster trust, which is the pin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Departure {
+    /// The root that signed until now is trusted no more.
+    Dropped,
+    /// A root signs that was not trusted until now.
+    SignsTooEarly,
+}
+
+impl Pin {
+    /// A pin on a root of which no more is known: nothing else was trusted.
+    pub fn of(root: Sha256) -> Self {
+        Self { root, roots: [root].into(), vault_version: None, verified_at: None, contradicted: None }
+    }
+
+    /// What of this agreement the pin that was read does not tell. `most`: how old its date may get.
+    pub fn is_news_to(&self, read: Option<&Self>, most: SignedDuration) -> News {
+        let Some(read) = read else { return News::All };
+        let agrees = (self.root, &self.roots, self.vault_version) == (read.root, &read.roots, read.vault_version);
+        if !agrees || read.contradicted.is_some() {
+            return News::All;
+        }
+        let age = self.verified_at.zip(read.verified_at).map(|(now, then)| now.duration_since(then));
+        if age.is_none_or(|age| age >= most || age.is_negative()) { News::Date } else { News::None }
+    }
+
+    /// Whether following this CA would cut the cluster off from itself: workloads trust the pinned roots, and have
+    /// certificates under the pinned one that signs.
+    pub fn departure(&self, stored: &Facts) -> Option<Departure> {
+        if !stored.roots().contains(&self.root) {
+            Some(Departure::Dropped)
+        } else if !self.roots.contains(&stored.root) {
+            Some(Departure::SignsTooEarly)
+        } else {
+            None
+        }
+    }
 }
 
 /// The next step of a convergence.
@@ -170,6 +234,14 @@ pub enum Step {
 }
 
 impl Step {
+    /// The hold that it ends in.
+    pub const fn held(&self) -> Option<&Held> {
+        match self {
+            Self::ForceSync { held, .. } | Self::Hold(held) => Some(held),
+            Self::Bootstrap | Self::Publish { .. } | Self::Open { .. } => None,
+        }
+    }
+
     /// What metrics call it.
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -224,10 +296,24 @@ impl Situation<'_> {
         }
     }
 
+    /// What Vault's answer says against the pin, whatever the step: from then on the pin is no ground to let anybody in.
+    /// A newer version of the very same roots says nothing against it.
+    pub fn contradiction(&self) -> Option<Reason> {
+        let pin = self.pin?;
+        match self.stored {
+            Stored::Absent | Stored::Deleted { .. } => Some(Reason::RootDeleted),
+            Stored::Unsound { flaw, .. } => Some(unsound_for(flaw)),
+            Stored::Sound { sound, .. } => (*sound.roots() != pin.roots).then_some(Reason::RootChanged),
+        }
+    }
+
     fn with_root(&self, version: u64, stored: &Arc<Sound>, published: &Published) -> Step {
         let halt = self.on_root_change == OnRootChange::Halt;
-        if let Some(pin) = self.pin.filter(|pin| halt && !stored.roots().contains(&pin.root)) {
-            return Step::Hold(self.changed_in_vault(pin.root, stored));
+        let departure = self.pin.filter(|_| halt).and_then(|pin| Some((pin.root, pin.departure(stored)?)));
+        match departure {
+            Some((pinned, Departure::Dropped)) => return Step::Hold(self.changed_in_vault(pinned, stored)),
+            Some((pinned, Departure::SignsTooEarly)) => return Step::Hold(self.signs_too_early(pinned, stored)),
+            None => {}
         }
         let publish = || Step::Publish { version, sound: Arc::clone(stored) };
         let open = |published: &Arc<Sound>, other_bytes| Step::Open {
@@ -296,9 +382,8 @@ impl Situation<'_> {
     }
 
     fn unsound(&self, version: u64, flaw: &Flaw) -> Held {
-        let reason = if flaw.is_expired() { Reason::RootExpired } else { Reason::RootInvalid };
         Held::new(
-            reason,
+            unsound_for(flaw),
             format!(
                 "version {version} of {} in Vault cannot be used: {flaw}; write a sound CA as a new version",
                 self.names.record
@@ -311,6 +396,16 @@ impl Situation<'_> {
             Reason::RootChanged,
             format!(
                 "Vault's root at {} is {}, but this cluster trusts {pinned}: restore that one in Vault, or accept the new one with --on-root-change replace",
+                self.names.record, stored.root
+            ),
+        )
+    }
+
+    fn signs_too_early(&self, pinned: Sha256, stored: &Sound) -> Held {
+        Held::new(
+            Reason::RootChanged,
+            format!(
+                "Vault's CA at {} signs under root {}, which the workloads of this cluster do not trust yet: let {pinned} sign until each cluster has both roots, or accept the new one with --on-root-change replace",
                 self.names.record, stored.root
             ),
         )
@@ -345,6 +440,10 @@ impl Situation<'_> {
             ),
         )
     }
+}
+
+fn unsound_for(flaw: &Flaw) -> Reason {
+    if flaw.is_expired() { Reason::RootExpired } else { Reason::RootInvalid }
 }
 
 /// The hold where a Secret has the marks of External Secrets, and no ExternalSecret makes it any more.

@@ -112,6 +112,14 @@ impl Held {
         format!("{}: cluster {cluster}: {}", self.reason, self.sentence)
     }
 
+    /// The same with something to be said beside it, before what happens by itself.
+    #[must_use]
+    pub fn noting(&self, note: &str) -> Self {
+        let promise = PROMISES.into_iter().find(|promise| self.sentence.ends_with(promise)).unwrap_or_default();
+        let kept = self.sentence.strip_suffix(promise).unwrap_or(&self.sentence);
+        Self::new(self.reason, format!("{kept}; {note}{promise}"))
+    }
+
     /// The same for a command that ends with it, and so keeps no promise of a running gate's.
     #[must_use]
     pub fn without_promise(&self) -> Self {

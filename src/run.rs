@@ -163,6 +163,7 @@ impl Service {
             policy,
             converger,
             cacerts: Arc::clone(&cacerts),
+            pins: Pins::new(client.clone(), &args.cluster.namespace),
             releases: Releases::new(client.clone()),
             events,
             waiting: Semaphore::new(WAITING_MAX),

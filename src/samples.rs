@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
@@ -10,6 +10,7 @@ use crate::ca::Sha256;
 use crate::ca::bundle::Bundle;
 use crate::ca::check::{Flaw, Sound, check};
 use crate::ca::fixtures::{self, Ca, now};
+use crate::clock::{Boot, Clocks};
 use crate::plan::{Copy, Names, Owner, Pin, Published, Stored};
 use crate::reason::{Held, Reason};
 use crate::snapshot::{Convergence, LastVerified, Policy, Snapshot, VaultUnavailable, Verified, Watched};
@@ -89,7 +90,7 @@ pub(crate) fn external_secrets() -> Owner {
 
 /// The pin on the root of this CA.
 pub(crate) fn pin(root: Sha256) -> Pin {
-    Pin { root, vault_version: Some(VERSION), verified_at: Some(now()) }
+    Pin { vault_version: Some(VERSION), verified_at: Some(now()), ..Pin::of(root) }
 }
 
 /// What things are called.
@@ -106,20 +107,37 @@ pub(crate) fn held(reason: Reason) -> Held {
     Held::new(reason, "the cause: the next step")
 }
 
+/// The time of all tests, by both clocks.
+pub(crate) fn clocks() -> Clocks {
+    // A test can go back from it.
+    Clocks { wall: now(), boot: Boot(Duration::from_secs(1_000_000)) }
+}
+
 /// So many seconds before the time of all tests.
 pub(crate) fn ago(seconds: i64) -> Timestamp {
     now() - SignedDuration::from_secs(seconds)
 }
 
+/// The same by both clocks.
+pub(crate) fn clocks_ago(seconds: i64) -> Clocks {
+    later(clocks(), SignedDuration::from_secs(-seconds))
+}
+
+/// So much later by both clocks.
+pub(crate) fn later(clocks: Clocks, time: SignedDuration) -> Clocks {
+    let boot = SignedDuration::try_from(clocks.boot.0).unwrap() + time;
+    Clocks { wall: clocks.wall + time, boot: Boot(boot.try_into().unwrap()) }
+}
+
 /// A comparison of `cacerts` with this CA, so many seconds ago.
 pub(crate) fn verified(stored: &Arc<Sound>, seconds: i64) -> Verified {
     let (stored, resource_version) = (Arc::clone(stored.facts()), "1234".to_owned());
-    Verified { stored, version: VERSION, resource_version, at: ago(seconds) }
+    Verified { stored, version: VERSION, resource_version, at: clocks_ago(seconds) }
 }
 
-/// A root last verified so many seconds ago.
-pub(crate) fn last_verified(root: Sha256, seconds: i64) -> Option<LastVerified> {
-    Some(LastVerified { root, at: ago(seconds) })
+/// A CA last verified so many seconds ago.
+pub(crate) fn last_verified(sound: &Sound, seconds: i64) -> Option<LastVerified> {
+    Some(LastVerified::of(sound, clocks_ago(seconds)))
 }
 
 /// The flags' defaults.
@@ -156,26 +174,25 @@ pub(crate) fn every_combination(mut look: impl FnMut(&mut Pick)) -> usize {
 pub(crate) struct Known {
     pub(crate) watched: Watched,
     pub(crate) convergence: Convergence,
-    pub(crate) now: Timestamp,
-    pub(crate) instant: Instant,
+    pub(crate) now: Clocks,
 }
 
 impl Known {
     /// At the start.
     pub(crate) fn nothing() -> Self {
         let (watched, convergence) = (Watched::default(), Convergence::default());
-        // Later than the clock, so that a test can go back from it.
-        Self { watched, convergence, now: now(), instant: Instant::now() + Duration::from_secs(3600) }
+        Self { watched, convergence, now: clocks() }
     }
 
     /// A `cacerts` of ours that was compared with the same CA in Vault, both just now.
     pub(crate) fn open(sound: &Arc<Sound>) -> Self {
         let mut known = Self::nothing();
         known.watched.published = Some(published(Owner::Ours, sound).facts());
-        known.watched.heard = Some(known.instant);
+        known.watched.heard = Some(known.now.boot);
         known.convergence.consulted = true;
         known.convergence.verified = Some(verified(sound, 0));
-        known.convergence.last_verified = last_verified(sound.root, 0);
+        known.convergence.last_verified = last_verified(sound, 0);
+        known.convergence.pin_read = Some(known.now.boot);
         known
     }
 

@@ -82,6 +82,19 @@ pub struct Refused {
     pub is_answer: bool,
 }
 
+impl Refused {
+    /// What this says against a root that was seen before: that it was never there, or that there is no place for it.
+    /// `None`: nothing about the root.
+    pub fn contradiction(&self) -> Option<Reason> {
+        let reason = self.held.reason;
+        match reason {
+            _ if self.is_answer => Some(Reason::RootDeleted),
+            Reason::VaultMountInvalid => Some(reason),
+            _ => None,
+        }
+    }
+}
+
 impl From<Held> for Refused {
     fn from(held: Held) -> Self {
         Self { held, retry_after: None, is_answer: false }

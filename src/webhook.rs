@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use json_patch::Patch;
-use k8s_openapi::jiff::Timestamp;
 use tokio::sync::Semaphore;
 
+use crate::clock::Clocks;
 use crate::converge::Converger;
 use crate::gate::{Decision, Gated, gate};
 use crate::k8s::cacerts::Cacerts;
 use crate::k8s::events::Events;
 use crate::k8s::flux::{HelmRelease, Releases};
+use crate::k8s::pin::Pins;
 use crate::patch;
 use crate::reason::{Held, Reason};
 use crate::snapshot::Policy;
@@ -50,6 +51,8 @@ pub struct Webhook {
     pub converger: Converger,
     /// For live reads.
     pub cacerts: Arc<Cacerts>,
+    /// The same of the pin.
+    pub pins: Pins,
     /// For the names of the HelmReleases of denied pods.
     pub releases: Releases,
     /// Where denials are told.
@@ -84,7 +87,7 @@ impl Webhook {
 
     async fn decide(&self, request: &Request, deadline: tokio::time::Instant) -> Decision {
         match self.look(request) {
-            Decision::ReadLive | Decision::Consult => {}
+            Decision::ReadLive | Decision::ReadPin | Decision::Consult => {}
             decided => return decided,
         }
         // Who finds no place is retried as soon as those that wait.
@@ -100,6 +103,11 @@ impl Webhook {
                         return Decision::Deny(held);
                     }
                 }
+                Decision::ReadPin => {
+                    if let Err(held) = self.read_pin(deadline).await {
+                        return Decision::Deny(held);
+                    }
+                }
                 Decision::Consult => {
                     if !self.converger.consult(deadline).await {
                         break;
@@ -111,7 +119,7 @@ impl Webhook {
                             }
                             // It ended open, and something changed at once: ask again.
                         }
-                        Decision::ReadLive => {}
+                        Decision::ReadLive | Decision::ReadPin => {}
                         decided => return decided,
                     }
                 }
@@ -126,7 +134,7 @@ impl Webhook {
         let (root, version) = match decision {
             Decision::Open { root, version } => (*root, Some(*version)),
             // By the pin, which knows the root alone.
-            Decision::OpenUnverified(last, _) => (last.root, None),
+            Decision::OpenUnverified { root, .. } => (*root, None),
             _ => return None,
         };
         Some(patch::patch(request.shape(), self.cacerts.name(), root, version))
@@ -144,8 +152,16 @@ impl Webhook {
     }
 
     fn look(&self, request: &Request) -> Decision {
-        self.converger
-            .look(|known| gate(&request.ask(), &self.gated, known, &self.policy, Timestamp::now(), Instant::now()))
+        self.converger.look(|known| gate(&request.ask(), &self.gated, known, &self.policy, Clocks::now()))
+    }
+
+    async fn read_pin(&self, deadline: tokio::time::Instant) -> Result<(), Held> {
+        tokio::time::timeout_at(deadline, self.converger.read_pin(&self.pins)).await.unwrap_or_else(|_| {
+            Err(Held::new(
+                Reason::KubernetesUnreachable,
+                "Vault cannot be asked, and the pin cannot be read in time: check the API server; it is tried again by itself",
+            ))
+        })
     }
 
     async fn read_live(&self, deadline: tokio::time::Instant) -> Result<(), Held> {

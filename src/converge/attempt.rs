@@ -6,10 +6,10 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 
-use crate::ca::Sha256;
 use crate::ca::bundle::Bundle;
 use crate::ca::check::Sound;
 use crate::ca::issue;
+use crate::clock::Clocks;
 use crate::k8s::Write as Written;
 use crate::k8s::cacerts::Cacerts;
 use crate::k8s::events::Events;
@@ -18,7 +18,7 @@ use crate::k8s::flux::Reconciles;
 use crate::k8s::owners::Owners;
 use crate::k8s::pin::{self, Pins};
 use crate::metrics::Convergences;
-use crate::plan::{self, Names, OnRootChange, Pin, Role, Situation, Step, Stored};
+use crate::plan::{self, Contradiction, Names, News, OnRootChange, Pin, Published, Role, Situation, Step, Stored};
 use crate::reason::{Held, Reason};
 use crate::snapshot::{Convergence, Doing, KnownRoot, LastVerified, Verified};
 use crate::vault::{Found, Refused, Vault, Write};
@@ -68,10 +68,53 @@ pub struct Attempts {
     /// A root that was made here and is not known to be in Vault. Kept until Vault has one: should
     /// a write of unknown outcome arrive late, it writes the same root.
     candidate: Option<Candidate>,
-    /// Whether the last attempt wrote anything of the CA.
+    /// Whether this attempt has written anything of the CA.
     has_written: bool,
-    /// The step that the last attempt set out on.
+    /// The step that this attempt has set out on.
     step: &'static str,
+}
+
+/// How an attempt ended.
+pub(super) struct Ended {
+    /// Ok: the gate is open.
+    pub(super) outcome: Result<(), Refused>,
+    /// The step that it set out on.
+    pub(super) step: &'static str,
+    /// Whether it wrote anything of the CA, as opposed to finding all as it should be.
+    pub(super) has_written: bool,
+}
+
+/// How a round ended that nothing held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Round {
+    Open,
+    /// Something was done, by this or by others: read all again.
+    Again,
+}
+
+/// Both sides, as a round has found them.
+struct Seen {
+    generation: u64,
+    published: Published,
+    /// The ConfigMap.
+    pins: pin::Read,
+    /// The pin in force.
+    pin: Option<Pin>,
+    found: Found,
+    now: Clocks,
+}
+
+impl Seen {
+    fn situation<'a>(&'a self, parts: &'a Parts) -> Situation<'a> {
+        Situation {
+            role: parts.role,
+            on_root_change: parts.on_root_change,
+            stored: &self.found.stored,
+            published: &self.published,
+            pin: self.pin.as_ref(),
+            names: &parts.names,
+        }
+    }
 }
 
 /// How a pass over blocked owners ended.
@@ -97,16 +140,20 @@ impl Attempts {
         Self { parts, candidate: None, has_written: false, step: NO_STEP }
     }
 
-    /// Runs one attempt. Ok: the gate is open.
-    pub(super) async fn run(&mut self, state: &watch::Sender<Convergence>) -> Result<(), Refused> {
+    /// Runs one attempt.
+    pub(super) async fn run(&mut self, state: &watch::Sender<Convergence>) -> Ended {
         self.parts.vault.reload_ca();
-        self.has_written = false;
-        self.step = NO_STEP;
+        (self.has_written, self.step) = (false, NO_STEP);
         if let Some(candidate) = &mut self.candidate {
             candidate.refused = None;
         }
+        let outcome = self.rounds(state).await;
+        Ended { outcome, step: self.step, has_written: self.has_written }
+    }
+
+    async fn rounds(&mut self, state: &watch::Sender<Convergence>) -> Result<(), Refused> {
         for _ in 0..ROUNDS_MAX {
-            if self.round(state).await? {
+            if self.round(state).await? == Round::Open {
                 return Ok(());
             }
         }
@@ -117,72 +164,158 @@ impl Attempts {
         Err(Held::new(Reason::Converging, sentence).into())
     }
 
-    /// Reads, plans, and takes one step. `true`: open. `false`: read again.
-    async fn round(&mut self, state: &watch::Sender<Convergence>) -> Result<bool, Refused> {
-        note_doing(state, Doing::ReadingCacerts);
-        let generation = self.parts.cacerts.watched().borrow().generation;
-        let (published, pins) = tokio::join!(self.parts.cacerts.read(), self.parts.pins.read());
-        let (published, pins) = (published?, pins?);
-        let in_force = pin::in_force(&pins, &published)?;
-        note_pin(state, in_force.as_ref());
-
-        let now = Timestamp::now();
-        note_doing(state, Doing::AskingVault);
-        let found = self.parts.vault.read(now).await?;
-        note_root(state, &found, now);
-        if !matches!(found.stored, Stored::Absent) {
-            self.candidate = None;
-        }
-
-        let situation = Situation {
-            role: self.parts.role,
-            on_root_change: self.parts.on_root_change,
-            stored: &found.stored,
-            published: &published,
-            pin: in_force.as_ref(),
-            names: &self.parts.names,
-        };
-        let step = situation.step();
+    /// Reads, plans, and takes one step.
+    async fn round(&mut self, state: &watch::Sender<Convergence>) -> Result<Round, Refused> {
+        let Some(seen) = self.see(state).await? else { return Ok(Round::Again) };
+        let situation = seen.situation(&self.parts);
+        let (step, contradicted_by) = (situation.step(), situation.contradiction());
         if self.step == NO_STEP {
             self.step = step.as_str();
         }
-        if !matches!(step, Step::Open { .. }) {
-            // What was verified is contradicted from here on, not only at the end of the attempt.
-            state.send_modify(|state| state.verified = None);
-        }
-        match step {
-            Step::Open { version, stored, published: sound, other_bytes } => {
-                note_doing(state, Doing::WritingPin);
-                if !self.parts.cacerts.observe_unless_changed(generation, &published)
-                    || self.keep_pin(&pins, sound.root, version, now).await? == Written::Changed
-                {
-                    return Ok(false);
+        if matches!(step, Step::Open { .. }) {
+            // What ends a contradiction is written next.
+            let contradiction = contradicted_by.map(|by| Contradiction { by, at: seen.now.wall });
+            state.send_modify(|state| state.planned(true, contradiction));
+        } else {
+            state.send_modify(|state| state.planned(false, None));
+            if let Some(by) = contradicted_by {
+                match (self.contradict(state, &seen.pins, by, seen.now).await, step.held()) {
+                    (Ok(Written::Done), _) => {}
+                    (Ok(Written::Changed), _) => return Ok(Round::Again),
+                    (Err(_), Some(held)) => return Err(self.unrecorded(held).into()),
+                    (Err(trouble), None) => return Err(trouble.into()),
                 }
+            }
+        }
+        self.take(state, &seen, step).await
+    }
+
+    /// Reads both sides. `None`: something came in between.
+    async fn see(&mut self, state: &watch::Sender<Convergence>) -> Result<Option<Seen>, Refused> {
+        note_doing(state, Doing::ReadingCacerts);
+        let (learnt, began) = (state.borrow().pin_learnt, Clocks::now());
+        let generation = self.parts.cacerts.watched().borrow().generation;
+        let (published, pins) = tokio::join!(self.parts.cacerts.read(), self.parts.pins.read());
+        let (published, pins) = (published?, pins?);
+        let pin = pin::in_force(&pins, &published)?;
+        let mut taken = false;
+        state.send_modify(|state| taken = state.pin_was_read(learnt, pins.pin.as_ref(), began));
+        if !taken {
+            return Ok(None);
+        }
+
+        let now = Clocks::now();
+        note_doing(state, Doing::AskingVault);
+        let found = match self.parts.vault.read(now.wall).await {
+            Ok(found) => found,
+            Err(refused) => return self.refused(state, &pins, refused, now).await.map(|()| None),
+        };
+        state.send_modify(|state| state.vault_was_read(known_root(&found, now)));
+        if !matches!(found.stored, Stored::Absent) {
+            self.candidate = None;
+        }
+        Ok(Some(Seen { generation, published, pins, pin, found, now }))
+    }
+
+    /// What Vault said in place of its record. Ok: to be read again.
+    async fn refused(
+        &self,
+        state: &watch::Sender<Convergence>,
+        pins: &pin::Read,
+        refused: Refused,
+        now: Clocks,
+    ) -> Result<(), Refused> {
+        let Some(by) = refused.contradiction() else { return Err(refused) };
+        match self.contradict(state, pins, by, now).await {
+            Ok(Written::Done) => Err(refused),
+            Ok(Written::Changed) => Ok(()),
+            Err(_) => Err(Refused { held: self.unrecorded(&refused.held), ..refused }),
+        }
+    }
+
+    /// Takes note that Vault speaks against the pin, before anybody is answered by it: in the pin, where replicas and the
+    /// next start find it, and here in any case.
+    async fn contradict(
+        &self,
+        state: &watch::Sender<Convergence>,
+        pins: &pin::Read,
+        by: Reason,
+        now: Clocks,
+    ) -> Result<Written, Held> {
+        let contradiction = Contradiction { by, at: now.wall };
+        state.send_modify(|state| state.planned(false, Some(contradiction)));
+        // Without one, or with one that tells it already, nobody lets in by the pin.
+        if pins.pin.as_ref().is_none_or(|pin| pin.contradicted.is_some()) {
+            return Ok(Written::Done);
+        }
+        note_doing(state, Doing::WritingPin);
+        let written = self.parts.pins.contradict(pins, contradiction).await?;
+        if written == Written::Done {
+            state.send_modify(Convergence::contradiction_was_recorded);
+        }
+        Ok(written)
+    }
+
+    fn unrecorded(&self, held: &Held) -> Held {
+        held.noting(&format!(
+            "ConfigMap {} cannot take note of this, so that another replica, or a gate that starts while Vault is away, may still go by what was verified before: apply the RBAC of deploy/",
+            self.parts.names.pin
+        ))
+    }
+
+    async fn take(&mut self, state: &watch::Sender<Convergence>, seen: &Seen, step: Step) -> Result<Round, Refused> {
+        match step {
+            Step::Open { version, stored, published, other_bytes } => {
                 if other_bytes {
                     self.warn_of_other_bytes();
                 }
-                note_verified(state, &stored, version, published.resource_version(), sound.root, now);
-                Ok(true)
+                Ok(self.open(state, seen, version, &stored, &published).await?)
             }
             Step::Publish { version, sound } => {
                 note_doing(state, Doing::Publishing);
-                let written = self.parts.cacerts.publish(&published, &sound, version).await?;
+                let written = self.parts.cacerts.publish(&seen.published, &sound, version).await?;
                 if written == Written::Done {
                     tracing::info!(root = %sound.root, version, "published Secret {}", self.parts.names.cacerts);
                     self.parts.events.published(sound.root, version);
                     self.has_written = true;
                 }
-                Ok(false)
+                Ok(Round::Again)
             }
-            Step::Bootstrap => self.bootstrap(state, &found, now).await.map(|()| false),
+            Step::Bootstrap => self.bootstrap(state, &seen.found, seen.now.wall).await.map(|()| Round::Again),
             Step::ForceSync { external_secret, held } => {
-                match self.parts.external_secrets.force_sync(external_secret.as_deref(), now).await {
+                match self.parts.external_secrets.force_sync(external_secret.as_deref(), seen.now.wall).await {
                     Maker::ExternalSecret => Err(held.into()),
                     Maker::Nobody => Err(plan::left_behind(&self.parts.names).into()),
                 }
             }
             Step::Hold(held) => Err(held.into()),
         }
+    }
+
+    /// The gate opens only over a pin that is written: it is what keeps a lost root from being replaced.
+    async fn open(
+        &self,
+        state: &watch::Sender<Convergence>,
+        seen: &Seen,
+        version: u64,
+        stored: &Sound,
+        published: &Sound,
+    ) -> Result<Round, Held> {
+        note_doing(state, Doing::WritingPin);
+        let Seen { generation, pins, now, .. } = seen;
+        if !self.parts.cacerts.observe_unless_changed(*generation, &seen.published)
+            || self.keep_pin(pins, published, version, now.wall).await? == Written::Changed
+        {
+            return Ok(Round::Again);
+        }
+        let verified = Verified {
+            stored: Arc::clone(stored.facts()),
+            version,
+            resource_version: seen.published.resource_version().to_owned(),
+            at: *now,
+        };
+        state.send_modify(|state| state.agreed(verified, LastVerified::of(published, *now)));
+        Ok(Round::Open)
     }
 
     fn warn_of_other_bytes(&self) {
@@ -245,35 +378,25 @@ impl Attempts {
         Ok(bundle)
     }
 
-    /// The gate opens only over a pin that is written: it is what keeps a lost root from being replaced.
-    async fn keep_pin(&self, read: &pin::Read, root: Sha256, version: u64, now: Timestamp) -> Result<Written, Held> {
-        let pin = Pin { root, vault_version: Some(version), verified_at: Some(now) };
-        let changed = read.pin.as_ref().is_none_or(|old| (old.root, old.vault_version) != (root, Some(version)));
-        let aged = read.pin.as_ref().and_then(|old| old.verified_at).is_none_or(|at| {
-            let age = now.duration_since(at);
-            age >= self.parts.pin_age_max || age.is_negative()
-        });
-        match (changed, aged) {
-            (false, false) => Ok(Written::Done),
-            (true, _) => self.parts.pins.write(read, &pin).await,
-            (false, true) => {
+    async fn keep_pin(&self, read: &pin::Read, sound: &Sound, version: u64, now: Timestamp) -> Result<Written, Held> {
+        let pin = Pin {
+            roots: sound.roots().clone(),
+            vault_version: Some(version),
+            verified_at: Some(now),
+            ..Pin::of(sound.root)
+        };
+        match pin.is_news_to(read.pin.as_ref(), self.parts.pin_age_max) {
+            News::None => Ok(Written::Done),
+            News::All => self.parts.pins.write(read, &pin).await,
+            News::Date => {
                 // Only the date is old; the next attempt writes it.
-                if let Err(held) = self.parts.pins.write(read, &pin).await {
+                let written = self.parts.pins.write(read, &pin).await;
+                Ok(written.unwrap_or_else(|held| {
                     tracing::warn!(reason = %held.reason, "{}", held.sentence);
-                }
-                Ok(Written::Done)
+                    Written::Done
+                }))
             }
         }
-    }
-
-    /// Whether the last attempt wrote anything of the CA, as opposed to finding all as it should be.
-    pub(super) fn has_written(&self) -> bool {
-        self.has_written
-    }
-
-    /// The step that the last attempt set out on.
-    pub(super) fn step(&self) -> &'static str {
-        self.step
     }
 
     /// Where attempts are counted.
@@ -314,19 +437,6 @@ impl Attempts {
     }
 }
 
-/// A pin is proof of an earlier verification, as far as it is dated.
-fn note_pin(state: &watch::Sender<Convergence>, pin: Option<&Pin>) {
-    let Some(pin) = pin else { return };
-    let Some(at) = pin.verified_at else { return };
-    state.send_if_modified(|state| {
-        let newer = state.last_verified.is_none_or(|last| last.at < at);
-        if newer {
-            state.last_verified = Some(LastVerified { root: pin.root, at });
-        }
-        newer
-    });
-}
-
 /// Nobody waits for this: it is read when a call's time is up.
 fn note_doing(state: &watch::Sender<Convergence>, doing: Doing) {
     state.send_if_modified(|state| {
@@ -335,35 +445,15 @@ fn note_doing(state: &watch::Sender<Convergence>, doing: Doing) {
     });
 }
 
-fn note_root(state: &watch::Sender<Convergence>, found: &Found, now: Timestamp) {
-    let known = |version: u64, sound: &Sound| KnownRoot {
+fn known_root(found: &Found, now: Clocks) -> Option<KnownRoot> {
+    let Stored::Sound { version, sound } = &found.stored else { return None };
+    Some(KnownRoot {
         glance: sound.glance.clone(),
         root: sound.root,
-        version,
-        checked_at: now,
+        version: *version,
+        checked_at: now.wall,
         address: found.address.clone(),
-    };
-    state.send_modify(|state| {
-        state.root = match &found.stored {
-            Stored::Sound { version, sound } => Some(known(*version, sound)),
-            _ => None,
-        };
-    });
-}
-
-fn note_verified(
-    state: &watch::Sender<Convergence>,
-    stored: &Sound,
-    version: u64,
-    resource_version: &str,
-    root: Sha256,
-    now: Timestamp,
-) {
-    let resource_version = resource_version.to_owned();
-    state.send_modify(|state| {
-        state.last_verified = Some(LastVerified { root, at: now });
-        state.verified = Some(Verified { stored: Arc::clone(stored.facts()), version, resource_version, at: now });
-    });
+    })
 }
 
 /// Vault says that there is a version, and does not show it: the node that answers is behind.

@@ -103,10 +103,10 @@ fn log(request: &Request, endpoint: Endpoint, decision: &Decision, release: Opti
         _ if request.self_test().is_some() => line!(debug, reason = decision.reason().map(Reason::as_str),),
         Decision::NotGated => line!(debug,),
         Decision::Open { root, version } => line!(info, %root, version,),
-        Decision::OpenUnverified(last, held) => line!(warn, reason = %held.reason, root = %last.root,),
+        Decision::OpenUnverified { root, held, .. } => line!(warn, reason = %held.reason, root = %root,),
         Decision::Deny(held) => {
             line!(warn, reason = %held.reason, helm_release = release.map(HelmRelease::to_string),);
         }
-        Decision::ReadLive | Decision::Consult => line!(error,),
+        Decision::ReadLive | Decision::ReadPin | Decision::Consult => line!(error,),
     }
 }

@@ -17,7 +17,7 @@ fn told(known: &Known) -> Value {
 
 fn known_root(sound: &Sound, known: &Known) -> KnownRoot {
     let address = "https://vault.example:8200".to_owned();
-    KnownRoot { glance: sound.glance.clone(), root: sound.root, version: 1, checked_at: known.now, address }
+    KnownRoot { glance: sound.glance.clone(), root: sound.root, version: 1, checked_at: known.now.wall, address }
 }
 
 fn open(in_vault: &Sound, in_cluster: &Arc<Sound>) -> Known {

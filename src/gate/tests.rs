@@ -10,12 +10,18 @@ use kube::config::Kubeconfig;
 
 use super::*;
 use crate::args::{Cli, Command};
-use crate::plan::{Owner, Published};
+use crate::clock::Boot;
+use crate::plan::{Contradiction, Owner, Published};
 use crate::samples::{
     BOTH, Known, POLICY, R1, R1_OTHER_CA, R2, UNSOUND, VERSION, ago, assert_fit_for_users, every_combination, held,
     last_verified, present, published, verified,
 };
-use crate::snapshot::VaultUnavailable;
+use crate::snapshot::{Contradicted, VaultUnavailable};
+
+const CONTRADICTED: Contradicted = Contradicted {
+    contradiction: Contradiction { by: Reason::RootDeleted, at: Timestamp::UNIX_EPOCH },
+    recorded: true,
+};
 
 fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
@@ -118,16 +124,17 @@ fn told(decision: &Decision) -> String {
     match decision {
         Decision::NotGated => "not gated".to_owned(),
         Decision::Open { root, version } => format!("open {root} {version}"),
-        Decision::OpenUnverified(last, held) => format!("open {} since {} despite {}", last.root, last.at, held.reason),
+        Decision::OpenUnverified { root, at, held } => format!("open {root} since {at} despite {}", held.reason),
         Decision::Deny(held) => format!("deny {}", held.reason),
         Decision::ReadLive => "read live".to_owned(),
+        Decision::ReadPin => "look at the pin".to_owned(),
         Decision::Consult => "consult".to_owned(),
     }
 }
 
 fn decision(ask: &Ask<'_>, known: &Known, policy: &Policy) -> Decision {
     static GATED: LazyLock<Gated> = LazyLock::new(by_default);
-    gate(ask, &GATED, known.snapshot(), policy, known.now, known.instant)
+    gate(ask, &GATED, known.snapshot(), policy, known.now)
 }
 
 /// Everything that can be known, with what a gated pod must be told: outside of a dry run, and in one.
@@ -146,21 +153,22 @@ fn in_every_state(mut look: impl FnMut(&Known, &Policy, &str, &str)) -> usize {
     ];
     // Vault's CA and the root last verified, each with its age in seconds.
     let comparisons = [None, Some((&R1, 90)), Some((&R1, 91)), Some((&R1, -301)), Some((&R2, 0)), Some((&BOTH, 0))];
-    let pins = [None, Some((&R1, day)), Some((&R1, day + 1)), Some((&R1, -301)), Some((&R2, 0))];
+    let pins = [None, Some((&R1, day)), Some((&R1, day + 1)), Some((&R1, -301)), Some((&R2, 0)), Some((&BOTH, 0))];
     let reasons: Vec<_> = Reason::ALL.iter().copied().map(Some).chain([None]).collect();
     every_combination(|pick| {
         let (silence, (copy, sound)) = (*pick.of(&silences), pick.of(&copies));
         let (comparison, pin, reason) = (*pick.of(&comparisons), *pick.of(&pins), *pick.of(&reasons));
-        let contradicted = *pick.of(&[false, true]);
+        let (contradicted, pin_known) = (*pick.of(&[false, true]), *pick.of(&[false, true]));
         let vault_unavailable = *pick.of(&[VaultUnavailable::AllowVerified, VaultUnavailable::Deny]);
 
         let mut known = Known::nothing();
-        known.watched.heard = silence.map(|silence| known.instant - silence);
+        known.watched.heard = silence.map(|silence| Boot(known.now.boot.0 - silence));
         known.watched.published = copy.as_ref().map(Published::facts);
         known.convergence.held = reason.map(held);
-        known.convergence.contradicted = contradicted;
+        known.convergence.contradicted = contradicted.then_some(CONTRADICTED);
+        known.convergence.pin_read = pin_known.then_some(known.now.boot);
         known.convergence.verified = comparison.map(|(sound, age)| verified(sound, age));
-        known.convergence.last_verified = pin.and_then(|(sound, age)| last_verified(sound.root, age));
+        known.convergence.last_verified = pin.and_then(|(sound, age)| last_verified(sound, age));
 
         let is_heard = silence == silences[1];
         let sound = sound.filter(|_| is_heard);
@@ -168,19 +176,24 @@ fn in_every_state(mut look: impl FnMut(&Known, &Policy, &str, &str)) -> usize {
         let may_be_bridged = !contradicted && vault_unavailable == VaultUnavailable::AllowVerified;
         let outage = reason.filter(|reason| reason.is_outage() && may_be_bridged);
         let pinned = pin.filter(|(_, age)| [0, day].contains(age));
+        let mut is_bridged = false;
         let open = match (sound, compared, outage, pinned) {
             (Some(sound), Some(stored), ..) if sound.roots() == stored.roots() => {
                 Some(format!("open {} {VERSION}", stored.root))
             }
-            (Some(sound), _, Some(reason), Some((pin, age))) if sound.root == pin.root => {
+            (Some(sound), _, Some(reason), Some((pin, age)))
+                if sound.root == pin.root && sound.roots() == pin.roots() =>
+            {
+                is_bridged = true;
                 Some(format!("open {} since {} despite {reason}", pin.root, ago(age)))
             }
             _ => None,
         };
+        let must = if is_bridged && !pin_known { Some("look at the pin") } else { open.as_deref() };
         let closed = if is_heard { "consult" } else { "read live" };
         let dry_run = format!("deny {}", reason.unwrap_or(Reason::DryRun));
         let policy = Policy { vault_unavailable, ..POLICY };
-        look(&known, &policy, open.as_deref().unwrap_or(closed), open.as_deref().unwrap_or(&dry_run));
+        look(&known, &policy, must.unwrap_or(closed), open.as_deref().unwrap_or(&dry_run));
     })
 }
 
@@ -196,8 +209,8 @@ fn in_every_state_a_gated_pod_is_let_in_over_vaults_root_only() {
         assert_eq!(dry_run, must_in_dry_run, "{known:?} {policy:?}");
         seen.extend([real, dry_run].map(|told| told.split(' ').next().unwrap().to_owned()));
     });
-    assert_eq!(count, 3 * 7 * 6 * 5 * 20 * 2 * 2);
-    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["consult", "deny", "open", "read"]);
+    assert_eq!(count, 3 * 7 * 6 * 6 * (Reason::ALL.len() + 1) * 2 * 2 * 2);
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["consult", "deny", "look", "open", "read"]);
 }
 
 #[test]

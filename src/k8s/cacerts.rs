@@ -18,6 +18,7 @@ use super::{
 };
 use crate::ca::bundle::{self, Bundle, CA_CERT, CA_KEY, CERT_CHAIN, ROOT_CERT};
 use crate::ca::check::{self, Sound};
+use crate::clock::Boot;
 use crate::plan::{Copy, Owner, Published};
 use crate::reason::{Held, Reason};
 use crate::snapshot::Watched;
@@ -79,7 +80,7 @@ impl Cacerts {
             match seen {
                 Seen::Present(secret) => self.told(secret.resource_version().unwrap_or_default()),
                 Seen::Absent => self.told_absent(),
-                Seen::Alive => self.watched.send_modify(|watched| watched.heard = Some(Instant::now())),
+                Seen::Alive => self.watched.send_modify(|watched| watched.heard = Some(Boot::now())),
                 Seen::Failed(_) => {}
             }
             if is_answer {
@@ -96,14 +97,14 @@ impl Cacerts {
     fn told(&self, version: String) {
         self.watched.send_modify(|watched| {
             tell(watched, version);
-            watched.heard = Some(Instant::now());
+            watched.heard = Some(Boot::now());
         });
     }
 
     fn told_absent(&self) {
         self.watched.send_modify(|watched| {
             take(watched, &Published::Absent);
-            watched.heard = Some(Instant::now());
+            watched.heard = Some(Boot::now());
         });
     }
 
@@ -140,7 +141,7 @@ impl Cacerts {
             taken = watched.generation == generation || watched.told.as_deref() == Some(published.resource_version());
             if taken {
                 take(watched, published);
-                watched.read = Some(Instant::now());
+                watched.read = Some(Boot::now());
             }
         });
         taken

@@ -1,23 +1,28 @@
 //! The pin: the root that this cluster last verified, in a ConfigMap. It outlives Vault's data and
 //! `cacerts`, and so keeps a lost root from being replaced by a second one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::Patch;
 use kube::{Api, Client, ResourceExt};
+use serde_json::{Value, json};
 
 use super::{FIELD_MANAGER, Failed, MANAGED_BY, ROOT_SHA256, Write, call, metadata, patch, post};
-use crate::plan::{Owner, Pin, Published};
+use crate::ca::Sha256;
+use crate::plan::{Contradiction, Owner, Pin, Published};
 use crate::reason::{Held, Reason};
 
 /// Name of the ConfigMap.
 pub const NAME: &str = "istio-ca-gate";
 
 const ROOT: &str = "root-sha256";
+const ROOTS: &str = "roots";
 const VERSION: &str = "vault-version";
 const VERIFIED: &str = "verified-at";
+const CONTRADICTED_AT: &str = "contradicted-at";
+const CONTRADICTED_BY: &str = "contradicted-by";
 
 /// The ConfigMap of one cluster.
 pub struct Pins {
@@ -60,39 +65,83 @@ impl Pins {
         let Some(root) = value(ROOT).or(ours.then_some("")) else {
             return Ok(None);
         };
-        let root = root.parse().map_err(|_| {
+        let root: Sha256 = root.parse().map_err(|_| {
             Held::new(
                 Reason::RootChanged,
                 format!("{ROOT} in ConfigMap {} is not a SHA-256 in hex, so it is not known which root this cluster trusts: restore it, or delete the ConfigMap to trust Vault's", self.full_name),
             )
         })?;
         Ok(Some(Pin {
-            root,
+            roots: value(ROOTS).and_then(|text| roots(text, root)).unwrap_or_else(|| [root].into()),
             vault_version: value(VERSION).and_then(|text| text.parse().ok()),
             verified_at: value(VERIFIED).and_then(|text| text.parse().ok()),
+            contradicted: contradiction(value(CONTRADICTED_AT), value(CONTRADICTED_BY)),
+            ..Pin::of(root)
         }))
     }
 
-    /// Writes it over exactly what was read.
+    /// Writes an agreement with Vault over exactly what was read: with it ends what contradicted the last one.
     ///
     /// # Errors
     /// The reason why it cannot be written, or not be told whether it was.
     pub async fn write(&self, read: &Read, pin: &Pin) -> Result<Write, Held> {
-        let doing = format!("write ConfigMap {}", self.full_name);
-        let stamp = |at: Timestamp| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let mut data = BTreeMap::from([(ROOT.to_owned(), pin.root.to_string())]);
+        let lines: Vec<_> = pin.roots.iter().map(Sha256::to_string).collect();
+        let mut data = BTreeMap::from([(ROOT.to_owned(), pin.root.to_string()), (ROOTS.to_owned(), lines.join("\n"))]);
         data.extend(pin.vault_version.map(|version| (VERSION.to_owned(), version.to_string())));
         data.extend(pin.verified_at.map(|at| (VERIFIED.to_owned(), stamp(at))));
+        let doing = self.doing_write();
         let mut map = ConfigMap { metadata: metadata(NAME), data: Some(data), ..ConfigMap::default() };
-        let written = match &read.resource_version {
-            None => call(&doing, self.api.create(&post(), &map)).await,
-            Some(version) => {
-                map.metadata.resource_version = Some(version.clone());
-                call(&doing, self.api.patch(NAME, &patch(), &Patch::Merge(&map))).await
-            }
-        };
-        Write::of(written)
+        if read.resource_version.is_none() {
+            return Write::of(call(&doing, self.api.create(&post(), &map)).await);
+        }
+        map.metadata.resource_version.clone_from(&read.resource_version);
+        let mut body = json!(map);
+        for ended in [CONTRADICTED_AT, CONTRADICTED_BY] {
+            body["data"][ended] = Value::Null;
+        }
+        Write::of(call(&doing, self.api.patch(NAME, &patch(), &Patch::Merge(&body))).await)
     }
+
+    /// Takes note of what Vault says against the pin, over exactly what was read: other replicas and the next start
+    /// read it.
+    ///
+    /// # Errors
+    /// The reason why it cannot be written, or not be told whether it was.
+    pub async fn contradict(&self, read: &Read, contradiction: Contradiction) -> Result<Write, Held> {
+        let body = json!({
+            "metadata": { "resourceVersion": read.resource_version },
+            "data": {
+                CONTRADICTED_AT: stamp(contradiction.at),
+                CONTRADICTED_BY: contradiction.by.as_str(),
+            },
+        });
+        let doing = self.doing_write();
+        Write::of(call(&doing, self.api.patch(NAME, &patch(), &Patch::Merge(&body))).await)
+    }
+
+    fn doing_write(&self) -> String {
+        format!("write ConfigMap {}", self.full_name)
+    }
+}
+
+fn stamp(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// The set of roots, if it is one that has the pinned root in it. An older version of this program leaves another's.
+fn roots(text: &str, root: Sha256) -> Option<BTreeSet<Sha256>> {
+    let roots: BTreeSet<_> = text.lines().map(str::parse).collect::<Result<_, _>>().ok()?;
+    roots.contains(&root).then_some(roots)
+}
+
+/// Half of one, or one that cannot be read, is one, too.
+fn contradiction(at: Option<&str>, by: Option<&str>) -> Option<Contradiction> {
+    if at.is_none() && by.is_none() {
+        return None;
+    }
+    let by = by.and_then(|by| Reason::ALL.iter().copied().find(|reason| reason.as_str() == by));
+    let at = at.and_then(|at| at.parse().ok());
+    Some(Contradiction { by: by.unwrap_or(Reason::RootChanged), at: at.unwrap_or(Timestamp::UNIX_EPOCH) })
 }
 
 /// The pin in force: the ConfigMap's, else what a `cacerts` of ours says of itself.
@@ -100,11 +149,10 @@ impl Pins {
 /// # Errors
 /// If that cannot be read: never "no pin".
 pub fn in_force(read: &Read, published: &Published) -> Result<Option<Pin>, Held> {
-    let pin = |root| Pin { root, vault_version: None, verified_at: None };
     match published {
         _ if read.pin.is_some() => Ok(read.pin.clone()),
         Published::Present(copy) if copy.owner == Owner::Ours => {
-            copy.annotated_root.transpose().map(|root| root.map(pin)).map_err(|error| {
+            copy.annotated_root.transpose().map(|root| root.map(Pin::of)).map_err(|error| {
                 Held::new(
                     Reason::RootChanged,
                     format!("annotation {ROOT_SHA256} of cacerts does not tell which root this cluster trusts ({error}): restore it, or delete the Secret to trust Vault's"),

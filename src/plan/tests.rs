@@ -38,8 +38,13 @@ fn every_published() -> Vec<Published> {
     [Published::Absent].into_iter().chain(copies).collect()
 }
 
-fn every_pin() -> [Option<Pin>; 3] {
-    [None, Some(pin(R1.root)), Some(pin(R2.root))]
+/// A pin on this root, with both trusted.
+fn pin_on_both(root: Sha256) -> Pin {
+    Pin { roots: BOTH.roots().clone(), ..pin(root) }
+}
+
+fn every_pin() -> [Option<Pin>; 5] {
+    [None, Some(pin(R1.root)), Some(pin(R2.root)), Some(pin_on_both(R1.root)), Some(pin_on_both(R2.root))]
 }
 
 /// A step as one line.
@@ -160,9 +165,100 @@ fn replace_goes_on_as_if_there_were_no_pin() {
 
 #[test]
 fn a_pinned_root_among_several_in_vault_does_not_hold() {
-    for pinned in [R1.root, R2.root] {
-        let pin = pin(pinned);
+    for pin in [pin(R1.root), pin_on_both(R1.root), pin_on_both(R2.root)] {
         assert_eq!(in_any_role(&in_vault(&BOTH), &Published::Absent, Some(&pin)), "publish version 3");
+    }
+}
+
+#[test]
+fn a_root_that_workloads_do_not_trust_yet_does_not_sign_whatever_is_published() {
+    // Both are trusted in Vault, and root 1 signs; workloads trust root 2 alone, under which they were signed.
+    let pin = pin(R2.root);
+    for published in every_published() {
+        let step = step_of(Role::Sync, OnRootChange::Halt, &in_vault(&BOTH), &published, Some(&pin));
+        assert_eq!(told(&step), "hold RootChanged", "{published:?}");
+        let Step::Hold(held) = step else { panic!("not held") };
+        assert!(held.sentence.contains("do not trust yet"), "{held:?}");
+        assert!(held.sentence.contains(&R1.root.to_string()) && held.sentence.contains(&R2.root.to_string()));
+    }
+}
+
+#[test]
+fn a_change_of_the_root_departs_from_what_workloads_trust_in_two_ways() {
+    let cases = [
+        (pin(R1.root), &R1, None),
+        (pin(R1.root), &R1_OTHER_CA, None),
+        // A root is added, and the old one signs; then the new one signs; then the old one goes.
+        (pin(R1.root), &BOTH, None),
+        (pin_on_both(R2.root), &BOTH, None),
+        (pin_on_both(R2.root), &R2, None),
+        (pin_on_both(R1.root), &R1, None),
+        // Added and signing in one version.
+        (pin(R2.root), &BOTH, Some(Departure::SignsTooEarly)),
+        // Gone before another one signed.
+        (pin_on_both(R1.root), &R2, Some(Departure::Dropped)),
+        (pin(R1.root), &R2, Some(Departure::Dropped)),
+    ];
+    for (pin, stored, departure) in cases {
+        assert_eq!(pin.departure(stored), departure, "{pin:?} {stored:?}");
+    }
+}
+
+#[test]
+fn an_answer_contradicts_the_pin_unless_it_is_of_the_very_same_roots() {
+    let by = |stored: &Stored, pin: &Pin| {
+        let answers: BTreeSet<_> = every_published()
+            .iter()
+            .flat_map(|published| ROLES.map(|role| CHANGES.map(|change| (published, role, change))))
+            .flatten()
+            .map(|(published, role, on_root_change)| {
+                Situation { role, on_root_change, stored, published, pin: Some(pin), names: &names() }.contradiction()
+            })
+            .collect();
+        // Neither the role, nor `replace`, nor `cacerts` has a say in it.
+        assert_eq!(answers.len(), 1, "{stored:?} {pin:?}");
+        answers.into_iter().next().unwrap()
+    };
+    let (alone, both) = (pin(R1.root), pin_on_both(R1.root));
+    for pin in [&alone, &both] {
+        assert_eq!(by(&Stored::Absent, pin), Some(Reason::RootDeleted));
+        assert_eq!(by(&DELETED, pin), Some(Reason::RootDeleted));
+        assert_eq!(by(&unsound(UNSOUND), pin), Some(Reason::RootInvalid));
+        assert_eq!(by(&unsound(EXPIRED), pin), Some(Reason::RootExpired));
+        assert_eq!(by(&in_vault(&R2), pin), Some(Reason::RootChanged));
+    }
+    // Other bytes, another signing CA and another version are no other root.
+    for same in [&R1, &R1_OTHER_BYTES, &R1_OTHER_CA] {
+        assert_eq!(by(&in_vault(same), &alone), None);
+        assert_eq!(by(&in_vault(same), &both), Some(Reason::RootChanged));
+    }
+    assert_eq!(by(&in_vault(&BOTH), &alone), Some(Reason::RootChanged));
+    assert_eq!(by(&in_vault(&BOTH), &both), None);
+}
+
+#[test]
+fn without_a_pin_there_is_nothing_to_contradict() {
+    in_every_situation(|on, _| assert!(on.pin.is_some() || on.contradiction().is_none(), "{on:?}"));
+}
+
+#[test]
+fn a_pin_is_written_if_it_says_something_else_or_ends_a_contradiction_or_is_old() {
+    let (hour, later) = (SignedDuration::from_hours(1), |seconds| now() + SignedDuration::from_secs(seconds));
+    let old = pin(R1.root);
+    let news = |agreed: &Pin, read: Option<&Pin>| agreed.is_news_to(read, hour);
+    let at = |seconds| Pin { verified_at: Some(later(seconds)), ..old.clone() };
+    assert_eq!(news(&old, None), News::All);
+    assert_eq!([news(&at(3599), Some(&old)), news(&at(0), Some(&old))], [News::None; 2]);
+    // Old, of a clock that was ahead, or without a date.
+    assert_eq!([news(&at(3600), Some(&old)), news(&at(-1), Some(&old))], [News::Date; 2]);
+    assert_eq!(news(&old, Some(&Pin { verified_at: None, ..old.clone() })), News::Date);
+    for other in [
+        pin(R2.root),
+        pin_on_both(R1.root),
+        Pin { vault_version: Some(VERSION + 1), ..old.clone() },
+        Pin { contradicted: Some(Contradiction { by: Reason::RootDeleted, at: now() }), ..old.clone() },
+    ] {
+        assert_eq!(news(&old, Some(&other)), News::All, "{other:?}");
     }
 }
 
@@ -267,7 +363,9 @@ fn no_situation_leads_to_a_second_root_or_a_split_mesh() {
             _ => None,
         };
         // With halt, nothing is written or opened that the pin speaks against.
-        let pin_allows = |stored: &Sound| !halt || on.pin.is_none_or(|pin| stored.roots().contains(&pin.root));
+        let pin_allows = |stored: &Sound| {
+            !halt || on.pin.is_none_or(|pin| stored.roots().contains(&pin.root) && pin.roots.contains(&stored.root))
+        };
         match &step {
             Step::Bootstrap => {
                 assert_eq!(on.role, Role::Bootstrap);
@@ -312,7 +410,7 @@ fn no_situation_leads_to_a_second_root_or_a_split_mesh() {
             assert!(!is_lost, "{on:?}: {step:?}");
         }
     });
-    assert_eq!(count, 2 * 2 * 7 * (1 + 3 * 7) * 3);
+    assert_eq!(count, 2 * 2 * 7 * (1 + 3 * 7) * 5);
     let here = [
         Reason::RootMissing,
         Reason::RootDeleted,

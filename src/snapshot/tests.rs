@@ -2,18 +2,23 @@
 
 use super::*;
 use crate::ca::fixtures::{NOW, YEARS, at};
+use crate::plan::Contradiction;
 use crate::plan::{Copy, Owner};
 use crate::reason::Reason;
 use crate::samples::{
-    BOTH, Known, POLICY, R1, R1_OTHER_BYTES, R1_OTHER_CA, R2, UNSOUND, held, last_verified, present, published,
-    verified,
+    BOTH, Known, POLICY, R1, R1_OTHER_BYTES, R1_OTHER_CA, R2, UNSOUND, clocks, held, last_verified, later, present,
+    published, verified,
 };
+
+fn contradicted_by(by: Reason) -> Option<Contradicted> {
+    Some(Contradicted { contradiction: Contradiction { by, at: clocks().wall }, recorded: true })
+}
 
 /// How the gate stands, as one line.
 fn told_by(known: &Known, policy: &Policy) -> String {
-    let standing = known.snapshot().standing(policy, known.now, known.instant);
+    let standing = known.snapshot().standing(policy, known.now);
     let is_open = matches!(standing, Standing::Open(_) | Standing::OpenUnverified(..));
-    assert_eq!(known.snapshot().is_open(policy, known.now, known.instant), is_open);
+    assert_eq!(known.snapshot().is_open(policy, known.now), is_open);
     match standing {
         Standing::Open(_) => "open".to_owned(),
         Standing::OpenUnverified(_, held) => format!("open despite {}", held.reason),
@@ -36,7 +41,10 @@ fn bridged() -> Known {
 }
 
 fn after(known: Known, time: SignedDuration) -> Known {
-    known.but(|known| known.now += time)
+    known.but(|known| {
+        known.now = later(known.now, time);
+        known.watched.heard = Some(known.now.boot);
+    })
 }
 
 const SECOND: SignedDuration = SignedDuration::from_secs(1);
@@ -48,7 +56,7 @@ fn nothing_known_is_blind() {
 
 #[test]
 fn a_watch_is_trusted_for_less_than_90_seconds() {
-    let silent = |time| open().but(|known| known.instant += time);
+    let silent = |time| open().but(|known| known.now.boot = known.now.boot.plus(time));
     assert_eq!(told(&silent(WATCH_TRUST - Duration::from_nanos(1))), "open");
     assert_eq!(told(&silent(Duration::from_secs(90))), "blind");
     assert_eq!(told(&silent(Duration::from_secs(90)).held(Reason::VaultUnreachable)), "blind");
@@ -57,16 +65,18 @@ fn a_watch_is_trusted_for_less_than_90_seconds() {
 
 #[test]
 fn a_live_read_is_trusted_for_its_moment_and_says_nothing_about_the_watch() {
-    let read = |ago| open().but(|known| (known.watched.heard, known.watched.read) = (None, Some(known.instant - ago)));
+    let read = |ago| {
+        open().but(|known| (known.watched.heard, known.watched.read) = (None, Some(Boot(known.now.boot.0 - ago))))
+    };
     assert_eq!(told(&read(Duration::from_nanos(999_999_999))), "open");
     assert_eq!(told(&read(Duration::from_secs(1))), "blind");
-    let old = open().but(|known| known.watched.read = Some(known.instant - WATCH_TRUST));
+    let old = open().but(|known| known.watched.read = Some(Boot(known.now.boot.0 - WATCH_TRUST)));
     assert_eq!(told(&old), "open");
 }
 
 #[test]
 fn a_watch_that_was_heard_of_after_the_look_began_is_trusted() {
-    assert_eq!(told(&open().but(|known| known.instant -= Duration::from_secs(1))), "open");
+    assert_eq!(told(&open().but(|known| known.now.boot = Boot(known.now.boot.0 - Duration::from_secs(1)))), "open");
 }
 
 #[test]
@@ -115,7 +125,7 @@ fn it_is_closed_outside_of_the_time_in_which_the_certificates_are_valid() {
     let (from, until) = (at(NOW - 3600 - 300), at(NOW + YEARS + 300));
     assert_eq!((R1.valid_from, R1.usable_until.at), (from, until));
     for (known, standing) in [(open(), "open"), (bridged(), "open despite VaultUnreachable")] {
-        let told_at = |now| told(&known.clone().but(|known| known.now = now).but(just_verified));
+        let told_at = |now| told(&known.clone().but(|known| known.now.wall = now).but(just_verified));
         assert_eq!([told_at(from), told_at(until)], [standing; 2]);
         assert_eq!([told_at(from - SECOND), told_at(until + SECOND)], ["closed"; 2]);
     }
@@ -171,7 +181,8 @@ fn exactly_five_reasons_are_bridged() {
 
 #[test]
 fn what_an_answer_about_the_ca_has_contradicted_is_not_bridged() {
-    let contradicted = |reason| open().held(reason).but(|known| known.convergence.contradicted = true);
+    let contradicted =
+        |reason| open().held(reason).but(|known| known.convergence.contradicted = contradicted_by(Reason::RootDeleted));
     for reason in Reason::ALL {
         assert_eq!(told(&contradicted(*reason)), "closed", "{reason}");
     }
@@ -191,10 +202,61 @@ fn only_the_root_last_verified_is_bridged() {
     let now_holds =
         |sound| bridged().but(|known| known.watched.published = Some(published(Owner::Ours, sound).facts()));
     assert_eq!(told(&now_holds(&R1_OTHER_CA)), "open despite VaultUnreachable");
-    assert_eq!(told(&now_holds(&R2)), "closed");
+    for sound in [&R2, &BOTH] {
+        assert_eq!(told(&now_holds(sound)), "closed");
+    }
     let last = |last| bridged().but(|known| known.convergence.last_verified = last);
-    assert_eq!(told(&last(last_verified(R2.root, 0))), "closed");
+    assert_eq!(told(&last(last_verified(&R2, 0))), "closed");
     assert_eq!(told(&last(None)), "closed");
+}
+
+#[test]
+fn the_whole_set_of_roots_is_bridged_and_no_part_of_it() {
+    let verified_both = Known::open(&BOTH).held(Reason::VaultUnreachable);
+    let now_holds = |sound| {
+        verified_both.clone().but(|known| known.watched.published = Some(published(Owner::Ours, sound).facts()))
+    };
+    // Both sign under root 1.
+    assert_eq!(told(&now_holds(&BOTH)), "open despite VaultUnreachable");
+    assert_eq!(told(&now_holds(&R1)), "closed");
+}
+
+#[test]
+fn staleness_counts_by_the_clock_that_says_more() {
+    let (day, more) = (Duration::from_secs(24 * 3600), Duration::from_nanos(1));
+    // The wall clock stands still, or is set back, while the other goes on.
+    for back in [0, 60, 299].map(SignedDuration::from_secs) {
+        let at = |time| {
+            bridged().but(|known| known.now = Clocks { wall: known.now.wall - back, boot: known.now.boot.plus(time) })
+        };
+        let kept_alive = |known: Known| known.but(|known| known.watched.heard = Some(known.now.boot));
+        assert_eq!(told(&kept_alive(at(day))), "open despite VaultUnreachable");
+        assert_eq!(told(&kept_alive(at(day + more))), "closed");
+    }
+    // The other stands still: its process was restored from a picture of its memory.
+    let ahead = bridged().but(|known| known.now.wall += POLICY.max_staleness + SignedDuration::from_nanos(1));
+    assert_eq!(told(&ahead), "closed");
+}
+
+#[test]
+fn a_comparison_grows_old_by_the_clock_that_says_more() {
+    let edge = Duration::from_secs(90);
+    let at = |time| {
+        open().but(|known| {
+            known.now.boot = known.now.boot.plus(time);
+            known.watched.heard = Some(known.now.boot);
+        })
+    };
+    assert_eq!(told(&at(edge)), "open");
+    assert_eq!(told(&at(edge + Duration::from_nanos(1))), "closed");
+}
+
+#[test]
+fn a_pin_is_known_for_the_moment_in_which_it_was_read() {
+    let read = |ago| bridged().but(|known| known.convergence.pin_read = Some(Boot(known.now.boot.0 - ago)));
+    let knows = |known: &Known| known.snapshot().knows_the_pin(known.now);
+    assert!(knows(&read(Duration::from_nanos(999_999_999))) && !knows(&read(Duration::from_secs(1))));
+    assert!(!knows(&bridged().but(|known| known.convergence.pin_read = None)));
 }
 
 #[test]
@@ -222,7 +284,7 @@ fn another_resource_version_is_another_cacerts() {
 fn a_version_that_is_told_and_not_read_is_no_ground_to_open() {
     let told_another = |known: Known| known.but(|known| known.watched.told = Some("1235".to_owned()));
     assert_eq!([told(&told_another(open())), told(&told_another(bridged()))], ["blind"; 2]);
-    let just_read = open().but(|known| known.watched.read = Some(known.instant));
+    let just_read = open().but(|known| known.watched.read = Some(known.now.boot));
     assert_eq!(told(&told_another(just_read)), "blind");
     assert_eq!(told(&open().but(|known| known.watched.told = Some("1234".to_owned()))), "open");
 }

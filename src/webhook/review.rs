@@ -298,15 +298,15 @@ pub fn answer(uid: &str, decision: &Decision, known: &Known<'_>) -> Value {
             "uid": uid, "allowed": true,
             "auditAnnotations": { "root-sha256": root.to_string() },
         }),
-        Decision::OpenUnverified(last, held) => json!({
+        Decision::OpenUnverified { root, at, held } => json!({
             "uid": uid, "allowed": true,
             // Over 120 characters may be cut.
-            "warnings": [format!("istio-ca-gate: {}: allowed with the root last verified at {}", held.reason, last.at.strftime("%Y-%m-%dT%H:%M:%SZ"))],
-            "auditAnnotations": { "reason": held.reason.as_str(), "root-sha256": last.root.to_string() },
+            "warnings": [format!("istio-ca-gate: {}: allowed with the root last verified at {}", held.reason, at.strftime("%Y-%m-%dT%H:%M:%SZ"))],
+            "auditAnnotations": { "reason": held.reason.as_str(), "root-sha256": root.to_string() },
         }),
         Decision::Deny(held) => denial(uid, held, known),
         // The caller decides before it answers.
-        Decision::ReadLive | Decision::Consult => {
+        Decision::ReadLive | Decision::ReadPin | Decision::Consult => {
             denial(uid, &Held::new(Reason::Converging, "not decided yet; the pod is retried by itself"), known)
         }
     };

@@ -124,6 +124,7 @@ impl Gate {
             },
             converger: converger.clone(),
             cacerts: Arc::clone(&cacerts),
+            pins: Pins::new(client.clone(), "istio-system"),
             releases: Releases::new(client.clone()),
             events: events.clone(),
             waiting: Semaphore::new(waiting),

@@ -207,7 +207,7 @@ fn what_is_known_is_current_only_if_it_is_the_version_that_was_told_last() {
     let generation = watched.generation;
     tell(&mut watched, "1".to_owned());
     assert!(watched.is_current() && watched.generation == generation);
-    watched.read = Some(Instant::now());
+    watched.read = Some(Boot::now());
     tell(&mut watched, "2".to_owned());
     assert!(!watched.is_current() && watched.generation == generation + 1 && watched.read.is_none());
     take(&mut watched, &of("2"));

@@ -14,14 +14,14 @@ const ROOT_1: Sha256 = Sha256([0xab; 32]);
 const ROOT_2: Sha256 = Sha256([0xcd; 32]);
 
 /// What a ConfigMap with these labels and this data says. The client is never used.
-fn parsed_of(labels: serde_json::Value, data: serde_json::Value) -> Result<Option<Pin>, Held> {
+fn parsed_of(labels: Value, data: Value) -> Result<Option<Pin>, Held> {
     let client = Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
     let map = json!({"metadata": {"name": NAME, "labels": labels}, "data": data});
     Pins::new(client, "istio-system").parse(&serde_json::from_value(map).unwrap())
 }
 
-fn parsed(data: serde_json::Value) -> Result<Option<Pin>, Held> {
-    parsed_of(serde_json::Value::Null, data)
+fn parsed(data: Value) -> Result<Option<Pin>, Held> {
+    parsed_of(Value::Null, data)
 }
 
 #[tokio::test]
@@ -29,17 +29,53 @@ async fn a_pin_is_read_in_full() {
     let data = json!({
         "root-sha256": "ab".repeat(32), "vault-version": "3", "verified-at": "2027-01-01T00:00:00Z", "other": "x",
     });
-    assert_eq!(parsed(data), Ok(Some(Pin { root: ROOT_1, vault_version: Some(3), verified_at: Some(now()) })));
+    assert_eq!(parsed(data), Ok(Some(Pin { vault_version: Some(3), verified_at: Some(now()), ..Pin::of(ROOT_1) })));
 }
 
 #[tokio::test]
 async fn what_is_not_the_root_may_be_missing_or_malformed() {
-    let bare = Pin { root: ROOT_1, vault_version: None, verified_at: None };
+    let bare = Pin::of(ROOT_1);
     let root = "AB".repeat(32);
     assert_eq!(parsed(json!({"root-sha256": root})), Ok(Some(bare.clone())));
     for (version, time) in [("", ""), ("-1", "yesterday"), ("3.0", "2027-01-01"), ("v3", "1798761600")] {
         let data = json!({"root-sha256": root, "vault-version": version, "verified-at": time});
         assert_eq!(parsed(data), Ok(Some(bare.clone())), "{version} {time}");
+    }
+}
+
+#[tokio::test]
+async fn the_set_of_roots_is_read_where_the_pinned_one_is_in_it_and_is_that_one_alone_elsewhere() {
+    let (one, two) = (ROOT_1.to_string(), ROOT_2.to_string());
+    let roots = |text: &str| parsed(json!({"root-sha256": one, "roots": text})).unwrap().unwrap().roots;
+    for both in [format!("{one}\n{two}"), format!("{two}\n{one}\n"), format!("{one}\n{}", two.to_uppercase())] {
+        assert_eq!(roots(&both), [ROOT_1, ROOT_2].into(), "{both:?}");
+    }
+    // Without it, of an older version that moved the root alone, or tampered with.
+    for other in ["", &two, &format!("{one}\nx"), &format!("{one} {two}")] {
+        assert_eq!(roots(other), [ROOT_1].into(), "{other:?}");
+    }
+}
+
+#[tokio::test]
+async fn half_a_contradiction_or_one_that_cannot_be_read_is_one() {
+    let contradicted = |data: Value| {
+        let mut whole = json!({"root-sha256": ROOT_1.to_string()});
+        whole.as_object_mut().unwrap().extend(data.as_object().unwrap().clone());
+        parsed(whole).unwrap().unwrap().contradicted
+    };
+    let at = "2027-01-01T00:00:00Z";
+    assert_eq!(contradicted(json!({})), None);
+    assert_eq!(
+        contradicted(json!({"contradicted-at": at, "contradicted-by": "RootDeleted"})),
+        Some(Contradiction { by: Reason::RootDeleted, at: now() })
+    );
+    for half in [
+        json!({"contradicted-at": at}),
+        json!({"contradicted-by": "RootInvalid"}),
+        json!({"contradicted-at": "", "contradicted-by": ""}),
+        json!({"contradicted-at": "lately", "contradicted-by": "Whatever"}),
+    ] {
+        assert!(contradicted(half.clone()).is_some(), "{half}");
     }
 }
 
@@ -58,8 +94,7 @@ async fn a_root_that_cannot_be_read_holds_and_is_never_no_pin() {
 
 #[tokio::test]
 async fn one_of_ours_without_a_root_holds_and_anybody_elses_says_nothing() {
-    let data =
-        || [serde_json::Value::Null, json!({}), json!({"vault-version": "3", "verified-at": "2027-01-01T00:00:00Z"})];
+    let data = || [Value::Null, json!({}), json!({"vault-version": "3", "verified-at": "2027-01-01T00:00:00Z"})];
     for data in data() {
         let held = parsed_of(json!({"app.kubernetes.io/managed-by": "istio-ca-gate"}), data).unwrap_err();
         assert_eq!(held.reason, Reason::RootChanged);
@@ -81,7 +116,7 @@ fn annotated_as(owner: Owner, annotated_root: Option<Result<Sha256, InvalidSha25
 }
 
 fn read(root: Option<Sha256>) -> Read {
-    let pin = root.map(|root| Pin { root, vault_version: Some(3), verified_at: Some(now()) });
+    let pin = root.map(|root| Pin { vault_version: Some(3), verified_at: Some(now()), ..Pin::of(root) });
     Read { pin, resource_version: Some("7".to_owned()) }
 }
 
@@ -94,7 +129,7 @@ fn the_config_map_comes_before_the_annotation() {
 
 #[test]
 fn the_annotation_of_ours_is_the_pin_where_there_is_no_other() {
-    let pin = Pin { root: ROOT_2, vault_version: None, verified_at: None };
+    let pin = Pin::of(ROOT_2);
     for nothing in [read(None), Read::default()] {
         assert_eq!(in_force(&nothing, &annotated(Owner::Ours, Some(ROOT_2))), Ok(Some(pin.clone())));
         assert_eq!(in_force(&nothing, &annotated(Owner::Ours, None)), Ok(None));

@@ -5,7 +5,6 @@ use crate::ca::Sha256;
 use crate::ca::fixtures::now;
 use crate::patch::SecretSource;
 use crate::samples::held;
-use crate::snapshot::LastVerified;
 
 /// What an API server posts when a ReplicaSet's controller creates a pod of istiod.
 const ISTIOD: &str = include_str!("istiod.json");
@@ -349,9 +348,8 @@ fn an_open_gate_allows_and_tells_the_audit_log_the_root() {
 
 #[test]
 fn an_outage_allows_with_a_warning() {
-    let last = LastVerified { root: ROOT, at: now() };
     assert_eq!(
-        response(&Decision::OpenUnverified(last, held(Reason::VaultSealed))),
+        response(&Decision::OpenUnverified { root: ROOT, at: now(), held: held(Reason::VaultSealed) }),
         json!({
             "uid": UID,
             "allowed": true,
@@ -364,8 +362,8 @@ fn an_outage_allows_with_a_warning() {
 #[test]
 fn a_warning_is_short_enough_not_to_be_cut() {
     for reason in Reason::ALL.iter().filter(|reason| reason.is_outage()) {
-        let last = LastVerified { root: ROOT, at: k8s_openapi::jiff::Timestamp::MAX };
-        let response = response(&Decision::OpenUnverified(last, held(*reason)));
+        let at = k8s_openapi::jiff::Timestamp::MAX;
+        let response = response(&Decision::OpenUnverified { root: ROOT, at, held: held(*reason) });
         let warning = response["warnings"][0].as_str().unwrap();
         assert!(warning.len() <= 120 && warning.contains(reason.as_str()), "{warning}");
     }
