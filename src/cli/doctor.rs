@@ -1,11 +1,13 @@
 //! `istio-ca-gate doctor`: every link of the chain from Vault to istiod, in order, stopping at nothing.
 //!
-//! First all is read, by `vault` and `cluster`; then pure functions make a line of each link. Nothing is
+//! Each check looks, and makes its lines by all that was seen so far: `check` has the list. Nothing is
 //! written: what is posted are access reviews, a pod by dry run, a login, and the giving up of its token.
 
 mod addresses;
+mod api;
 mod asked;
 mod cacerts;
+mod check;
 mod cluster;
 mod gated;
 mod line;
@@ -17,12 +19,14 @@ mod rights;
 mod roots;
 #[cfg(test)]
 mod samples;
+mod screen;
 mod self_test;
+mod settings;
 mod vault;
 mod webhook;
 mod workloads;
 
-use std::io::Write;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -32,23 +36,23 @@ use k8s_openapi::jiff::Timestamp;
 use kube::core::Selector;
 
 use crate::args::{ClusterArgs, GATE_SELECTORS, KubernetesArgs, VaultArgs, dns_label, interval};
-use crate::cli::paint;
 use crate::gate::Gated;
 use crate::k8s::pin;
 use crate::plan::{Names, Role};
 use crate::run::{Failure, parts};
 use crate::selector;
+use crate::vault::Vault;
 use asked::Asked;
-use cluster::Cluster;
-use line::{Line, Link};
-use look::Look;
-use vault::Told;
+use check::{BEFORE, CHECKS, Check, Eyes, Group, Seen};
+use look::{Asker, Look};
+use screen::Screen;
 
 /// What the report's words mean, and what is not a flag.
 const AFTER_HELP: &str = "\
 Marks: ok, it holds; note, worth knowing, or it may not be looked at; warning, it will break; FAILED; skipped, an earlier
-link is broken.
-Exit codes: 0 nothing FAILED, 1 something did, 2 wrong use.
+link is broken. `istio-ca-gate explain ID` tells more of a line.
+Exit codes: 0 nothing FAILED, 1 something did, 2 what matters most could not be looked at, or wrong use.
+What no flag and no variable says is taken from the gate's own Deployment and its ConfigMap: role, addresses, mounts, names.
 With VAULT_TOKEN set there is no login: Vault's lines are then about the rights of that token, and not about the gate's.";
 
 /// `istio-ca-gate doctor`.
@@ -58,9 +62,12 @@ With VAULT_TOKEN set there is no login: Vault's lines are then about the rights 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Doctor {
-    /// The gate's role
+    /// The gate's role [default: as its Deployment says]
     #[arg(long, env = "GATE_ROLE", value_enum)]
-    pub role: Role,
+    pub role: Option<Role>,
+    /// Before anything is installed: whether this cluster and Vault are fit for it
+    #[arg(long, env = "GATE_PRE")]
+    pub pre: bool,
     /// Which cluster this is, and where its CA is
     #[command(flatten)]
     pub cluster: ClusterArgs,
@@ -92,9 +99,18 @@ pub struct Doctor {
     /// How to reach Vault
     #[command(flatten)]
     pub vault: VaultArgs,
-    /// How to reach Kubernetes
-    #[command(flatten)]
-    pub kubernetes: KubernetesArgs,
+    /// Kubeconfig file [default: KUBECONFIG, else ~/.kube/config, else in-cluster]
+    #[arg(long, help_heading = "Kubernetes")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context in it, repeated: a report of each cluster
+    #[arg(
+        long = "context",
+        env = "GATE_CONTEXT",
+        value_name = "CONTEXT",
+        value_delimiter = ',',
+        help_heading = "Kubernetes"
+    )]
+    pub contexts: Vec<String>,
 }
 
 /// Shapes of the report.
@@ -106,36 +122,102 @@ pub enum Output {
     Json,
 }
 
-/// Runs it. The exit code is 0 unless a link failed; warnings are allowed.
+/// Runs it.
 ///
 /// # Errors
 /// Wrong use: what cannot even be asked.
 pub async fn run(args: Doctor) -> Result<ExitCode, Failure> {
-    let mut settings = args.vault.settings(args.role).map_err(Failure::Usage)?;
-    settings.timeout = settings.timeout.min(args.timeout);
-    let asked = asked(&args, &settings);
-    let vault = parts::vault_of(settings)?;
-    let asker = cluster::asker(parts::client(&args.kubernetes).await?, args.timeout);
-
-    let cluster = Box::pin(cluster::look(&asker, &asked)).await;
-    let reachable = (!matches!(cluster.version, Look::Failed(_))).then_some(&asker);
-    let ways = cluster::ways(reachable, &cluster, &vault.settings().addresses).await;
-    let told = Box::pin(vault::look(&vault, ways, &asked)).await;
-
-    let lines = report(&told, &cluster, &asked);
-    // Whoever closed standard output does not want to know.
-    let _ = print(&lines, args.output);
-    Ok(if line::holds(&lines) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let line: Vec<OsString> = std::env::args_os().collect();
+    let mut screen = Screen::new(args.output);
+    let checks = if args.pre { BEFORE } else { CHECKS };
+    for context in contexts(&args) {
+        let kubernetes = KubernetesArgs { kubeconfig: args.kubeconfig.clone(), context: context.clone() };
+        let about = Box::pin(about(&args, &line, &kubernetes))
+            .await
+            .map_err(|failure| in_context(failure, &args, context.as_deref()))?;
+        screen.begin(context.as_deref().filter(|_| args.contexts.len() > 1));
+        Box::pin(look(checks, about, &mut screen)).await;
+        screen.end();
+    }
+    Ok(ExitCode::from(line::exit_code(&screen.finish(), args.pre)))
 }
 
-fn asked(args: &Doctor, settings: &crate::vault::Settings) -> Asked {
+/// `None`: the current one.
+fn contexts(args: &Doctor) -> Vec<Option<String>> {
+    match args.contexts.as_slice() {
+        [] => vec![None],
+        contexts => contexts.iter().cloned().map(Some).collect(),
+    }
+}
+
+fn in_context(failure: Failure, args: &Doctor, context: Option<&str>) -> Failure {
+    match (failure, context) {
+        (Failure::Usage(what), Some(context)) if args.contexts.len() > 1 => {
+            Failure::Usage(format!("context {context}: {what}"))
+        }
+        (failure, _) => failure,
+    }
+}
+
+/// What one report is about.
+struct About {
+    asked: Asked,
+    asker: Asker,
+    vault: Vault,
+    taken: Vec<String>,
+}
+
+/// By the flags, and where these are silent by the settings of the cluster's gate.
+async fn about(args: &Doctor, line: &[OsString], kubernetes: &KubernetesArgs) -> Result<About, Failure> {
+    // What is wrong with the flags is told before anything is asked.
+    if let Some(settings) = args.role.and_then(|role| args.vault.settings(role).ok()) {
+        parts::vault_of(settings)?;
+    }
+    let asker = Asker { client: parts::client(kubernetes).await?, timeout: args.timeout };
+    let found = settings::look(&asker, &args.cluster.namespace).await;
+    let own_address = std::env::var_os("VAULT_ADDR").is_some_and(|address| !address.is_empty());
+    let known = found.seen().cloned().unwrap_or_default();
+    let (args, taken) = settings::filled(line, &known, own_address).map_err(Failure::Usage)?;
+    let role = args.role.ok_or_else(|| Failure::Usage(no_role(&found, &args.cluster.namespace)))?;
+    let mut settings = args.vault.settings(role).map_err(Failure::Usage)?;
+    settings.timeout = settings.timeout.min(args.timeout);
+    let asked = asked(&args, role, &settings);
+    Ok(About { asked, asker, vault: parts::vault_of(settings)?, taken })
+}
+
+fn no_role(found: &Look<settings::Settings>, namespace: &str) -> String {
+    let why = match found {
+        Look::Seen(_) => "names none",
+        Look::Absent => "is not there",
+        Look::Forbidden(_) => "may not be looked at",
+        Look::Failed(_) | Look::Skipped(_) => "cannot be read: the API server does not answer",
+    };
+    format!(
+        "--role (variable GATE_ROLE): not given, and Deployment {namespace}/istio-ca-gate, which would name it, {why}"
+    )
+}
+
+/// Check after check, each told as soon as it is seen.
+async fn look(checks: &[(Group, &dyn Check)], about: About, screen: &mut Screen) {
+    let About { asked, asker, vault, taken } = &about;
+    let eyes = Eyes { vault, asker, asked };
+    let mut seen = Seen { taken: taken.clone(), ..Seen::default() };
+    for (group, check) in checks {
+        screen.looking(*group);
+        check.look(&eyes, &mut seen).await;
+        screen.tell(*group, check.lines(&seen, asked));
+    }
+}
+
+fn asked(args: &Doctor, role: Role, settings: &crate::vault::Settings) -> Asked {
     let ClusterArgs { namespace, secret, .. } = &args.cluster;
-    let account = match args.role {
+    let account = match role {
         Role::Bootstrap => "istio-ca-bootstrap",
         Role::Sync => "istio-ca-sync",
     };
     Asked {
-        role: args.role,
+        role,
+        pre: args.pre,
         namespace: namespace.clone(),
         secret: secret.clone(),
         tls_secret: args.tls_cert_file.is_none().then(|| args.tls_secret.clone()),
@@ -155,61 +237,4 @@ fn asked(args: &Doctor, settings: &crate::vault::Settings) -> Asked {
         path: settings.path.clone(),
         now: Timestamp::now(),
     }
-}
-
-/// The lines of all links, in their order.
-fn report(told: &Told, cluster: &Cluster, asked: &Asked) -> Vec<Line> {
-    let stored = told.record.seen().map(|record| &record.stored);
-    let pinned = cacerts::pin_in_force(cluster);
-    let here = record::Here { published: cacerts::published(cluster), pin: pinned.as_ref() };
-    let needed = rights::needed(&rights::Names {
-        namespace: &asked.namespace,
-        secret: &asked.secret,
-        tls_secret: asked.tls_secret.as_deref(),
-        webhook_config: &asked.webhook_config,
-    });
-    let gate = rights::user_of(&asked.namespace, &asked.account);
-
-    let mut lines = addresses::lines(&told.addresses, asked);
-    lines.extend(login::lines(told, asked));
-    lines.extend([record::engine(told, asked), record::record(told, here, asked)]);
-    lines.extend([api(cluster), rights::line(&gate, &cluster.me, &cluster.rights, needed.len())]);
-    lines.extend([cacerts::namespace(cluster, asked), cacerts::cacerts(cluster, stored, asked)]);
-    lines.extend([
-        cacerts::pin(cluster, stored, asked),
-        roots::own(cluster, asked),
-        roots::served(cluster, stored, asked),
-    ]);
-    lines.extend(webhook::lines(cluster, asked));
-    lines.push(self_test::line(cluster, asked));
-    lines.extend(gated::selectors(cluster, asked));
-    lines.extend(gated::gate(cluster, asked));
-    lines.extend(neighbours::old_way(cluster, &told.addresses, asked));
-    lines.extend(neighbours::external_secrets(cluster, asked));
-    lines.extend(neighbours::helm_releases(cluster, asked));
-    lines.extend(neighbours::blocked(cluster));
-    lines
-}
-
-fn api(cluster: &Cluster) -> Line {
-    let link = Link::new("kubernetes-api", "the API server");
-    match cluster.version.or_line(&link) {
-        Err(line) => line,
-        Ok(version) => {
-            let me = cluster.me.seen().map_or("somebody", String::as_str);
-            link.ok(format!("version {}, asked as {me}", version.map_or("unknown", String::as_str)))
-        }
-    }
-}
-
-fn print(lines: &[Line], output: Output) -> std::io::Result<()> {
-    let mut out = paint::stdout();
-    if output == Output::Json {
-        return writeln!(out, "{}", serde_json::to_string_pretty(lines)?);
-    }
-    let widest = lines.iter().map(|line| line.id.len()).max().unwrap_or_default();
-    for line in lines {
-        writeln!(out, "{}", line.text(widest))?;
-    }
-    writeln!(out, "\n{}", line::tally(lines))
 }

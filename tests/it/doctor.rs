@@ -14,7 +14,7 @@ use testbed::side::Side;
 use tokio::process::Command;
 
 use crate::certificates::Authority;
-use crate::kubernetes::{CONFIG_MAPS, Kubernetes, SECRETS};
+use crate::kubernetes::{CONFIG_MAPS, DEPLOYMENTS, Kubernetes, SECRETS};
 use crate::product::{KUBERNETES_TOKEN, binary, kubeconfig};
 use crate::quiet::leak;
 use crate::stand_in::{Answer, StandIn};
@@ -306,6 +306,113 @@ async fn what_the_asker_may_not_look_at_is_a_note_with_the_right_that_is_missing
         ("blocked", "list replicasets.apps in istio-system"),
     ] {
         report.expect(id, "note", &format!("may not be looked at: no right to {right}"))?;
+    }
+    Ok(())
+}
+
+/// The gate's Deployment and the ConfigMap of its settings.
+fn deployed(kubernetes: &Kubernetes, settings: Value) {
+    kubernetes.put(CONFIG_MAPS, json!({ "metadata": { "name": "istio-ca-gate-settings" }, "data": settings }));
+    let container = json!({ "name": "gate", "args": ["serve"], "envFrom": [{ "configMapRef": { "name": "istio-ca-gate-settings" } }] });
+    let template = json!({ "spec": { "serviceAccountName": "istio-ca-sync", "containers": [container] } });
+    let gate = json!({ "metadata": { "name": "istio-ca-gate" }, "spec": { "selector": {}, "template": template } });
+    kubernetes.put(DEPLOYMENTS, gate);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn role_address_and_mount_are_the_clusters_own_where_nothing_says_otherwise() -> Result<()> {
+    let (vault, _root) = with_root().await?;
+    let ward = Ward::new(vault).await?;
+    let settings = json!({ "GATE_ROLE": "sync", "GATE_VAULT_ADDRS": ward.vault.url(), "GATE_VAULT_AUTH_MOUNT": "kubernetes-nas",
+                           "VAULT_CACERT": "/etc/istio-ca-gate/ca.crt" });
+    let bare = async |flags: &[&str]| {
+        let mut command = Command::new(binary());
+        command.args(["doctor", "-o", "json"]).args(flags).env_clear().stdin(Stdio::null()).kill_on_drop(true);
+        command.env("GATE_VAULT_JWT_FILE", ward.write("jwt", JWT)?);
+        command.env("KUBECONFIG", ward.write("kubeconfig", &kubeconfig(&ward.kubernetes.server.url()))?);
+        output(command).await
+    };
+    let report = bare(&[]).await?;
+    ensure!(report.code == Some(2) && report.stdout.is_empty(), "{}", report.stdout);
+    ensure!(
+        report.stderr.contains("GATE_ROLE") && report.stderr.contains("istio-system/istio-ca-gate"),
+        "{}",
+        report.stderr
+    );
+    ensure!(ward.vault.seen().is_empty());
+
+    deployed(&ward.kubernetes, settings);
+    let report = bare(&[]).await?;
+    report.expect("settings", "ok", "--role=sync --service-account=istio-ca-sync")?;
+    report.expect("vault-state", "ok", "active")?;
+    ensure!(report.line("vault-auth-mount")?["looked"] == "auth/kubernetes-nas", "{}", report.stdout);
+    let report = bare(&["--vault-auth-mount", "mine"]).await?;
+    ensure!(report.line("vault-auth-mount")?["looked"] == "auth/mine", "{}", report.stdout);
+    ensure!(!report.line("settings")?["seen"].as_str().is_some_and(|seen| seen.contains("auth-mount")));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_contexts_are_several_reports_of_one_call() -> Result<()> {
+    let (vault, _root) = with_root().await?;
+    let ward = Ward::new(vault).await?;
+    let other = Ward::new(vault::start().await?).await?;
+    other.kubernetes.server.always("GET /version", Answer::silence());
+    let file = ward.folder.path().join("both");
+    let servers = [("homelab", ward.kubernetes.server.url()), ("nas", other.kubernetes.server.url())];
+    crate::command::kubeconfig(&file, &servers)?;
+    let file = file.to_string_lossy();
+    let flags = ["--kubeconfig", &file, "--context", "homelab", "--context", "nas", "--timeout", "500ms"];
+    let report = ward.json(&flags).await?;
+    let reports = report.lines()?;
+    ensure!(
+        reports.len() == 2 && reports[0]["context"] == "homelab" && reports[1]["context"] == "nas",
+        "{}",
+        report.stdout
+    );
+    let api = |at: usize| {
+        let lines = reports[at]["lines"].as_array().into_iter().flatten();
+        lines.into_iter().find(|line| line["id"] == "kubernetes-api").map(|line| line["outcome"].clone())
+    };
+    ensure!(api(0) == Some(json!("ok")) && api(1) == Some(json!("failed")), "{}", report.stdout);
+    let text = ward.run(&flags).await?.stdout;
+    let at = |what: &str| text.find(what).with_context(|| format!("no {what}: {text}"));
+    ensure!(at("Context homelab")? < at("Context nas")?);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn before_an_installation_a_mesh_on_another_root_is_found_and_what_could_not_be_seen_is_no_success() -> Result<()>
+{
+    let (vault, _root) = with_root().await?;
+    let ward = Ward::new(vault).await?;
+    let served = |pem: &str| json!({ "metadata": { "name": "istio-ca-root-cert" }, "data": { "root-cert.pem": pem } });
+    ward.kubernetes.put(CONFIG_MAPS, served(Authority::new("The mesh's own")?.pem()));
+    let pre = async |token: Option<&str>| {
+        let mut command = Command::new(binary());
+        command
+            .args(["doctor", "--pre", "-o", "json", "--role", "sync"])
+            .env_clear()
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command.env("VAULT_ADDR", ward.vault.url());
+        command.env("KUBECONFIG", ward.write("kubeconfig", &kubeconfig(&ward.kubernetes.server.url()))?);
+        command.envs(token.map(|token| ("VAULT_TOKEN", token)));
+        output(command).await
+    };
+    let found = pre(Some("hvs.mine")).await?;
+    found.expect("istio-ca-root-cert", "failed", "not that of Vault: another one would split it")?;
+    ensure!(found.code == Some(1), "{}", found.stdout);
+    for absent in ["gate", "webhook", "kubernetes-rights", "self-test", "blocked"] {
+        ensure!(found.line(absent).is_err(), "{absent} before anything is installed: {}", found.stdout);
+    }
+    let blind = pre(None).await?;
+    blind.expect("vault-jwt", "note", "VAULT_TOKEN")?;
+    blind.expect("vault-record", "skipped", "vault-jwt failed")?;
+    ensure!(blind.code == Some(2), "{:?} {}", blind.code, blind.stdout);
+    for request in ward.kubernetes.server.seen() {
+        let harmless = request.target.contains("reviews");
+        ensure!(request.method == "GET" || harmless, "{}", request.line());
     }
     Ok(())
 }

@@ -1,11 +1,38 @@
 //! Links 1 to 3: each address of Vault, its TLS, and how it is.
 
+use async_trait::async_trait;
+
+use super::api;
 use super::asked::{Asked, CERTIFICATE_ENDS_SOON, day};
+use super::check::{Check, Eyes, Seen};
+use super::cluster;
 use super::line::{Line, Link};
-use super::vault::{Address, Reach, Way};
+use super::neighbours;
+use super::vault::{self, Address, Reach, Way};
 use crate::ca;
 use crate::reason::Reason;
 use crate::vault::{Health, Silent};
+
+/// Each configured address.
+pub(super) struct Addresses;
+
+#[async_trait(?Send)]
+impl Check for Addresses {
+    /// Which of them the mesh alone leads to, the cluster knows.
+    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Seen) {
+        seen.cluster.version = api::version(eyes.asker).await;
+        let reachable = seen.cluster.answers().then_some(eyes.asker);
+        if let Some(asker) = reachable {
+            seen.cluster.service_entries = neighbours::service_entries(asker, eyes.asked).await;
+        }
+        let ways = cluster::ways(reachable, &seen.cluster, &eyes.vault.settings().addresses).await;
+        seen.told.addresses = vault::addresses(eyes.vault, ways).await;
+    }
+
+    fn lines(&self, seen: &Seen, asked: &Asked) -> Vec<Line> {
+        lines(&seen.told.addresses, asked)
+    }
+}
 
 /// The lines of all addresses. What fails of one is a warning where another one works.
 pub(super) fn lines(addresses: &[Address], asked: &Asked) -> Vec<Line> {

@@ -19,6 +19,8 @@ pub(super) const VERIFIED_LONG_AGO: SignedDuration = SignedDuration::from_hours(
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
     pub(super) role: Role,
+    /// Nothing is installed yet.
+    pub(super) pre: bool,
     pub(super) namespace: String,
     pub(super) secret: String,
     /// `None`: the gate's certificate is from files.

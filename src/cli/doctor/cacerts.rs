@@ -1,15 +1,18 @@
 //! Links 11 and 12: the namespace, `cacerts`, and the pin.
 
-use k8s_openapi::api::core::v1::Secret;
-use kube::ResourceExt;
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::jiff::Timestamp;
+use kube::{Api, ResourceExt};
 
 use super::asked::{Asked, CA_ENDS_SOON, VERIFIED_LONG_AGO, day, minute};
+use super::check::{Check, Eyes, Seen};
 use super::cluster::Cluster;
 use super::line::{Line, Link, Outcome};
-use super::look::Look;
+use super::look::{Asker, Look};
 use super::record::situation;
 use crate::ca::check::Sound;
-use crate::k8s::pin;
+use crate::k8s::pin::{self, Pins};
 use crate::plan::{Owner, Pin, Published, Step, Stored};
 use crate::reason::{Reason, foreign_text};
 
@@ -29,6 +32,56 @@ impl Cacerts {
         managers.sort_unstable();
         managers.dedup();
         Self { published, immutable: secret.immutable == Some(true), managers }
+    }
+}
+
+/// The namespace.
+pub(super) struct InNamespace;
+
+#[async_trait(?Send)]
+impl Check for InNamespace {
+    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Seen) {
+        if seen.cluster.answers() {
+            let all: Api<Namespace> = Api::all(eyes.asker.client.clone());
+            let name = &eyes.asked.namespace;
+            let namespace = eyes.asker.ask(&format!("get namespaces {name}"), all.get(name)).await;
+            seen.cluster.namespace =
+                namespace.map(|it| (it.labels().clone(), it.metadata.deletion_timestamp.is_some()));
+        }
+    }
+
+    fn lines(&self, seen: &Seen, asked: &Asked) -> Vec<Line> {
+        vec![namespace(&seen.cluster, asked)]
+    }
+}
+
+/// `cacerts` and the pin, which the record's check has looked at.
+pub(super) struct Copy;
+
+#[async_trait(?Send)]
+impl Check for Copy {
+    async fn look(&self, _: &Eyes<'_>, _: &mut Seen) {}
+
+    fn lines(&self, seen: &Seen, asked: &Asked) -> Vec<Line> {
+        let stored = seen.told.stored();
+        vec![cacerts(&seen.cluster, stored, asked), pin(&seen.cluster, stored, asked)]
+    }
+}
+
+pub(super) async fn look(asker: &Asker, asked: &Asked) -> Look<Cacerts> {
+    let secret = asker.get::<Secret>(&asked.namespace, "secrets", &asked.secret).await;
+    secret.map(|secret| Cacerts::of(&secret, crate::k8s::cacerts::published(&secret, Timestamp::now())))
+}
+
+pub(super) async fn look_at_pin(eyes: &Eyes<'_>) -> Look<pin::Read> {
+    let namespace = &eyes.asked.namespace;
+    let right = format!("get configmaps {} in {namespace}", pin::NAME);
+    let pins = Pins::new(eyes.asker.client.clone(), namespace);
+    match eyes.asker.ask(&right, async { Ok(pins.read().await) }).await {
+        Look::Seen(Err(held)) if held.reason == Reason::KubernetesForbidden => {
+            Look::Forbidden(format!("no right to {right}"))
+        }
+        answered => answered.and_then(Look::from),
     }
 }
 
@@ -54,6 +107,7 @@ pub(super) fn namespace(cluster: &Cluster, asked: &Asked) -> Line {
     let link = Link::new("namespace", asked.namespace.clone());
     match cluster.namespace.or_line(&link) {
         Err(line) => line,
+        Ok(None) if asked.pre => link.note(format!("not there yet: `kubectl create namespace {}`", asked.namespace)),
         Ok(None) => link
             .failed("there is none", format!("create it: `kubectl create namespace {}`", asked.namespace))
             .reason(Reason::KubernetesForbidden),

@@ -2,12 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use async_trait::async_trait;
+use kube::ResourceExt;
+use kube::api::DynamicObject;
+
 use super::asked::Asked;
-use super::cluster::{Cluster, Labels};
+use super::check::{Check, Eyes, Seen};
+use super::cluster::{Cluster, DEPLOYMENTS, Labels};
 use super::line::{Line, Link};
-use super::look::Look;
+use super::look::{Kind, Look};
 use super::webhook::{self, Configuration};
-use super::workloads::Workload;
+use super::workloads::{Blocked, Workload};
 
 /// Labels that keep a pod out of sidecar injection and out of ambient mode. Labels: the injector's selector does
 /// not see annotations.
@@ -15,6 +20,64 @@ const OUTSIDE: [(&str, &str); 2] = [("sidecar.istio.io/inject", "false"), ("isti
 
 /// What the manifests call the gate.
 const GATE: (&str, &str) = ("app", "istio-ca-gate");
+
+const NAMESPACES: Kind = Kind { group: "", versions: &["v1"], kind: "Namespace", plural: "namespaces" };
+const REPLICA_SETS: Kind = Kind { group: "apps", versions: &["v1"], kind: "ReplicaSet", plural: "replicasets" };
+const STATEFUL_SETS: Kind = Kind { group: "apps", versions: &["v1"], kind: "StatefulSet", plural: "statefulsets" };
+const DAEMON_SETS: Kind = Kind { group: "apps", versions: &["v1"], kind: "DaemonSet", plural: "daemonsets" };
+
+/// All that makes pods.
+pub(super) struct Workloads;
+
+#[async_trait(?Send)]
+impl Check for Workloads {
+    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Seen) {
+        if seen.cluster.answers() {
+            look(eyes, &mut seen.cluster).await;
+        }
+    }
+
+    fn lines(&self, seen: &Seen, asked: &Asked) -> Vec<Line> {
+        let mut lines = selectors(&seen.cluster, asked);
+        lines.extend(gate(&seen.cluster, asked));
+        lines
+    }
+}
+
+async fn look(eyes: &Eyes<'_>, cluster: &mut Cluster) {
+    let (asker, namespace) = (eyes.asker, &eyes.asked.namespace);
+    let (deployments, replica_sets, stateful_sets, daemon_sets, namespaces) = tokio::join!(
+        asker.list(&DEPLOYMENTS, namespace),
+        asker.list(&REPLICA_SETS, namespace),
+        asker.list(&STATEFUL_SETS, namespace),
+        asker.list(&DAEMON_SETS, namespace),
+        asker.list(&NAMESPACES, namespace),
+    );
+    let refused = |sets: &Vec<DynamicObject>| {
+        sets.iter().filter_map(|set| Blocked::of(set, &eyes.asked.gated)).collect::<Vec<_>>()
+    };
+    cluster.blocked = replica_sets.clone().map(|sets| refused(&sets));
+    let of = |kind: &Kind, objects: Look<Vec<DynamicObject>>| {
+        objects.map(|objects| objects.iter().map(|object| Workload::of(kind.kind, object)).collect::<Vec<_>>())
+    };
+    // The gate may list ReplicaSets, and not the Deployments that they come from.
+    let mut workloads = match of(&DEPLOYMENTS, deployments) {
+        Look::Forbidden(right) => match of(&REPLICA_SETS, replica_sets) {
+            Look::Seen(sets) => Look::Seen(sets.into_iter().filter(Workload::wants_pods).collect()),
+            _ => Look::Forbidden(right),
+        },
+        deployments => deployments,
+    };
+    if let Look::Seen(workloads) = &mut workloads {
+        for others in [of(&STATEFUL_SETS, stateful_sets), of(&DAEMON_SETS, daemon_sets)] {
+            workloads.extend(others.seen().cloned().unwrap_or_default());
+        }
+    }
+    cluster.workloads = workloads;
+    cluster.namespaces = namespaces.map(|namespaces| {
+        namespaces.iter().map(|namespace| (namespace.name_any(), namespace.labels().clone())).collect()
+    });
+}
 
 /// A line for each workload that is not gated as it should be, or one for all.
 pub(super) fn selectors(cluster: &Cluster, asked: &Asked) -> Vec<Line> {

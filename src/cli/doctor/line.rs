@@ -1,9 +1,23 @@
 //! A line of the report, and how it is shown.
 
 use serde::Serialize;
+use textwrap::{Options, WordSplitter};
 
 use crate::cli::paint::{Tone, paint};
 use crate::reason::{Held, Reason};
+
+/// Of `istio-ca-root-cert`.
+const WIDEST_ID: usize = 18;
+
+/// Mark and id, and what is between.
+const HEAD: usize = 7 + 1 + WIDEST_ID + 2;
+
+/// On a narrower terminal there is no room beside mark and id.
+const BESIDE_FROM: usize = 72;
+
+/// What has to be seen if nothing is to be wrong; before an installation, the others.
+const ESSENTIAL: [&str; 3] = ["vault-record", "cacerts", "webhook"];
+const ESSENTIAL_BEFORE: [&str; 3] = ["vault-record", "cacerts", "istio-ca-root-cert"];
 
 /// How a link is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -48,6 +62,9 @@ pub(super) struct Line {
     /// The reason code that the gate has for it.
     #[serde(serialize_with = "code")]
     pub(super) reason: Option<Reason>,
+    /// It could not be looked at.
+    #[serde(skip)]
+    pub(super) unseen: bool,
 }
 
 fn code<S: serde::Serializer>(reason: &Option<Reason>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -67,7 +84,8 @@ impl Link {
     }
 
     fn line(&self, outcome: Outcome, seen: impl Into<String>) -> Line {
-        Line { id: self.id, outcome, looked: self.looked.clone(), seen: seen.into(), next: None, reason: None }
+        let looked = self.looked.clone();
+        Line { id: self.id, outcome, looked, seen: seen.into(), next: None, reason: None, unseen: false }
     }
 
     pub(super) fn ok(&self, seen: impl Into<String>) -> Line {
@@ -88,12 +106,12 @@ impl Link {
 
     /// An earlier link is broken.
     pub(super) fn skipped(&self, why: &str) -> Line {
-        self.line(Outcome::Skipped, format!("not looked at: {why}"))
+        Line { unseen: true, ..self.line(Outcome::Skipped, format!("not looked at: {why}")) }
     }
 
     /// RBAC, or a policy, does not let the asker look.
     pub(super) fn forbidden(&self, right: &str) -> Line {
-        self.line(Outcome::Note, format!("may not be looked at: {right}"))
+        Line { unseen: true, ..self.line(Outcome::Note, format!("may not be looked at: {right}")) }
     }
 
     /// The gate's own reason. Its sentence is the cause, and after the last colon the next step.
@@ -120,15 +138,31 @@ impl Line {
         Self { outcome, ..self }
     }
 
-    /// One line of text.
-    pub(super) fn text(&self, widest_id: usize) -> String {
+    /// On a terminal so wide it is wrapped; else it is one line, for programs and files.
+    pub(super) fn shown(&self, columns: Option<usize>) -> String {
         let (mark, tone) = self.outcome.mark();
         // Padded before it is painted: colours have no width.
-        let (mark, id) = (paint(tone, &format!("{mark:<7}")), format!("{:<widest_id$}", self.id));
+        let head = format!("{} {:<WIDEST_ID$}  ", paint(tone, &format!("{mark:<7}")), self.id);
         let reason = self.reason.map(|reason| format!("{reason}: ")).unwrap_or_default();
-        let next = self.next.as_ref().map(|next| format!(". Next: {next}")).unwrap_or_default();
-        format!("{mark} {id}  {}: {reason}{}{next}", self.looked, self.seen)
+        let seen = format!("{}: {reason}{}", self.looked, self.seen);
+        let next = self.next.as_ref().map(|next| format!("Next: {next}"));
+        match columns {
+            Some(columns) => wrapped(&head, &seen, next.as_deref(), columns),
+            None => format!("{head}{seen}{}", next.map(|next| format!(". {next}")).unwrap_or_default()),
+        }
     }
+}
+
+fn wrapped(head: &str, seen: &str, next: Option<&str>, columns: usize) -> String {
+    let beside = columns >= BESIDE_FROM;
+    let indent = " ".repeat(if beside { HEAD } else { 4 });
+    let options = Options::new(columns).word_splitter(WordSplitter::NoHyphenation).subsequent_indent(&indent);
+    let first = match beside {
+        true => textwrap::fill(seen, options.clone().initial_indent(head)),
+        false => format!("{}\n{}", head.trim_end(), textwrap::fill(seen, options.clone().initial_indent(&indent))),
+    };
+    let next = next.map(|next| format!("\n{}", textwrap::fill(next, options.initial_indent(&indent))));
+    format!("{first}{}", next.unwrap_or_default())
 }
 
 /// The end of the report: how many lines of which outcome.
@@ -149,8 +183,19 @@ pub(super) fn tally(lines: &[Line]) -> String {
 }
 
 /// Whether the chain holds.
-pub(super) fn holds(lines: &[Line]) -> bool {
+fn holds(lines: &[Line]) -> bool {
     !lines.iter().any(|line| line.outcome == Outcome::Failed)
+}
+
+/// 1: a link FAILED. 2: none did, as far as could be seen, and that is not far enough.
+pub(super) fn exit_code(lines: &[Line], before: bool) -> u8 {
+    let essential = if before { ESSENTIAL_BEFORE } else { ESSENTIAL };
+    let blind = lines.iter().any(|line| line.unseen && essential.contains(&line.id));
+    match (holds(lines), blind) {
+        (false, _) => 1,
+        (true, true) => 2,
+        (true, false) => 0,
+    }
 }
 
 #[cfg(test)]
@@ -185,8 +230,46 @@ mod tests {
     #[test]
     fn a_line_has_mark_id_what_was_looked_at_code_what_was_seen_and_what_to_do() {
         let line = link().failed("no such role", "create it").reason(Reason::VaultLoginDenied);
-        let text = anstream::adapter::strip_str(&line.text(12)).to_string();
-        assert_eq!(text, "FAILED  vault-login   auth/kubernetes-nas: VaultLoginDenied: no such role. Next: create it");
+        let text = anstream::adapter::strip_str(&line.shown(None)).to_string();
+        assert_eq!(
+            text,
+            "FAILED  vault-login         auth/kubernetes-nas: VaultLoginDenied: no such role. Next: create it"
+        );
+    }
+
+    #[test]
+    fn on_a_terminal_every_line_fits_and_no_word_is_lost() {
+        let line = link()
+            .failed(format!("no such role {}", "AB:".repeat(31)), "create it as the README says")
+            .reason(Reason::VaultLoginDenied);
+        for columns in [40, 72, 80, 200] {
+            let text = anstream::adapter::strip_str(&line.shown(Some(columns))).to_string();
+            assert!(text.lines().all(|line| line.len() <= columns), "{columns}:\n{text}");
+            let words = |text: &str| text.split_whitespace().collect::<String>();
+            assert_eq!(
+                words(&text),
+                words(&anstream::adapter::strip_str(&line.shown(None)).to_string()).replace(".Next:", "Next:")
+            );
+        }
+        let wide = anstream::adapter::strip_str(&line.shown(Some(80))).to_string();
+        assert!(
+            wide.starts_with("FAILED  vault-login         auth/kubernetes-nas: ")
+                && wide.contains("\n                            Next: "),
+            "{wide}"
+        );
+    }
+
+    #[test]
+    fn nothing_failed_is_success_only_where_what_matters_was_seen() {
+        let of = |id: &'static str| Link::new(id, "");
+        let fine = [of("vault-record").ok(""), of("cacerts").ok(""), of("webhook").warning("", "")];
+        assert_eq!(exit_code(&fine, false), 0);
+        assert_eq!(exit_code(&[of("gate").forbidden(""), of("istio-ca-root-cert").forbidden("")], false), 0);
+        assert_eq!(exit_code(&[of("istio-ca-root-cert").forbidden("")], true), 2);
+        for unseen in [of("cacerts").forbidden("no right"), of("vault-record").skipped("no login")] {
+            assert_eq!(exit_code(std::slice::from_ref(&unseen), false), 2);
+            assert_eq!(exit_code(&[unseen, of("gate").failed("", "")], false), 1);
+        }
     }
 
     #[test]

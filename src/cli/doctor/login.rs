@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use async_trait::async_trait;
+
 use super::asked::{Asked, minute};
+use super::check::{Check, Eyes, Seen};
 use super::line::{Line, Link};
 use super::rights::user_of;
-use super::vault::{Told, paths};
+use super::vault::{self, Told, paths};
 use crate::plan::Role;
 use crate::reason::{Reason, foreign_text};
 use crate::vault::{AuthMount, Claims};
@@ -13,9 +16,27 @@ use crate::vault::{AuthMount, Claims};
 /// The audience that the manifests mount a token with, and the README binds the roles to.
 const AUDIENCE: &str = "vault";
 
+/// Why there is no token of the gate's own.
+const NOT_YET: &str = "not there before the gate's account is: with VAULT_TOKEN set, the record is compared already";
+
 /// Why there is no login to look at.
 const OWN_TOKEN: &str =
     "not needed: VAULT_TOKEN is set and used in place of a login, so nothing is said of the gate's own";
+
+/// A login like the gate's, and all that takes its token.
+pub(super) struct Login;
+
+#[async_trait(?Send)]
+impl Check for Login {
+    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Seen) {
+        let addresses = std::mem::take(&mut seen.told.addresses);
+        seen.told = Box::pin(vault::ask(eyes.vault, addresses, eyes.asked)).await;
+    }
+
+    fn lines(&self, seen: &Seen, asked: &Asked) -> Vec<Line> {
+        lines(&seen.told, asked)
+    }
+}
 
 pub(super) fn lines(told: &Told, asked: &Asked) -> Vec<Line> {
     let mut lines = vec![auth_mount(told, asked), token(told, asked), login(told, asked), rights(told, asked)];
@@ -48,6 +69,7 @@ fn token(told: &Told, asked: &Asked) -> Line {
     let claims = match told.claims.or_line(&link) {
         Ok(Some(claims)) => claims,
         Ok(None) => return link.note(OWN_TOKEN),
+        Err(_) if asked.pre => return link.note(NOT_YET),
         Err(line) => return line,
     };
     let subject = if claims.subject.is_empty() { "nobody".to_owned() } else { foreign_text(&claims.subject) };

@@ -1,14 +1,16 @@
 //! Links 18 to 20: what is there beside the gate, Istio's, External Secrets' and Flux's, and pods that are blocked.
 
+use async_trait::async_trait;
 use kube::ResourceExt;
 use kube::api::DynamicObject;
 use serde_json::Value;
 
 use super::asked::Asked;
 use super::cacerts::published;
+use super::check::{Check, Eyes, Seen};
 use super::cluster::Cluster;
 use super::line::{Line, Link};
-use super::look::Look;
+use super::look::{Asker, Kind, Look};
 use super::rights::{self, Behalf, Rights};
 use super::vault::Address;
 use crate::plan::{Owner, Published, Role};
@@ -19,6 +21,103 @@ const SERVICE_ENTRY: &str = "vault-vault-nas";
 
 /// Charts whose releases wait for the gate.
 const CHARTS: [&str; 2] = ["istiod", "gateway"];
+
+const PODS: Kind = Kind { group: "", versions: &["v1"], kind: "Pod", plural: "pods" };
+const SERVICE_ENTRIES: Kind = Kind {
+    group: "networking.istio.io",
+    versions: &["v1", "v1beta1", "v1alpha3"],
+    kind: "ServiceEntry",
+    plural: "serviceentries",
+};
+const EXTERNAL_SECRETS: Kind = Kind {
+    group: "external-secrets.io",
+    versions: &["v1", "v1beta1"],
+    kind: "ExternalSecret",
+    plural: "externalsecrets",
+};
+const HELM_RELEASES: Kind = Kind {
+    group: "helm.toolkit.fluxcd.io",
+    versions: &["v2", "v2beta2", "v2beta1"],
+    kind: "HelmRelease",
+    plural: "helmreleases",
+};
+
+/// The way of old to Vault; its ServiceEntries were looked at with the addresses.
+pub(super) struct OldWay;
+
+/// Those that write `cacerts`.
+pub(super) struct ExternalSecrets;
+
+/// Those that wait for gated pods.
+pub(super) struct HelmReleases;
+
+/// What is refused; seen with the workloads.
+pub(super) struct BlockedPods;
+
+#[async_trait(?Send)]
+impl Check for OldWay {
+    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Seen) {
+        if seen.cluster.answers() {
+            let pods = eyes.asker.list_in(&PODS, &eyes.asked.namespace, "app=istio-eastwestgateway").await;
+            seen.cluster.gateway_pods = each(pods, GatewayPod::of);
+        }
+    }
+
+    fn lines(&self, seen: &Seen, asked: &Asked) -> Vec<Line> {
+        old_way(&seen.cluster, &seen.told.addresses, asked)
+    }
+}
+
+#[async_trait(?Send)]
+impl Check for ExternalSecrets {
+    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Seen) {
+        if !seen.cluster.answers() {
+            return;
+        }
+        let (asker, asked) = (eyes.asker, eyes.asked);
+        let found = asker.list(&EXTERNAL_SECRETS, &asked.namespace).await;
+        seen.cluster.external_secrets = each(found, ExternalSecret::of);
+        let writers = writers(&seen.cluster, asked);
+        let needed: Vec<_> = writers.flat_map(|it| rights::of_external_secret(&it.namespace, &it.name)).collect();
+        let gate = rights::user_of(&asked.namespace, &asked.account);
+        seen.cluster.sync_rights = rights::look(asker, &seen.cluster.me, &asked.namespace, &gate, &needed).await;
+    }
+
+    fn lines(&self, seen: &Seen, asked: &Asked) -> Vec<Line> {
+        external_secrets(&seen.cluster, asked)
+    }
+}
+
+#[async_trait(?Send)]
+impl Check for HelmReleases {
+    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Seen) {
+        if seen.cluster.answers() {
+            let found = eyes.asker.list(&HELM_RELEASES, &eyes.asked.namespace).await;
+            seen.cluster.helm_releases = each(found, HelmRelease::of);
+        }
+    }
+
+    fn lines(&self, seen: &Seen, asked: &Asked) -> Vec<Line> {
+        helm_releases(&seen.cluster, asked)
+    }
+}
+
+#[async_trait(?Send)]
+impl Check for BlockedPods {
+    async fn look(&self, _: &Eyes<'_>, _: &mut Seen) {}
+
+    fn lines(&self, seen: &Seen, _: &Asked) -> Vec<Line> {
+        blocked(&seen.cluster)
+    }
+}
+
+pub(super) async fn service_entries(asker: &Asker, asked: &Asked) -> Look<Vec<ServiceEntry>> {
+    each(asker.list(&SERVICE_ENTRIES, &asked.namespace).await, ServiceEntry::of)
+}
+
+fn each<T>(objects: Look<Vec<DynamicObject>>, of: impl Fn(&DynamicObject) -> T) -> Look<Vec<T>> {
+    objects.map(|objects| objects.iter().map(of).collect())
+}
 
 /// A ServiceEntry.
 #[derive(Clone, Debug, PartialEq, Eq)]

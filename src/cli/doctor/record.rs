@@ -1,11 +1,34 @@
 //! Links 7 and 8: the secrets engine, and the record in it.
 
+use async_trait::async_trait;
+
 use super::asked::{Asked, CA_ENDS_SOON, day, minute};
+use super::cacerts;
+use super::check::{Check, Eyes, Seen};
 use super::line::{Line, Link};
 use super::vault::{Keepings, Told};
 use crate::plan::{Pin, Published, Situation, Step, Stored};
 use crate::reason::{Held, Reason, foreign_text};
 use crate::vault::{Keeping, Record};
+
+/// The engine and the record. What an empty Vault means, the cluster's side of it tells.
+pub(super) struct InVault;
+
+#[async_trait(?Send)]
+impl Check for InVault {
+    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Seen) {
+        if seen.cluster.answers() {
+            let (cacerts, pin) = tokio::join!(cacerts::look(eyes.asker, eyes.asked), cacerts::look_at_pin(eyes));
+            (seen.cluster.cacerts, seen.cluster.pin) = (cacerts, pin);
+        }
+    }
+
+    fn lines(&self, seen: &Seen, asked: &Asked) -> Vec<Line> {
+        let pin = cacerts::pin_in_force(&seen.cluster);
+        let here = Here { published: cacerts::published(&seen.cluster), pin: pin.as_ref() };
+        vec![engine(&seen.told, asked), record(&seen.told, here, asked)]
+    }
+}
 
 pub(super) fn engine(told: &Told, asked: &Asked) -> Line {
     let link = Link::new("vault-mount", format!("{}/", asked.mount));
@@ -87,6 +110,8 @@ fn stored(link: &Link, record: &Record, here: Here<'_>, asked: &Asked) -> Line {
                 .reason(reason)
         }
         Stored::Absent | Stored::Deleted { .. } => match hold(&record.stored, here, asked) {
+            // The bootstrap cluster may be the next one to be installed.
+            Some(held) if asked.pre && held.reason == Reason::RootMissing => link.held(&held).at_most_a_warning(),
             Some(held) if held.reason != Reason::CacertsUnknown => link.held(&held),
             _ => link.note("no root yet: the gate makes it once a gated pod asks to be let in"),
         },

@@ -1,5 +1,6 @@
 //! Whether RBAC grants what deploy/kustomize/base/rbac.yaml says, to whom it has to be granted.
 
+use async_trait::async_trait;
 use futures::StreamExt;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SubjectAccessReview,
@@ -8,6 +9,8 @@ use k8s_openapi::api::authorization::v1::{
 use kube::Api;
 use kube::api::PostParams;
 
+use super::asked::Asked;
+use super::check::{Check, Eyes, Seen};
 use super::line::{Line, Link};
 use super::look::{Asker, Look};
 use crate::k8s::pin;
@@ -105,6 +108,34 @@ pub(super) fn of_external_secret(namespace: &str, name: &str) -> Vec<Right> {
         namespace: namespace.to_owned(),
     };
     vec![right("get", name), right("patch", name), right("list", "")]
+}
+
+/// Whether it has all of them.
+pub(super) struct GateRights;
+
+#[async_trait(?Send)]
+impl Check for GateRights {
+    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Seen) {
+        if seen.cluster.answers() {
+            let gate = user_of(&eyes.asked.namespace, &eyes.asked.account);
+            let needed = needed(&names(eyes.asked));
+            seen.cluster.rights = look(eyes.asker, &seen.cluster.me, &eyes.asked.namespace, &gate, &needed).await;
+        }
+    }
+
+    fn lines(&self, seen: &Seen, asked: &Asked) -> Vec<Line> {
+        let gate = user_of(&asked.namespace, &asked.account);
+        vec![line(&gate, &seen.cluster.me, &seen.cluster.rights, needed(&names(asked)).len())]
+    }
+}
+
+fn names(asked: &Asked) -> Names<'_> {
+    Names {
+        namespace: &asked.namespace,
+        secret: &asked.secret,
+        tls_secret: asked.tls_secret.as_deref(),
+        webhook_config: &asked.webhook_config,
+    }
 }
 
 /// On whose behalf it was asked.

@@ -2,14 +2,44 @@
 
 use std::collections::BTreeSet;
 
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+
 use super::asked::Asked;
 use super::cacerts::published;
+use super::check::{Check, Eyes, Seen};
 use super::cluster::{Cluster, OWN_ROOT, SERVED_ROOT};
 use super::line::{Line, Link};
 use crate::ca::Sha256;
-use crate::ca::bundle::Glance;
+use crate::ca::bundle::{CA_CERT, Glance, ROOT_CERT, glance};
 use crate::plan::{Published, Stored};
 use crate::reason::Reason;
+
+/// Where there is no sound `cacerts` to compare with.
+const VAULT: &str = "Vault";
+
+/// Both.
+pub(super) struct Roots;
+
+#[async_trait(?Send)]
+impl Check for Roots {
+    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Seen) {
+        if !seen.cluster.answers() {
+            return;
+        }
+        let namespace = &eyes.asked.namespace;
+        let (own, served) = tokio::join!(
+            eyes.asker.get::<Secret>(namespace, "secrets", OWN_ROOT),
+            eyes.asker.get::<ConfigMap>(namespace, "configmaps", SERVED_ROOT),
+        );
+        seen.cluster.own_root = own.map(|secret| glance(&secret.data?.get(CA_CERT)?.0));
+        seen.cluster.served_root = served.map(|map| glance(map.data?.get(ROOT_CERT)?.as_bytes()));
+    }
+
+    fn lines(&self, seen: &Seen, asked: &Asked) -> Vec<Line> {
+        vec![own(&seen.cluster, asked), served(&seen.cluster, seen.told.stored(), asked)]
+    }
+}
 
 /// A Secret that istiod makes only where it did not find `cacerts`.
 pub(super) fn own(cluster: &Cluster, asked: &Asked) -> Line {
@@ -50,13 +80,30 @@ pub(super) fn served(cluster: &Cluster, stored: Option<&Stored>, asked: &Asked) 
         }
         Ok(Some(Some(served))) => served,
     };
-    let Some((whose, expected)) = expected(cluster, stored) else {
-        return link.note(format!(
+    match (expected(cluster, stored), stored) {
+        (Some((whose, expected)), _) => compare(&link, served, whose, expected, asked),
+        (None, Some(Stored::Absent)) => other_root(&link, served, "Vault has none", asked),
+        (None, _) => link.note(format!(
             "the mesh has root sha256 {}; not compared: there is nothing sound to compare it with",
             served.sha256.openssl()
-        ));
-    };
-    compare(&link, served, whose, expected)
+        )),
+    }
+}
+
+/// A mesh that runs already would be split by the root that the gate makes or publishes.
+fn other_root(link: &Link, served: &Glance, vault: &str, asked: &Asked) -> Line {
+    let namespace = &asked.namespace;
+    link.failed(
+        format!("the mesh serves root sha256 {}, and {vault}: another one would split it", served.sha256.openssl()),
+        format!(
+            "where the mesh runs, bring that root into Vault (`istio-ca-gate adopt`) or follow \"Change the root\" in docs/operate.md; where Istio was removed, delete what it left: `kubectl -n {namespace} delete configmap {SERVED_ROOT}`"
+        ),
+    )
+    .reason(mesh_on_other_root())
+}
+
+fn mesh_on_other_root() -> Reason {
+    Reason::ALL.iter().copied().find(|it| it.as_str() == "MeshOnOtherRoot").unwrap_or(Reason::RootChanged)
 }
 
 /// The roots of `cacerts`, else of Vault.
@@ -67,15 +114,18 @@ fn expected<'a>(cluster: &'a Cluster, stored: Option<&'a Stored>) -> Option<(&'s
         return Some(("cacerts", sound.roots()));
     }
     match stored {
-        Some(Stored::Sound { sound, .. }) => Some(("Vault", sound.roots())),
+        Some(Stored::Sound { sound, .. }) => Some((VAULT, sound.roots())),
         _ => None,
     }
 }
 
-fn compare(link: &Link, served: &Glance, whose: &str, expected: &BTreeSet<Sha256>) -> Line {
+fn compare(link: &Link, served: &Glance, whose: &str, expected: &BTreeSet<Sha256>, asked: &Asked) -> Line {
     let restart = "restart istiod, then the workloads: a running istiod does not take a changed root unless ISTIO_MULTIROOT_MESH is true";
     if served.roots == *expected {
         return link.ok(format!("the mesh has the root of {whose}"));
+    }
+    if served.roots.is_disjoint(expected) && whose == VAULT {
+        return other_root(link, served, "not that of Vault", asked);
     }
     if served.roots.is_disjoint(expected) {
         return link

@@ -27,6 +27,7 @@ use crate::vault::{AuthMount, Claims, Granted, Health, Record};
 pub(super) fn asked(role: Role) -> Asked {
     Asked {
         role,
+        pre: false,
         namespace: "istio-system".to_owned(),
         secret: "cacerts".to_owned(),
         tls_secret: Some("istio-ca-gate-tls".to_owned()),
@@ -189,14 +190,38 @@ pub(super) fn expect(line: &Line, outcome: Outcome, says: &str) {
 }
 
 mod tests {
-    use super::super::report;
+    use super::super::check::{BEFORE, CHECKS, Check, Group, Seen};
     use super::*;
+
+    fn report(checks: &[(Group, &dyn Check)], told: Told, cluster: Cluster, asked: &Asked) -> Vec<Line> {
+        let seen = Seen { told, cluster, taken: Vec::new() };
+        checks.iter().flat_map(|(_, check)| check.lines(&seen, asked)).collect()
+    }
 
     #[test]
     fn of_what_is_well_nothing_fails_and_nothing_is_warned_of() {
         for role in [Role::Bootstrap, Role::Sync] {
-            for line in report(&told(role), &cluster(), &asked(role)) {
+            for line in report(CHECKS, told(role), cluster(), &asked(role)) {
                 assert_eq!(told_by(&line).0, Outcome::Ok, "{line:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn before_an_installation_nothing_fails_in_an_empty_cluster() {
+        for role in [Role::Bootstrap, Role::Sync] {
+            let asked = Asked { pre: true, ..asked(role) };
+            let empty = Cluster {
+                namespace: Look::Absent,
+                cacerts: Look::Absent,
+                pin: Look::Absent,
+                served_root: Look::Absent,
+                ..cluster()
+            };
+            let record = Record { stored: crate::plan::Stored::Absent, deleted_at: None };
+            let told = Told { record: Look::Seen(record), ..told(role) };
+            for line in report(BEFORE, told, empty, &asked) {
+                assert!(told_by(&line).0 != Outcome::Failed, "{line:?}");
             }
         }
     }
@@ -211,7 +236,7 @@ mod tests {
         silent.addresses[0].reach = Reach::Refused("nobody".to_owned());
         silent.addresses[0].health = None;
         let told = Told { addresses: silent.addresses, ..Told::nothing("no address of Vault is usable") };
-        let lines = report(&told, &down, &asked(Role::Sync));
+        let lines = report(CHECKS, told, down, &asked(Role::Sync));
         let failed: Vec<_> = lines.iter().filter(|line| line.outcome == Outcome::Failed).map(|line| line.id).collect();
         assert_eq!(failed, ["vault-address", "kubernetes-api"]);
         for line in lines.iter().filter(|line| line.outcome != Outcome::Failed) {

@@ -1,10 +1,29 @@
 //! Whether the API server really calls a gate, which no look at the configuration can tell: it is tried once.
 
+use async_trait::async_trait;
+
 use super::asked::Asked;
+use super::check::{Check, Eyes, Seen};
 use super::cluster::Cluster;
 use super::line::{Line, Link};
 use super::look::{Asker, Look};
 use crate::self_test::{Finding, Probe, Verdict, nonce};
+
+/// A try.
+pub(super) struct Tried;
+
+#[async_trait(?Send)]
+impl Check for Tried {
+    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Seen) {
+        if seen.cluster.answers() {
+            seen.cluster.self_test = look(eyes.asker, eyes.asked).await;
+        }
+    }
+
+    fn lines(&self, seen: &Seen, asked: &Asked) -> Vec<Line> {
+        vec![line(&seen.cluster, asked)]
+    }
+}
 
 /// Tries it, with the asker's own rights.
 pub(super) async fn look(asker: &Asker, asked: &Asked) -> Look<Verdict> {

@@ -11,6 +11,7 @@ use url::Url;
 
 use super::asked::Asked;
 use super::look::Look;
+use crate::plan::Stored;
 use crate::reason::{Held, innermost};
 use crate::vault::{AuthMount, Claims, Granted, Health, Inquiry, Keeping, Record, Refused, Silent, Vault};
 
@@ -82,7 +83,18 @@ pub(super) struct Told {
     pub(super) given_up: Look<()>,
 }
 
+impl Default for Told {
+    fn default() -> Self {
+        Self::nothing("no address of Vault is usable")
+    }
+}
+
 impl Told {
+    /// The record, where it could be read.
+    pub(super) fn stored(&self) -> Option<&Stored> {
+        self.record.seen().map(|record| &record.stored)
+    }
+
     pub(super) fn nothing(why: &'static str) -> Self {
         Self {
             addresses: Vec::new(),
@@ -97,10 +109,14 @@ impl Told {
     }
 }
 
-/// Asks all of it. `ways` are those of the addresses, in their order.
-pub(super) async fn look(vault: &Vault, ways: Vec<Way>, asked: &Asked) -> Told {
+/// How each address is reached and how it is. `ways` are those of the addresses, in their order.
+pub(super) async fn addresses(vault: &Vault, ways: Vec<Way>) -> Vec<Address> {
     let urls = vault.settings().addresses.iter().zip(ways).enumerate();
-    let addresses = futures::future::join_all(urls.map(|(at, (url, way))| look_at(vault, at, url.clone(), way))).await;
+    futures::future::join_all(urls.map(|(at, (url, way))| look_at(vault, at, url.clone(), way))).await
+}
+
+/// Asks one of them all the rest.
+pub(super) async fn ask(vault: &Vault, addresses: Vec<Address>, asked: &Asked) -> Told {
     let claims = if asked.own_token { Look::Absent } else { vault.claims().into() };
     let Some(at) = addresses.iter().position(Address::is_usable) else {
         return Told { addresses, claims, ..Told::nothing("no address of Vault is usable") };

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use async_trait::async_trait;
 use k8s_openapi::api::admissionregistration::v1::{RuleWithOperations, WebhookClientConfig};
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
 use kube::api::DynamicObject;
@@ -11,10 +12,12 @@ use kube::core::{Selector, SelectorExt};
 use serde::Deserialize;
 
 use super::asked::Asked;
+use super::check::{Check, Eyes, Seen};
 use super::cluster::{Cluster, Labels};
 use super::line::{Line, Link};
-use super::look::Look;
+use super::look::{Asker, Kind, Look};
 use crate::k8s::ca_bundle::CERT_MANAGER;
+use crate::k8s::serving;
 use crate::reason::foreign_text;
 
 /// A shorter one ends before the gate has made a root.
@@ -22,6 +25,65 @@ const TIMEOUT: i32 = 10;
 
 /// The API server's default.
 const PORT: i32 = 443;
+
+const VALIDATING: Kind = Kind {
+    group: "admissionregistration.k8s.io",
+    versions: &["v1"],
+    kind: "ValidatingWebhookConfiguration",
+    plural: "validatingwebhookconfigurations",
+};
+
+const MUTATING: Kind =
+    Kind { kind: "MutatingWebhookConfiguration", plural: "mutatingwebhookconfigurations", ..VALIDATING };
+
+const SLICES: Kind =
+    Kind { group: "discovery.k8s.io", versions: &["v1"], kind: "EndpointSlice", plural: "endpointslices" };
+
+/// Both configurations, what stands behind them, and the CA that has to be in them.
+pub(super) struct Webhooks;
+
+#[async_trait(?Send)]
+impl Check for Webhooks {
+    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Seen) {
+        if !seen.cluster.answers() {
+            return;
+        }
+        let Asked { namespace, tls_secret, webhook_config, .. } = eyes.asked;
+        let (validating, mutating, serving_ca) = tokio::join!(
+            eyes.asker.find(&VALIDATING, webhook_config),
+            eyes.asker.find(&MUTATING, webhook_config),
+            async {
+                match tls_secret {
+                    Some(name) => eyes.asker.get::<Secret>(namespace, "secrets", name).await,
+                    None => Look::Skipped("the gate's certificate is from files"),
+                }
+            },
+        );
+        seen.cluster.validating = validating.map(|it| Configuration::of(&it));
+        seen.cluster.mutating = mutating.map(|it| Configuration::of(&it));
+        seen.cluster.serving_ca = serving_ca.map(|secret| Some(secret.data?.get(serving::CERTIFICATE)?.0.clone()));
+        seen.cluster.backends = backends(eyes.asker, &seen.cluster).await;
+    }
+
+    fn lines(&self, seen: &Seen, asked: &Asked) -> Vec<Line> {
+        lines(&seen.cluster, asked)
+    }
+}
+
+async fn backends(asker: &Asker, cluster: &Cluster) -> BTreeMap<(String, String), Backend> {
+    let configurations = [&cluster.validating, &cluster.mutating].into_iter().filter_map(Look::seen);
+    let services: BTreeSet<_> = configurations.flat_map(Configuration::services).collect();
+    let mut backends = BTreeMap::new();
+    for (namespace, name) in services {
+        let of_service = format!("kubernetes.io/service-name={name}");
+        let (service, slices) = tokio::join!(
+            asker.get::<Service>(&namespace, "services", &name),
+            asker.list_in(&SLICES, &namespace, &of_service),
+        );
+        backends.insert((namespace, name), Backend::of(service, slices));
+    }
+    backends
+}
 
 /// A webhook configuration of either kind.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -43,3 +43,21 @@ fn without_cacerts_it_is_compared_with_vault_and_without_either_with_nothing() {
     let line = served(&none(), None, &asked(Role::Sync));
     expect(&line, Note, "not compared");
 }
+
+#[test]
+fn a_mesh_on_a_root_that_vault_does_not_have_is_found_before_anything_is_installed() {
+    let before = Asked { pre: true, ..asked(Role::Bootstrap) };
+    let fresh = |served_root| Cluster { served_root, cacerts: Look::Absent, ..cluster() };
+    let mesh = fresh(Look::Seen(Some(R2.glance.clone())));
+    for stored in [stored(&R1), Stored::Absent] {
+        let line = served(&mesh, Some(&stored), &before);
+        expect(&line, Failed, "another one would split it");
+        assert!(line.next.is_some_and(|next| next.contains("delete configmap istio-ca-root-cert")));
+    }
+    expect(&served(&fresh(Look::Absent), Some(&Stored::Absent), &before), Note, "has not run here yet");
+    expect(
+        &served(&fresh(Look::Seen(Some(R1.glance.clone()))), Some(&stored(&R1)), &before),
+        Fine,
+        "the root of Vault",
+    );
+}
