@@ -87,8 +87,18 @@ pub static PROMETHEUS: Module = Module {
     built: OnceLock::new(),
 };
 
+/// istiod's loading of its CA and Go's verifiers, asked line by line.
+pub static JUDGE: Module = Module {
+    name: "judge",
+    package: ".",
+    linker_flags: "-s -w",
+    // So much after istio's, with which it shares its packages.
+    cold_build: "a minute",
+    built: OnceLock::new(),
+};
+
 /// All of them.
-pub static MODULES: [&Module; 6] = [&KUBERNETES, &VAULT, &EXTERNAL_SECRETS, &ISTIO, &HELM, &PROMETHEUS];
+pub static MODULES: [&Module; 7] = [&KUBERNETES, &VAULT, &EXTERNAL_SECRETS, &ISTIO, &HELM, &PROMETHEUS, &JUDGE];
 
 /// The programs of a control plane.
 #[derive(Clone, Debug)]
@@ -139,6 +149,11 @@ pub fn external_secrets() -> Result<Program> {
 /// Builds the reader of scrapes, unless it is built: text on standard input, samples as JSON on standard output.
 pub fn prometheus() -> Result<Program> {
     Ok(Program::new(PROMETHEUS.build()?))
+}
+
+/// Builds the judge in Go, unless it is built: a line of JSON on standard input, a line on standard output.
+pub fn judge() -> Result<PathBuf> {
+    JUDGE.build()
 }
 
 /// The definitions of the operator's kinds, one file each, as they are in its module.

@@ -1,0 +1,164 @@
+//! Those who read the files, each by its own code.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use istio_ca_gate::ca::bundle::Bundle;
+use istio_ca_gate::ca::check::{Flaw, check};
+use k8s_openapi::jiff::Timestamp;
+use rustls::RootCertStore;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::{PemObject as _, SectionKind};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use serde::Deserialize;
+use serde_json::json;
+use webpki::{EndEntityCert, KeyUsage};
+
+use crate::boring::{self, Purpose};
+
+type Files = BTreeMap<String, Vec<u8>>;
+
+/// The product's own verdict.
+pub fn product(files: &Files, now: Timestamp) -> Result<(), Flaw> {
+    let files = files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
+    check(Bundle::from_secret(files)?, now).map(drop)
+}
+
+/// istiod's loading and signing, and Go's peers, in a process of their own.
+pub struct Go {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+/// What they made of a Secret.
+#[derive(Debug, Deserialize)]
+pub struct Istiod {
+    /// Why istiod would not start. Empty: it starts.
+    #[serde(rename = "istiod")]
+    pub refusal: String,
+    /// Why a Go peer would refuse what it signed, or nothing.
+    pub peer: String,
+    /// What a workload shows: its certificate, and the chain.
+    pub workload: String,
+    /// What istiod shows.
+    pub serving: String,
+    /// The trust bundle that it hands out.
+    pub roots: String,
+}
+
+impl Drop for Go {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Go {
+    /// Starts it.
+    pub fn start() -> Result<Self> {
+        let mut child =
+            Command::new(testbed::binaries::judge()?).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let input = child.stdin.take().context("no standard input")?;
+        let output = BufReader::new(child.stdout.take().context("no standard output")?);
+        Ok(Self { child, input, output })
+    }
+
+    /// Asks about one Secret.
+    pub fn ask(&mut self, files: &Files) -> Result<Istiod> {
+        let encoded: BTreeMap<&String, String> =
+            files.iter().map(|(name, bytes)| (name, STANDARD.encode(bytes))).collect();
+        writeln!(self.input, "{}", json!({ "files": encoded }))?;
+        self.input.flush()?;
+        let mut line = String::new();
+        ensure!(self.output.read_line(&mut line)? > 0, "the judge in Go has ended");
+        Ok(serde_json::from_str(&line)?)
+    }
+}
+
+/// ztunnel: what it reads of istiod's answer, and webpki's verdict on its peers.
+pub fn ztunnel(istiod: &Istiod, now: Timestamp) -> Result<()> {
+    let roots = read(&istiod.roots).context("roots")?;
+    let workload = read(&istiod.workload).context("chain")?;
+    let serving = CertificateDer::pem_slice_iter(istiod.serving.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+    let mut store = RootCertStore::empty();
+    // It goes on without those that it cannot read, but then trusts fewer than the others do.
+    let (_, lost) = store.add_parsable_certificates(roots);
+    ensure!(lost == 0, "{lost} roots cannot be read");
+    let name = ServerName::try_from("istiod.istio-system.svc")?;
+    verify(&workload, &store, now, KeyUsage::client_auth(), None)?;
+    verify(&workload, &store, now, KeyUsage::server_auth(), None)?;
+    verify(&serving, &store, now, KeyUsage::server_auth(), Some(&name)).context("istiod")
+}
+
+/// Nothing but certificates, each as x509-parser reads it.
+fn read(pem: &str) -> Result<Vec<CertificateDer<'static>>> {
+    let mut ders = Vec::new();
+    for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(pem.as_bytes()) {
+        let (kind, der) = section?;
+        ensure!(kind == SectionKind::Certificate, "no certificate");
+        x509_parser::parse_x509_certificate(&der)?;
+        ders.push(der.into());
+    }
+    Ok(ders)
+}
+
+fn verify(
+    chain: &[CertificateDer<'_>],
+    roots: &RootCertStore,
+    now: Timestamp,
+    usage: KeyUsage,
+    name: Option<&ServerName<'_>>,
+) -> Result<()> {
+    let (leaf, intermediates) = chain.split_first().context("no leaf")?;
+    let leaf = EndEntityCert::try_from(leaf)?;
+    let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms.all;
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(now.as_second().unsigned_abs()));
+    leaf.verify_for_usage(algorithms, &roots.roots, intermediates, now, usage, None, None)?;
+    name.map_or(Ok(()), |name| leaf.verify_is_valid_for_subject_name(name)).map_err(Into::into)
+}
+
+/// Envoy, by the family of its verifier.
+pub fn envoy(istiod: &Istiod, crl: Option<&[u8]>) -> Result<()> {
+    let shown = format!("{}{}", istiod.workload, istiod.roots);
+    for purpose in [Purpose::Client, Purpose::Server] {
+        boring::verify(istiod.roots.as_bytes(), crl, shown.as_bytes(), purpose)?;
+    }
+    boring::verify(istiod.roots.as_bytes(), crl, istiod.serving.as_bytes(), Purpose::Server).context("istiod")
+}
+
+/// openssl, with partial chains.
+pub fn openssl(istiod: &Istiod, crl: Option<&[u8]>, folder: &Path) -> Result<()> {
+    fs::write(folder.join("roots"), &istiod.roots)?;
+    fs::write(folder.join("workload"), &istiod.workload)?;
+    fs::write(folder.join("serving"), &istiod.serving)?;
+    let crl = crl.filter(|crl| !crl.is_empty());
+    fs::write(folder.join("crl"), crl.unwrap_or_default())?;
+    for (purpose, shown) in [("sslclient", "workload"), ("sslserver", "workload"), ("sslserver", "serving")] {
+        let mut command = Command::new("openssl");
+        command.args(["verify", "-partial_chain", "-no-CApath", "-no-CAstore", "-purpose", purpose]);
+        command.args(["-CAfile", "roots", "-untrusted", shown]);
+        if crl.is_some() {
+            command.args(["-crl_check_all", "-CRLfile", "crl"]);
+        }
+        let output = command.arg(shown).current_dir(folder).stdin(Stdio::null()).output()?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            let cause = said.lines().find(|line| line.contains("error")).unwrap_or(&said).to_owned();
+            bail!("{shown} as {purpose}: {cause}");
+        }
+    }
+    Ok(())
+}
+
+/// Why one refuses, in a line.
+pub fn line(verdict: Result<()>) -> Option<String> {
+    verdict.err().map(|error: anyhow::Error| anyhow!("{error:#}").to_string().replace('\n', " "))
+}
