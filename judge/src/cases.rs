@@ -25,7 +25,8 @@ pub fn case(keys: &Keys, seed: u64, number: u64, now: i64) -> Case {
     let mut rng = Rng::with_seed(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let (shape, mut spec) = shapes::any(&mut rng, keys, now);
     let mut changes = Vec::new();
-    let (inside, outside) = *shapes::pick(&mut rng, &[(0, 0), (1, 0), (1, 0), (1, 0), (1, 0), (0, 1), (0, 1), (2, 0), (1, 1)]);
+    let (inside, outside) =
+        *shapes::pick(&mut rng, &[(0, 0), (1, 0), (1, 0), (1, 0), (1, 0), (0, 1), (0, 1), (2, 0), (1, 1)]);
     for _ in 0..inside {
         changes.push(mutate::certificates(&mut rng, keys, &mut spec));
     }

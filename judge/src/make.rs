@@ -54,7 +54,10 @@ impl Keys {
         for (name, arguments) in [
             ("rsa-1024", vec!["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:1024"]),
             ("rsa-2047", vec!["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2047"]),
-            ("rsa-e3", vec!["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-pkeyopt", "rsa_keygen_pubexp:3"]),
+            (
+                "rsa-e3",
+                vec!["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-pkeyopt", "rsa_keygen_pubexp:3"],
+            ),
             ("rsa-pss", vec!["-algorithm", "RSA-PSS", "-pkeyopt", "rsa_keygen_bits:2048"]),
             ("p224", vec!["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-224"]),
             ("p521", vec!["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-521"]),
@@ -63,7 +66,10 @@ impl Keys {
         ] {
             wanted.push((Kind::Odd(name), arguments));
         }
-        let make = |(kind, arguments): (Kind, Vec<&str>)| Ok((kind, Key::parse(&openssl_key(&arguments)?)?));
+        let make = |(kind, arguments): (Kind, Vec<&str>)| {
+            let key = openssl_key(&arguments).and_then(|der| Key::parse(&der));
+            Ok((kind, key.with_context(|| format!("{arguments:?}"))?))
+        };
         Ok(Self(wanted.into_iter().map(make).collect::<Result<_>>()?))
     }
 
@@ -83,13 +89,15 @@ impl Keys {
 
 fn openssl_key(arguments: &[&str]) -> Result<Vec<u8>> {
     let made = Command::new("openssl")
-        .args(["genpkey", "-outform", "DER"])
+        .arg("genpkey")
         .args(arguments)
         .stderr(Stdio::null())
         .output()
         .context("the tests need openssl 3")?;
     ensure!(made.status.success(), "openssl genpkey {arguments:?}: {}", made.status);
-    Ok(made.stdout)
+    // Not -outform DER: that is not PKCS#8.
+    let pem = String::from_utf8(made.stdout)?;
+    Ok(STANDARD.decode(pem.lines().filter(|line| !line.contains('-')).collect::<String>())?)
 }
 
 /// A certificate to be made. What is a whole value of DER is given with its tag.

@@ -136,8 +136,8 @@ fn root_signs(make: &mut Maker<'_>) -> Spec {
 fn one_intermediate(make: &mut Maker<'_>) -> Spec {
     let root = make.ca(None);
     let ca = make.ca(Some(root));
-    let with_root = make.rng.bool();
-    make.spec(&[root], if with_root { &[ca, root] } else { &[ca] }[..].as_ref(), ca)
+    let with_root: &[usize] = if make.rng.bool() { &[ca, root] } else { &[ca] };
+    make.spec(&[root], with_root, ca)
 }
 
 fn two_intermediates(make: &mut Maker<'_>) -> Spec {

@@ -26,24 +26,23 @@ pub struct Verdicts {
 
 impl Verdicts {
     /// Asks them all.
-    pub fn of(case: &Case, go: &mut Go, folder: &Path, now: Timestamp) -> Result<Self> {
+    pub fn of(case: &Case, go: &mut Go, folder: &Path) -> Result<Self> {
+        let now = Timestamp::now();
         let product = consumers::product(&case.files, now).err();
         let istiod = go.ask(&case.files)?;
+        let signed = Timestamp::now();
         if !istiod.refusal.is_empty() {
             return Ok(Self { product, consumers: [Some(istiod.refusal), None, None, None, None] });
         }
         // Beside tls.crt istiod reads no list; proxies do, wherever it is.
         let crl = case.files.get("ca-crl.pem").map(Vec::as_slice);
         let peer = Some(istiod.peer.clone()).filter(|peer| !peer.is_empty());
-        let ztunnel = consumers::line(consumers::ztunnel(&istiod, now));
+        let ztunnel = consumers::line(consumers::ztunnel(&istiod, signed));
         let envoy = consumers::line(consumers::envoy(&istiod, crl));
         let refused = peer.is_some() || ztunnel.is_some() || envoy.is_some();
         // Starting it costs the most, and where it cannot matter any more it is spared.
-        let openssl = if product.is_some() && refused {
-            None
-        } else {
-            consumers::line(consumers::openssl(&istiod, crl, folder))
-        };
+        let openssl =
+            if product.is_some() && refused { None } else { consumers::line(consumers::openssl(&istiod, crl, folder)) };
         Ok(Self { product, consumers: [None, peer, ztunnel, envoy, openssl] })
     }
 

@@ -27,9 +27,9 @@ fn setting(name: &str, default: u64) -> Result<u64> {
 
 #[test]
 fn whatever_the_product_takes_no_consumer_refuses_and_what_it_refuses_beyond_them_is_named() -> Result<()> {
-    let (cases, seed, first) =
-        (setting("JUDGE_CASES", 3000)?, setting("JUDGE_SEED", 1)?, setting("JUDGE_FIRST", 0)?);
-    let kept = env::var_os("JUDGE_OUT").map_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("judge"), PathBuf::from);
+    let (cases, seed, first) = (setting("JUDGE_CASES", 3000)?, setting("JUDGE_SEED", 1)?, setting("JUDGE_FIRST", 0)?);
+    let kept =
+        env::var_os("JUDGE_OUT").map_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("judge"), PathBuf::from);
     println!("JUDGE_SEED={seed} JUDGE_FIRST={first} JUDGE_CASES={cases}, disagreements in {}", kept.display());
     let mut table = Table::default();
     thread::scope(|scope| {
@@ -48,7 +48,10 @@ fn whatever_the_product_takes_no_consumer_refuses_and_what_it_refuses_beyond_the
     println!("{table}");
 
     let (judged, taken) = table.counts();
-    ensure!(judged as u64 == cases && (taken > judged / 20 || judged < 100), "too few cases are taken to prove anything");
+    ensure!(
+        judged as u64 == cases && (taken > judged / 20 || judged < 100),
+        "too few cases are taken to prove anything"
+    );
     ensure!(table.wrong_allows() == 0, "the product takes what a consumer refuses");
     let unnamed: Vec<_> = table
         .departures()
@@ -61,15 +64,15 @@ fn whatever_the_product_takes_no_consumer_refuses_and_what_it_refuses_beyond_the
 }
 
 fn judge_all(numbers: impl Iterator<Item = u64>, seed: u64, kept: &Path) -> Result<Table> {
-    let now = Timestamp::now();
+    let began = Timestamp::now();
     let keys = Keys::new()?;
     let mut go = Go::start()?;
     let folder = tempfile::tempdir()?;
     let mut table = Table::default();
     for number in numbers {
-        let case = case(&keys, seed, number, now.as_second());
+        let case = case(&keys, seed, number, began.as_second());
         let verdicts =
-            Verdicts::of(&case, &mut go, folder.path(), now).with_context(|| format!("case {number} of seed {seed}"))?;
+            Verdicts::of(&case, &mut go, folder.path()).with_context(|| format!("case {number} of seed {seed}"))?;
         table.add(&case, &verdicts, kept)?;
     }
     Ok(table)

@@ -4,9 +4,7 @@ use fastrand::Rng;
 
 use crate::der::{TRUE, oid, seq, tlv};
 use crate::make::{Digest, Extension, Keys, Kind, name, time};
-use crate::shapes::{
-    AUTHORITY_KEY_ID, BASIC_CONSTRAINTS, DAY, KEY_USAGE, SUBJECT_KEY_ID, Spec, key_id, pick,
-};
+use crate::shapes::{AUTHORITY_KEY_ID, BASIC_CONSTRAINTS, DAY, KEY_USAGE, SUBJECT_KEY_ID, Spec, key_id, pick};
 
 const SERVER_AUTH: &str = "1.3.6.1.5.5.7.3.1";
 const CLIENT_AUTH: &str = "1.3.6.1.5.5.7.3.2";

@@ -67,10 +67,14 @@ fn text(rng: &mut Rng, file: &mut Vec<u8>) -> &'static str {
         30 => ("empty", Vec::new()),
         31 => ("blank", b"\n".to_vec()),
         32 => ("a JSON list", format!("[{old:?}]").into()),
-        33 => ("DER", STANDARD.decode(old.lines().filter(|line| !line.contains('-')).collect::<String>()).unwrap_or_default()),
+        33 => (
+            "DER",
+            STANDARD.decode(old.lines().filter(|line| !line.contains('-')).collect::<String>()).unwrap_or_default(),
+        ),
         34 => ("twice", old.repeat(2).into()),
         _ => {
-            let other = pick(rng, &["EC PARAMETERS", "PRIVATE KEY", "X509 CRL", "CERTIFICATE REQUEST", "PKCS7", "NOTE"]);
+            let other =
+                pick(rng, &["EC PARAMETERS", "PRIVATE KEY", "X509 CRL", "CERTIFICATE REQUEST", "PKCS7", "NOTE"]);
             (other, format!("{}{old}", pem(other, &seq(&[oid("1.2.840.10045.3.1.7")]), 64, "\n")).into())
         }
     };
@@ -136,11 +140,8 @@ fn secret(rng: &mut Rng, spec: &Spec, files: &mut Files) -> String {
         1 | 2 => {
             // As cert-manager makes a Secret of type kubernetes.io/tls: the chain up to the root, which ca.crt has.
             let chain = if spec.chain.is_empty() { copy(files, "ca-cert.pem") } else { copy(files, "cert-chain.pem") };
-            let tls = [
-                ("tls.crt", chain),
-                ("tls.key", copy(files, "ca-key.pem")),
-                ("ca.crt", copy(files, "root-cert.pem")),
-            ];
+            let tls =
+                [("tls.crt", chain), ("tls.key", copy(files, "ca-key.pem")), ("ca.crt", copy(files, "root-cert.pem"))];
             files.clear();
             files.extend(tls.map(|(name, file)| (name.to_owned(), file)));
             if rng.u8(0..4) == 0 {
@@ -207,7 +208,10 @@ fn revocation_lists(rng: &mut Rng, keys: &Keys, spec: &Spec, files: &mut Files) 
             let lists: String = all.iter().map(|of| list(*of, usual, &[], vec![point.clone()])).collect();
             ("with a critical extension", lists)
         }
-        _ => ("with a certificate", fit(usual) + &String::from_utf8_lossy(files.get(FILES[0]).map_or(&[], Vec::as_slice))),
+        _ => (
+            "with a certificate",
+            fit(usual) + &String::from_utf8_lossy(files.get(FILES[0]).map_or(&[], Vec::as_slice)),
+        ),
     };
     files.insert("ca-crl.pem".to_owned(), text.into());
     format!("revocation lists {what}")
