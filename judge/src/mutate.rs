@@ -10,11 +10,12 @@ pub(crate) use der::edit;
 pub(crate) use files::{Files, mutate as files};
 
 use crate::make::Keys;
-use crate::shapes::Spec;
+use crate::shapes::{Spec, pick};
 
 /// Changes certificates before they are made. What was done.
 pub(crate) fn certificates(rng: &mut Rng, keys: &Keys, spec: &mut Spec) -> String {
-    let target = rng.usize(0..spec.certs.len());
+    let shown: Vec<usize> = spec.roots.iter().chain(&spec.chain).chain(&spec.ca).copied().collect();
+    let target = *pick(rng, &shown);
     let place = if spec.ca.contains(&target) {
         "signing CA"
     } else if spec.roots.contains(&target) {

@@ -1,7 +1,7 @@
 //! Thousands of CAs, sound and odd, before the product and before all who have to live with its verdict.
 //!
-//! `JUDGE_CASES` (3000), `JUDGE_SEED` (1) and `JUDGE_FIRST` (0) choose the cases; `JUDGE_OUT` (a folder in target/) gets
-//! the files of those in which they disagree.
+//! `JUDGE_CASES` (3000), `JUDGE_SEED` (1) and `JUDGE_FIRST` (0) choose the cases; `JUDGE_OUT` (a folder in target/) has
+//! the files of those in which they disagree, afterwards.
 #![allow(clippy::print_stdout, reason = "the table is the result")]
 
 use std::env;
