@@ -12,12 +12,19 @@ use x509_parser::prelude::FromDer;
 pub mod bundle;
 mod certificate;
 pub mod check;
+mod crl;
+mod der;
 pub mod file;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, dead_code)]
 pub(crate) mod fixtures;
+mod flaw;
 pub mod issue;
+mod names;
+mod path;
 mod pem;
+mod shape;
+mod trial;
 
 pub use bundle::Glance;
 
@@ -33,7 +40,7 @@ pub struct Sha1(pub [u8; 20]);
 /// The end of a certificate, whatever it is for. `None`: it cannot be read.
 pub fn not_after(der: &[u8]) -> Option<Timestamp> {
     let (_, x509) = X509Certificate::from_der(der).ok()?;
-    Some(certificate::timestamp(x509.validity().not_after, 0))
+    Some(certificate::timestamp(x509.validity().not_after))
 }
 
 /// Not a SHA-256 in hexadecimal.

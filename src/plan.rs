@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use crate::ca::bundle::{Bundle, Glance};
+use crate::ca::bundle::{Beside, Bundle, GENERATED, Glance, TLS_CRT};
 use crate::ca::check::{Facts, Flaw, Sound};
 use crate::ca::{InvalidSha256, Sha256, check};
 use crate::reason::{Held, Reason};
@@ -84,6 +84,17 @@ impl<V> Published<V> {
 }
 
 impl Published {
+    /// Whether istiod would use this CA, once it is written into what is there: other people's keys are left alone.
+    fn check_over(&self, stored: &Sound) -> Result<(), Flaw> {
+        let Self::Present(copy) = self else { return Ok(()) };
+        match (&copy.verdict, &copy.beside) {
+            (Err(flaw @ Flaw::Foreign(GENERATED)), _) => Err(flaw.clone()),
+            (_, Beside { tls: true, .. }) => Err(Flaw::Foreign(TLS_CRT)),
+            (_, Beside { crl: Some(crl), .. }) => stored.check_beside(crl),
+            _ => Ok(()),
+        }
+    }
+
     /// What may be kept of it.
     pub fn facts(&self) -> Published<Facts> {
         match self {
@@ -94,6 +105,8 @@ impl Published {
                 glance: copy.glance.clone(),
                 resource_version: copy.resource_version.clone(),
                 annotated_root: copy.annotated_root,
+                // Not decided on without the files.
+                beside: Beside { crl: None, ..copy.beside },
             })),
         }
     }
@@ -112,6 +125,8 @@ pub struct Copy<V = Sound> {
     pub resource_version: String,
     /// The root that its annotation names, if it has one that can be read. A pin, if the Secret is ours.
     pub annotated_root: Option<Result<Sha256, InvalidSha256>>,
+    /// What istiod reads beside the four files, and no publishing changes.
+    pub beside: Beside,
 }
 
 /// Who manages `cacerts`.
@@ -315,7 +330,10 @@ impl Situation<'_> {
             Some((pinned, Departure::SignsTooEarly)) => return Step::Hold(self.signs_too_early(pinned, stored)),
             None => {}
         }
-        let publish = || Step::Publish { version, sound: Arc::clone(stored) };
+        let publish = || match self.published.check_over(stored) {
+            Ok(()) => Step::Publish { version, sound: Arc::clone(stored) },
+            Err(flaw) => Step::Hold(self.invalid(&flaw)),
+        };
         let open = |published: &Arc<Sound>, other_bytes| Step::Open {
             version,
             stored: Arc::clone(stored),
@@ -331,8 +349,6 @@ impl Situation<'_> {
                 Step::ForceSync { external_secret: name.clone(), held: self.managed_elsewhere() }
             }
             (Owner::Ours, Ok(sound)) if sound.same_ca(stored) => open(sound, !sound.same_bytes(stored)),
-            // Other people's keys are left alone, so publishing would not make it sound.
-            (Owner::Ours, Err(flaw)) if flaw.is_foreign_key() => Step::Hold(self.invalid(flaw)),
             (Owner::Ours, _) => publish(),
             (Owner::Other, Err(flaw)) => Step::Hold(self.invalid(flaw)),
             (Owner::Other, Ok(sound)) if sound.same_roots(stored) => open(sound, false),
@@ -385,8 +401,9 @@ impl Situation<'_> {
         Held::new(
             unsound_for(flaw),
             format!(
-                "version {version} of {} in Vault cannot be used: {flaw}; write a sound CA as a new version",
-                self.names.record
+                "version {version} of {} in Vault cannot be used: {flaw}; {}, and write it as a new version",
+                self.names.record,
+                flaw.remedy()
             ),
         )
     }
@@ -435,8 +452,9 @@ impl Situation<'_> {
         Held::new(
             Reason::CacertsInvalid,
             format!(
-                "Secret {} cannot be used: {flaw}; mend it, or delete it to have Vault's root published",
-                self.names.cacerts
+                "Secret {} cannot be used: {flaw}; {}; only where no mesh runs on it, delete it to have Vault's root published",
+                self.names.cacerts,
+                flaw.remedy()
             ),
         )
     }

@@ -142,13 +142,32 @@ const FOREIGN_TEXT_MAX: usize = 240;
 
 /// Makes a text of another system's fit to be repeated: one line, bounded, and never a key.
 pub fn foreign_text(text: &str) -> String {
-    // A PEM block, its base64, a JWT and a Vault token start with these.
-    if ["-----BEGIN", "LS0tLS", "eyJ", "hvs."].iter().any(|start| text.contains(start)) {
+    // A PEM block, its base64, a JWT and Vault's tokens start with these.
+    let starts = ["-----BEGIN", "LS0tLS", "eyJ", "hvs.", "hvb.", "hvr."];
+    let is_packed = |char: char| char.is_ascii_alphanumeric() || "+/-_.".contains(char);
+    if starts.iter().any(|start| text.contains(start)) || text.split(|char| !is_packed(char)).any(may_be_secret) {
         return "(withheld: it may hold a secret)".to_owned();
     }
     let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(FOREIGN_TEXT_MAX).collect();
     line.truncate(line.trim_end().len());
     line
+}
+
+/// Whether a word is like a token of Vault's old kind (`s.`, `b.`, `r.`), like base64 of a key, or like one in
+/// hexadecimal, which is longer than a fingerprint.
+fn may_be_secret(word: &str) -> bool {
+    let is_old_token = |word: &str| {
+        let of_kind = ["s.", "b.", "r."].iter().find_map(|kind| word.strip_prefix(kind));
+        let id = of_kind.and_then(|rest| rest.split('.').next()).unwrap_or_default();
+        id.len() >= 20 && id.chars().all(|char| char.is_ascii_alphanumeric())
+    };
+    let is_key = |run: &str| {
+        let upper = run.chars().filter(char::is_ascii_uppercase).count();
+        let is_hex = run.chars().all(|char| char.is_ascii_hexdigit());
+        // Of base64, two fifths are capitals; of paths and names that are put together, few.
+        run.len() > 64 && is_hex || run.len() >= 40 && !is_hex && upper >= run.len() / 5
+    };
+    is_old_token(word) || word.split('.').any(is_key)
 }
 
 /// What a transport error says at the bottom of its chain, which says most. Constant for a cause:
@@ -270,5 +289,34 @@ mod tests {
         assert_eq!(foreign_text(&"x".repeat(1000)).len(), FOREIGN_TEXT_MAX);
         assert!(foreign_text("data: LS0tLS1CRUdJTiBQ").starts_with("(withheld"));
         assert!(foreign_text("-----BEGIN PRIVATE KEY-----").starts_with("(withheld"));
+        let fingerprint = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        for secret in [
+            "token=hvb.AAAAAQKp, denied".to_owned(),
+            "hvr.AAAAAQ".to_owned(),
+            "token s.gjqcYCmNQzQHtRTYzWXPAO4X is unknown".to_owned(),
+            "b.gjqcYCmNQzQHtRTYzWXPAO4X.ns1".to_owned(),
+            "r.gjqcYCmNQzQHtRTYzWXPAO4X".to_owned(),
+            fingerprint.repeat(2),
+            format!("parsing \"{}\"", "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg"),
+        ] {
+            assert!(foreign_text(&secret).starts_with("(withheld"), "{secret}");
+        }
+        for plain in [
+            "https://kubernetes.default.svc/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/istio",
+            "ValidatingAdmissionPolicyBindingConfigurations/status is forbidden: system:serviceaccount:istio-system:gate",
+            "it reads. Once more",
+            fingerprint,
+            &fingerprint.to_uppercase(),
+        ] {
+            assert_eq!(foreign_text(plain), plain);
+        }
+    }
+
+    #[test]
+    fn base64_of_any_key_is_withheld_line_by_line() {
+        let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+        for line in key.lines().filter(|line| line.len() >= 40) {
+            assert!(foreign_text(&format!("near {line}: no")).starts_with("(withheld"), "{line}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::ca::Sha256;
-use crate::ca::bundle::Bundle;
+use crate::ca::bundle::{Beside, Bundle};
 use crate::ca::check::{Flaw, Sound, check};
 use crate::ca::fixtures::{self, Ca, now};
 use crate::clock::{Boot, Clocks};
@@ -74,8 +74,10 @@ pub(crate) fn published(owner: Owner, sound: &Arc<Sound>) -> Published {
 
 /// A `cacerts` with any verdict.
 pub(crate) fn present(owner: Owner, verdict: Result<Arc<Sound>, Flaw>) -> Published {
+    let tls = verdict.as_ref().err() == Some(&FOREIGN_KEY);
     Published::Present(Arc::new(Copy {
         owner,
+        beside: Beside { crl: None, tls },
         glance: verdict.as_ref().ok().map(|sound| sound.glance.clone()),
         verdict,
         resource_version: "1234".to_owned(),

@@ -1,6 +1,6 @@
 //! The four files that istiod reads, in Vault's shape and in the Secret's.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use k8s_openapi::jiff::Timestamp;
@@ -9,7 +9,7 @@ use x509_parser::certificate::X509Certificate;
 use zeroize::Zeroizing;
 
 use super::certificate::timestamp;
-use super::check::Flaw;
+use super::flaw::Flaw;
 use super::{Sha1, Sha256, file};
 
 // cert-manager's caps on PEM, which keep a parser from being fed at length (CVE-2024-12401).
@@ -19,7 +19,8 @@ pub const MAX_CERTIFICATE: usize = 6_500;
 pub const MAX_KEY: usize = 13_000;
 /// The most bytes that the four files may have together.
 pub const MAX_BUNDLE: usize = 330_000;
-/// The most certificates that a file may have.
+/// The most certificates that a file may have that is sent in each handshake. `root-cert.pem` has no other bound than
+/// the sizes.
 pub const MAX_CERTIFICATES: usize = 10;
 
 /// The most characters of a subject that are shown.
@@ -36,9 +37,16 @@ pub const CA_KEY: &str = "ca-key.pem";
 /// `key.pem`: the key in Vault's record, where the root signs directly.
 pub const KEY: &str = "key.pem";
 
-/// Keys of `cacerts` that change what istiod reads: it prefers `tls.crt` to our files, and takes a
-/// Secret marked `istio-generated` for one of its own making.
-const FOREIGN: [&str; 2] = ["tls.crt", "istio-generated"];
+/// `ca-crl.pem`: revocation lists, which istiod reads beside the four files.
+pub const CRL: &str = "ca-crl.pem";
+/// `tls.crt`: the signing CA and its chain, as cert-manager writes them. istiod prefers it to the four files.
+pub const TLS_CRT: &str = "tls.crt";
+/// `tls.key`: its key.
+pub const TLS_KEY: &str = "tls.key";
+/// `ca.crt`: its root, which istiod puts behind `tls.crt`, too, to have a chain.
+pub const CA_CRT: &str = "ca.crt";
+/// Marks a Secret of istiod's own making, which it may write over.
+pub const GENERATED: &str = "istio-generated";
 
 /// The four files that istiod reads, byte for byte: a running istiod refuses a root in other bytes.
 #[derive(Clone, PartialEq, Eq)]
@@ -51,6 +59,37 @@ pub struct Bundle {
     pub ca_cert: Vec<u8>,
     /// `ca-key.pem`.
     pub ca_key: KeyPem,
+    /// What else istiod reads of the Secret.
+    pub beside: Beside,
+}
+
+/// What istiod reads of a Secret beside the four files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// `ca-crl.pem`, if it is there.
+    pub crl: Option<Vec<u8>>,
+    /// `tls.crt` is there: istiod looks at no other file than that, `tls.key` and `ca.crt`.
+    pub tls: bool,
+}
+
+impl Beside {
+    /// Of a Secret's data.
+    pub fn of<'a>(data: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Self {
+        let mut beside = Self::default();
+        for (name, bytes) in data {
+            match name {
+                TLS_CRT => beside.tls = true,
+                CRL => beside.crl = Some(bytes.to_vec()),
+                _ => {}
+            }
+        }
+        beside
+    }
+
+    /// The name of the trust bundle that istiod reads.
+    pub fn root_cert(&self) -> &'static str {
+        if self.tls { CA_CRT } else { ROOT_CERT }
+    }
 }
 
 /// A private key in PEM: cannot be printed, and is wiped when dropped.
@@ -109,7 +148,10 @@ impl Bundle {
     pub fn from_record(data: &Map<String, Value>) -> Result<Self, Flaw> {
         let text = |key: &'static str| match data.get(key) {
             None => Err(Flaw::Missing(key)),
-            Some(Value::String(text)) if text.is_empty() => Err(Flaw::Empty(key)),
+            // Empty where the signing CA, which is another file then, is the root itself.
+            Some(Value::String(text)) if text.is_empty() && !(key == CERT_CHAIN && data.contains_key(CA_CERT)) => {
+                Err(Flaw::Empty(key))
+            }
             Some(Value::String(text)) => Ok(text.as_bytes()),
             Some(_) => Err(Flaw::NotText(key)),
         };
@@ -123,47 +165,47 @@ impl Bundle {
                 return Err(Flaw::Unpaired(CA_KEY, CA_CERT));
             }
         };
-        Self::from_files(text(ROOT_CERT)?, text(CERT_CHAIN)?, text(ca_cert)?, text(ca_key)?)
+        Self::from_files(text(ROOT_CERT)?, text(CERT_CHAIN)?, text(ca_cert)?, text(ca_key)?, Beside::default())
     }
 
-    /// From the data of Secret `cacerts`.
+    /// From the data of Secret `cacerts`: the files that istiod would use.
     pub fn from_secret<'a>(data: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result<Self, Flaw> {
-        let (mut root_cert, mut cert_chain, mut ca_cert, mut ca_key) = (None, None, None, None);
-        let mut foreign = None;
-        for (name, bytes) in data {
-            match name {
-                ROOT_CERT => root_cert = Some(bytes),
-                CERT_CHAIN => cert_chain = Some(bytes),
-                CA_CERT => ca_cert = Some(bytes),
-                CA_KEY => ca_key = Some(bytes),
-                _ => foreign = FOREIGN.into_iter().find(|key| *key == name).or(foreign),
-            }
+        let data: BTreeMap<&str, &[u8]> = data.into_iter().collect();
+        let beside = Beside::of(data.iter().map(|(name, bytes)| (*name, *bytes)));
+        if data.contains_key(GENERATED) {
+            return Err(Flaw::Foreign(GENERATED));
         }
-        if let Some(key) = foreign {
-            return Err(Flaw::Foreign(key));
+        let there = |key: &'static str| data.get(key).copied().ok_or(Flaw::Missing(key));
+        let some = |key| there(key).and_then(|file| if file.is_empty() { Err(Flaw::Empty(key)) } else { Ok(file) });
+        if beside.tls {
+            let (root, ca) = (some(CA_CRT)?, some(TLS_CRT)?);
+            return Self::from_files(root, &[ca, root].concat(), ca, some(TLS_KEY)?, beside);
         }
-        let there = |file: Option<&'a [u8]>, key| match file {
-            None => Err(Flaw::Missing(key)),
-            Some([]) => Err(Flaw::Empty(key)),
-            Some(bytes) => Ok(bytes),
-        };
-        Self::from_files(
-            there(root_cert, ROOT_CERT)?,
-            there(cert_chain, CERT_CHAIN)?,
-            there(ca_cert, CA_CERT)?,
-            there(ca_key, CA_KEY)?,
-        )
+        Self::from_files(some(ROOT_CERT)?, there(CERT_CHAIN)?, some(CA_CERT)?, some(CA_KEY)?, beside)
     }
 
-    fn from_files(root_cert: &[u8], cert_chain: &[u8], ca_cert: &[u8], ca_key: &[u8]) -> Result<Self, Flaw> {
+    fn from_files(
+        root_cert: &[u8],
+        cert_chain: &[u8],
+        ca_cert: &[u8],
+        ca_key: &[u8],
+        beside: Beside,
+    ) -> Result<Self, Flaw> {
         let bundle = Self {
             root_cert: root_cert.to_vec(),
             cert_chain: cert_chain.to_vec(),
             ca_cert: ca_cert.to_vec(),
             ca_key: KeyPem::new(ca_key.to_vec()),
+            beside,
         };
         bundle.check_size()?;
         Ok(bundle)
+    }
+
+    /// Whether the four files are the same, byte for byte.
+    pub fn same_files(&self, other: &Self) -> bool {
+        (&self.root_cert, &self.cert_chain, &self.ca_cert, &self.ca_key)
+            == (&other.root_cert, &other.cert_chain, &other.ca_cert, &other.ca_key)
     }
 
     /// Vault's record of this CA: the short form, where `ca-cert.pem` is `cert-chain.pem`. Files
@@ -211,7 +253,7 @@ impl Glance {
             sha256: Sha256::of(first.as_raw()),
             sha1: Sha1::of(first.as_raw()),
             roots,
-            not_after: timestamp(first.validity().not_after, 0),
+            not_after: timestamp(first.validity().not_after),
             subject: subject.chars().take(MAX_SUBJECT).map(printable).collect(),
         }
     }
@@ -223,7 +265,7 @@ mod tests {
 
     use serde_json::json;
 
-    use super::super::check::{At, check};
+    use super::super::check::check;
     use super::super::fixtures::{self, Ca, now};
     use super::*;
 
@@ -256,6 +298,7 @@ mod tests {
             cert_chain: file(cert_chain),
             ca_cert: file(ca_cert),
             ca_key: KeyPem::new(file(ca_key)),
+            beside: Beside::default(),
         }
     }
 
@@ -290,9 +333,12 @@ mod tests {
 
     #[test]
     fn empty_values_of_a_record_are_named() {
-        for key in [ROOT_CERT, CERT_CHAIN, CA_CERT, CA_KEY] {
+        for key in [ROOT_CERT, CA_CERT, CA_KEY] {
             assert_eq!(record(with(long_record(), key, json!(""))), Err(Flaw::Empty(key)));
         }
+        // The root may sign by itself.
+        assert_eq!(record(with(long_record(), CERT_CHAIN, json!(""))), Ok(files("root", "", "ca", "ca's")));
+        assert_eq!(record(with(short_record(), CERT_CHAIN, json!(""))), Err(Flaw::Empty(CERT_CHAIN)));
         assert_eq!(record(with(short_record(), KEY, json!(""))), Err(Flaw::Empty(KEY)));
     }
 
@@ -348,8 +394,11 @@ mod tests {
     #[test]
     fn a_secret_is_taken_verbatim() {
         assert_eq!(Bundle::from_secret(SECRET), Ok(files("root", "chain", "ca", "key")));
-        let extra = SECRET.into_iter().chain([("ca-crl.pem", b"".as_slice())]);
+        let extra = SECRET.into_iter().chain([("note.txt", b"x".as_slice())]);
         assert_eq!(Bundle::from_secret(extra), Bundle::from_secret(SECRET));
+        let listed = Bundle::from_secret(SECRET.into_iter().chain([(CRL, b"list".as_slice())])).unwrap();
+        assert_eq!(listed.beside.crl.as_deref(), Some(b"list".as_slice()));
+        assert!(listed.same_files(&files("root", "chain", "ca", "key")));
     }
 
     #[test]
@@ -363,21 +412,25 @@ mod tests {
 
     #[test]
     fn empty_files_of_a_secret_are_named() {
-        for empty in [ROOT_CERT, CERT_CHAIN, CA_CERT, CA_KEY] {
-            let secret = SECRET.map(|(key, bytes)| (key, if key == empty { b"" } else { bytes }));
-            assert_eq!(Bundle::from_secret(secret), Err(Flaw::Empty(empty)));
+        let without =
+            |empty| Bundle::from_secret(SECRET.map(|(key, bytes)| (key, if key == empty { b"" } else { bytes })));
+        for empty in [ROOT_CERT, CA_CERT, CA_KEY] {
+            assert_eq!(without(empty), Err(Flaw::Empty(empty)));
         }
+        assert_eq!(without(CERT_CHAIN), Ok(files("root", "", "ca", "key")));
     }
 
     #[test]
     fn what_istiod_would_prefer_is_refused_before_all_else() {
-        for key in ["tls.crt", "istio-generated"] {
-            let flaw = Bundle::from_secret(SECRET.into_iter().chain([(key, b"".as_slice())])).unwrap_err();
-            assert_eq!(flaw, Flaw::Foreign(key));
-            assert!(flaw.is_foreign_key());
-            assert_eq!(Bundle::from_secret([(key, b"x".as_slice())]), Err(Flaw::Foreign(key)));
-        }
-        assert!(!Flaw::Missing(ROOT_CERT).is_foreign_key());
+        let with = |key| Bundle::from_secret(SECRET.into_iter().chain([(key, b"".as_slice())])).unwrap_err();
+        assert_eq!(with(GENERATED), Flaw::Foreign(GENERATED));
+        assert_eq!(Bundle::from_secret([(GENERATED, b"x".as_slice())]), Err(Flaw::Foreign(GENERATED)));
+        // It prefers these three to the four, complete or not.
+        assert_eq!(with(TLS_CRT), Flaw::Missing(CA_CRT));
+        let three = [(TLS_CRT, b"ca\n".as_slice()), (CA_CRT, b"root\n"), (TLS_KEY, b"key")];
+        let bundle = Bundle::from_secret(SECRET.into_iter().chain(three)).unwrap();
+        let beside = Beside { crl: None, tls: true };
+        assert_eq!(bundle, Bundle { beside, ..files("root\n", "ca\nroot\n", "ca\n", "key") });
     }
 
     #[test]
@@ -409,7 +462,6 @@ mod tests {
         assert_eq!(glance(format!("Root:\n{root}and more\n").as_bytes()), Some(plain.clone()));
         assert_eq!(glance(root.repeat(10).as_bytes()), Some(plain));
         assert_eq!(glance(format!("{root}-----BEGIN\n{root}").as_bytes()), None);
-        assert_eq!(glance(root.repeat(11).as_bytes()), None);
     }
 
     #[test]
@@ -455,11 +507,5 @@ mod tests {
         }
         assert!(shown.contains("KeyPem(…)"));
         assert_eq!(flaw, Flaw::NotOnlyCertificates(ROOT_CERT));
-    }
-
-    #[test]
-    fn a_flaw_names_file_and_position() {
-        let flaw = Flaw::NotCa(At { file: CERT_CHAIN, position: 2 });
-        assert_eq!(flaw.to_string(), "certificate 2 of cert-chain.pem is not a CA certificate (CA:TRUE)");
     }
 }

@@ -7,7 +7,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
 use super::Sha256;
-use super::bundle::{Glance, MAX_BUNDLE, MAX_CERTIFICATE, MAX_CERTIFICATES};
+use super::bundle::{Glance, MAX_BUNDLE, MAX_CERTIFICATE};
 use super::pem::{Block, Der, Piece, Pieces};
 
 /// Why a file cannot be read.
@@ -17,8 +17,6 @@ pub enum Unreadable {
     TooLarge,
     /// No block of a certificate in it.
     NoCertificate,
-    /// More than anybody trusts.
-    TooManyCertificates,
     /// Something other than certificates in it: a key, perhaps.
     NotOnlyCertificates,
     /// The block at this position, counted from one, is not a certificate's.
@@ -31,7 +29,6 @@ impl Unreadable {
         match self {
             Self::TooLarge => format!("{file} is larger than {MAX_BUNDLE} bytes"),
             Self::NoCertificate => format!("no CERTIFICATE block in {file}"),
-            Self::TooManyCertificates => format!("more than {MAX_CERTIFICATES} certificates in {file}"),
             Self::NotOnlyCertificates => format!("PEM blocks other than certificates in {file}"),
             Self::Malformed(position) => format!("block {position} of {file} is not a certificate that can be read"),
         }
@@ -50,9 +47,6 @@ pub fn roots(pem: &[u8]) -> Result<Glance, Unreadable> {
             Piece::Block(block) if block.label == "CERTIFICATE" => ders.push(der(&block, position)?),
             Piece::Block(_) => return Err(Unreadable::NotOnlyCertificates),
             Piece::Broken | Piece::Text => return Err(Unreadable::Malformed(position)),
-        }
-        if ders.len() > MAX_CERTIFICATES {
-            return Err(Unreadable::TooManyCertificates);
         }
     }
     let mut first = None;
@@ -174,9 +168,7 @@ mod tests {
 
     #[test]
     fn sizes_are_capped() {
-        let one = ca("one");
-        assert!(roots(one.repeat(MAX_CERTIFICATES).as_bytes()).is_ok());
-        assert_eq!(roots(one.repeat(MAX_CERTIFICATES + 1).as_bytes()), Err(Unreadable::TooManyCertificates));
+        assert!(roots(ca("one").repeat(100).as_bytes()).is_ok());
         assert_eq!(roots(&vec![b' '; MAX_BUNDLE + 1]), Err(Unreadable::TooLarge));
         assert_eq!(first(&vec![b' '; MAX_BUNDLE + 1]), Err(Unreadable::TooLarge));
         let large = pem("CERTIFICATE", &[7; MAX_CERTIFICATE], 64, "\n");

@@ -6,7 +6,7 @@ use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
 };
 
-use super::bundle::{Bundle, KeyPem};
+use super::bundle::{Beside, Bundle, KeyPem};
 use super::issue::set_validity;
 
 /// 2027-01-01T00:00:00Z, the time of all tests.
@@ -102,6 +102,7 @@ pub(crate) fn bundle(roots: &[&Ca], chain: &[&Ca], ca: &Ca) -> Bundle {
         cert_chain: pems(chain),
         ca_cert: ca.certificate.pem().into_bytes(),
         ca_key: KeyPem::new(ca.key.serialize_pem().into_bytes()),
+        beside: Beside::default(),
     }
 }
 

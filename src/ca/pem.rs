@@ -1,35 +1,94 @@
 //! PEM, read so that there is one reading of it: Go skips what it cannot read, where OpenSSL and
 //! BoringSSL stop or differ.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use rustls::pki_types::pem::{PemObject, SectionKind};
 use zeroize::Zeroizing;
 
-use super::bundle::{MAX_CERTIFICATE, MAX_CERTIFICATES};
-use super::check::{At, Flaw};
+use super::bundle::MAX_CERTIFICATE;
+use super::der::{self, SEQUENCE};
+use super::flaw::{At, Flaw, Garble};
 
-/// The certificates of a file, as DER. One reading for all: Go skips what it cannot read, where
-/// other peers stop, so that anything but whitespace between the blocks is refused.
-pub(super) fn certificates(file: &'static str, pem: &[u8]) -> Result<Vec<Der>, Flaw> {
+/// The certificates of a file.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Certificates {
+    pub(super) ders: Vec<Der>,
+    /// There is text around them, which everybody skips.
+    pub(super) has_text: bool,
+}
+
+/// The certificates of a file. One reading for all: Go skips blocks that it cannot read, where other peers stop, so that
+/// any block that is not a certificate's is refused.
+pub(super) fn certificates(file: &'static str, pem: &[u8], most: usize) -> Result<Certificates, Flaw> {
+    read(file, pem, most).map_err(|flaw| match flaw {
+        Flaw::NotOnlyCertificates(_) | Flaw::NoCertificate(_) => {
+            garble(pem).map_or(flaw, |how| Flaw::Garbled(file, how))
+        }
+        _ => flaw,
+    })
+}
+
+fn read(file: &'static str, pem: &[u8], most: usize) -> Result<Certificates, Flaw> {
     let text = std::str::from_utf8(pem).map_err(|_| Flaw::NotOnlyCertificates(file))?;
-    let mut ders = Vec::new();
+    let mut read = Certificates { ders: Vec::new(), has_text: false };
     for piece in Pieces::of(text) {
-        let at = At { file, position: ders.len() + 1 };
+        let at = At { file, position: read.ders.len() + 1 };
         match piece {
             Piece::Block(block) if block.label == "CERTIFICATE" => {
-                if ders.len() == MAX_CERTIFICATES {
+                if read.ders.len() == most {
                     return Err(Flaw::TooManyCertificates(file));
                 }
                 if block.text.len() > MAX_CERTIFICATE {
                     return Err(Flaw::CertificateTooLarge(at));
                 }
-                ders.push(block.decode().ok_or(Flaw::Malformed(at))?);
+                read.ders.push(block.decode().ok_or(Flaw::Malformed(at))?);
             }
-            Piece::Block(_) | Piece::Text | Piece::Broken => {
-                return Err(Flaw::NotOnlyCertificates(file));
-            }
+            Piece::Text => read.has_text = true,
+            Piece::Block(_) | Piece::Broken => return Err(Flaw::NotOnlyCertificates(file)),
         }
     }
-    if ders.is_empty() { Err(Flaw::NoCertificate(file)) } else { Ok(ders) }
+    if read.ders.is_empty() { Err(Flaw::NoCertificate(file)) } else { Ok(read) }
+}
+
+/// How a file that has no block to be read came to be so, as far as that can be told.
+pub(super) fn garble(pem: &[u8]) -> Option<Garble> {
+    match pem {
+        [0xef, 0xbb, 0xbf, ..] => return Some(Garble::ByteOrderMark),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, b'-', ..] | [b'-', 0, ..] => return Some(Garble::Utf16),
+        _ if der::only(pem, SEQUENCE).is_some() => return Some(Garble::Der),
+        _ => {}
+    }
+    let Ok(text) = std::str::from_utf8(pem) else { return Some(Garble::NotUtf8) };
+    let is_marked = |line: &str| line.contains("-----BEGIN ") || line.contains("-----END ");
+    let mut marked = text.lines().filter(|line| is_marked(line)).peekable();
+    if marked.peek().is_none() {
+        return no_block(text);
+    }
+    if text.trim_start().starts_with('[') {
+        return Some(Garble::JsonList);
+    }
+    marked.find_map(|line| {
+        if line.contains("-----\\n") || line.contains("\\n-----") {
+            Some(Garble::LiteralNewlines)
+        } else if line.contains("----------BEGIN ") {
+            Some(Garble::Joined)
+        } else if line.contains("-----BEGIN ") && line.contains("-----END ") {
+            Some(Garble::OneLine)
+        } else {
+            line.starts_with([' ', '\t']).then_some(Garble::Indented)
+        }
+    })
+}
+
+fn no_block(text: &str) -> Option<Garble> {
+    let packed: Zeroizing<String> = Zeroizing::new(text.split_ascii_whitespace().collect());
+    if packed.is_empty() {
+        return None;
+    }
+    let decoded = BASE64_STANDARD.decode(packed.as_bytes()).map(Zeroizing::new);
+    let is_pem = decoded.is_ok_and(|bytes| bytes.windows(11).any(|window| window == b"-----BEGIN "));
+    Some(if is_pem { Garble::Base64 } else { Garble::Text })
 }
 
 /// What a PEM block holds: perhaps a key, whatever its label says.
@@ -146,9 +205,9 @@ mod tests {
     }
 
     fn read(text: impl AsRef<[u8]>) -> Result<usize, Flaw> {
-        let ders = certificates(ROOT_CERT, text.as_ref())?;
-        assert!(ders.iter().all(|der| der.as_slice() == DER));
-        Ok(ders.len())
+        let read = certificates(ROOT_CERT, text.as_ref(), 10)?;
+        assert!(read.ders.iter().all(|der| der.as_slice() == DER));
+        Ok(read.ders.len())
     }
 
     const FOREIGN: Result<usize, Flaw> = Err(Flaw::NotOnlyCertificates(ROOT_CERT));
@@ -193,12 +252,15 @@ mod tests {
     }
 
     #[test]
-    fn text_around_blocks_is_refused() {
-        assert_eq!(read(format!("subject=CN=Root\n{}", block())), FOREIGN);
-        assert_eq!(read(format!("{}# the old one\n{}", block(), block())), FOREIGN);
-        assert_eq!(read(format!("{}\0", block())), FOREIGN);
-        assert_eq!(read([block().as_bytes(), b"\xff"].concat()), FOREIGN);
-        assert_eq!(read(format!("\u{feff}{}", block())), FOREIGN);
+    fn text_around_blocks_is_skipped_and_told() {
+        for text in [
+            format!("subject=CN=Root\n{}", block()),
+            format!("{}# the old one\n{}", block(), block()),
+            format!("{}\0", block()),
+        ] {
+            assert!(certificates(ROOT_CERT, text.as_bytes(), 10).unwrap().has_text, "{text}");
+        }
+        assert!(!certificates(ROOT_CERT, block().as_bytes(), 10).unwrap().has_text);
     }
 
     #[test]
@@ -234,7 +296,8 @@ mod tests {
             block.replace('\n', ""),
         ];
         for text in broken {
-            assert_eq!(read(&text), FOREIGN, "{text}");
+            let flaw = read(&text).unwrap_err();
+            assert!(matches!(flaw, Flaw::NotOnlyCertificates(_) | Flaw::Garbled(..)), "{flaw}: {text}");
         }
     }
 
@@ -270,10 +333,10 @@ mod tests {
     fn a_block_over_the_cap_is_refused() {
         let lines = |bytes: usize| pem("CERTIFICATE", &vec![7; bytes], 64, "\n");
         let largest = (1..).map(lines).take_while(|text| text.len() <= MAX_CERTIFICATE).last().unwrap();
-        assert!(certificates(ROOT_CERT, largest.as_bytes()).is_ok());
+        assert!(certificates(ROOT_CERT, largest.as_bytes(), 1).is_ok());
         let padded = largest.replacen('\n', &format!("{}\n", " ".repeat(MAX_CERTIFICATE + 1 - largest.len())), 1);
         assert_eq!(padded.len(), MAX_CERTIFICATE + 1);
         let flaw = Flaw::CertificateTooLarge(At { file: ROOT_CERT, position: 1 });
-        assert_eq!(certificates(ROOT_CERT, padded.as_bytes()), Err(flaw));
+        assert_eq!(certificates(ROOT_CERT, padded.as_bytes(), 1), Err(flaw));
     }
 }

@@ -16,8 +16,8 @@ use super::follow::{MetadataOf, Seen, follow};
 use super::{
     FIELD_MANAGER, Failed, MANAGED_BY, ROOT_SHA256, VAULT_VERSION, Write, call, forgetful, metadata, patch, post,
 };
-use crate::ca::bundle::{self, Bundle, CA_CERT, CA_KEY, CERT_CHAIN, ROOT_CERT};
-use crate::ca::check::{self, Sound};
+use crate::ca::bundle::{self, Beside, Bundle, CA_CERT, CA_KEY, CERT_CHAIN, ROOT_CERT};
+use crate::ca::check::{self, Facts, Note, Sound};
 use crate::clock::Boot;
 use crate::plan::{Copy, Owner, Published};
 use crate::reason::{Held, Reason};
@@ -216,7 +216,18 @@ fn tell(watched: &mut Watched, version: String) {
 /// Takes what was read.
 fn take(watched: &mut Watched, published: &Published) {
     tell(watched, published.resource_version().to_owned());
+    let (before, now) = (notes(watched.published.as_ref()), notes(Some(&published.facts())));
+    for note in now.iter().filter(|note| !before.contains(note)) {
+        tracing::warn!("cacerts is sound, and worth a look: {note}");
+    }
     watched.published = Some(published.facts());
+}
+
+fn notes(published: Option<&Published<Facts>>) -> Vec<Note> {
+    match published {
+        Some(Published::Present(copy)) => copy.verdict.as_ref().map(|facts| facts.notes.clone()).unwrap_or_default(),
+        _ => Vec::new(),
+    }
 }
 
 /// The four keys that istiod wants, byte for byte.
@@ -234,7 +245,8 @@ fn data(bundle: &Bundle) -> BTreeMap<String, ByteString> {
 /// What a Secret is to the convergence.
 pub fn published(secret: &Secret, now: Timestamp) -> Published {
     let data = secret.data.iter().flatten().map(|(name, bytes)| (name.as_str(), bytes.0.as_slice()));
-    let glance = secret.data.as_ref().and_then(|data| bundle::glance(&data.get(ROOT_CERT)?.0));
+    let beside = Beside::of(data.clone());
+    let glance = secret.data.as_ref().and_then(|data| bundle::glance(&data.get(beside.root_cert())?.0));
     let verdict = Bundle::from_secret(data).and_then(|bundle| check::check(bundle, now)).map(Arc::new);
     Published::Present(Arc::new(Copy {
         owner: owner(secret),
@@ -242,6 +254,7 @@ pub fn published(secret: &Secret, now: Timestamp) -> Published {
         glance,
         resource_version: secret.resource_version().unwrap_or_default(),
         annotated_root: secret.annotations().get(ROOT_SHA256).map(|text| text.parse()),
+        beside,
     }))
 }
 

@@ -310,6 +310,41 @@ fn ours_with_a_foreign_key_is_not_written_for_ever() {
 }
 
 #[test]
+fn nothing_is_published_beside_revocation_lists_that_do_not_fit() {
+    let with = |owner, verdict: Result<&Arc<Sound>, Flaw>, crl: &[u8]| {
+        let Published::Present(copy) = present(owner, verdict.map(Arc::clone)) else { unreachable!() };
+        let beside = Beside { crl: Some(crl.to_vec()), tls: false };
+        Published::Present(Arc::new(Copy { beside, ..Copy::clone(&copy) }))
+    };
+    // What is there fits its lists; Vault's next intermediate would not.
+    let published = with(Owner::Ours, Ok(&R1_OTHER_CA), b"no list");
+    let Step::Hold(held) = step_of(Role::Sync, OnRootChange::Halt, &in_vault(&R1), &published, None) else {
+        panic!("not held");
+    };
+    assert_eq!(held.reason, Reason::CacertsInvalid);
+    assert!(held.sentence.contains("ca-crl.pem"), "{}", held.sentence);
+    assert_eq!(in_any_role(&in_vault(&R1), &with(Owner::Ours, Ok(&R1_OTHER_CA), b""), None), "publish version 3");
+    // Nor where the lists are why what is there is not sound.
+    let published = with(Owner::Ours, Err(Flaw::CrlMalformed), b"no list");
+    assert_eq!(in_any_role(&in_vault(&R1), &published, None), "hold CacertsInvalid");
+    // What is open stays so.
+    assert_eq!(in_any_role(&in_vault(&R1), &with(Owner::Ours, Ok(&R1), b""), None), "open at version 3");
+}
+
+#[test]
+fn four_files_are_never_written_beside_a_tls_secret_that_istiod_prefers() {
+    for (owner, sound) in [(Owner::Other, &R2), (Owner::Ours, &R2)] {
+        let Published::Present(copy) = published(owner, sound) else { unreachable!() };
+        let beside = Beside { crl: None, tls: true };
+        let published = Published::Present(Arc::new(Copy { beside, ..Copy::clone(&copy) }));
+        let step = step_of(Role::Sync, OnRootChange::Replace, &in_vault(&R1), &published, None);
+        let Step::Hold(held) = step else { panic!("not held") };
+        assert_eq!(held.reason, Reason::CacertsInvalid);
+        assert!(held.sentence.contains("tls.crt"), "{}", held.sentence);
+    }
+}
+
+#[test]
 fn what_is_not_ours_and_not_sound_holds() {
     for flaw in [UNSOUND, EXPIRED, FOREIGN_KEY] {
         let published = present(Owner::Other, Err(flaw));
@@ -428,13 +463,13 @@ fn next_step(reason: Reason) -> &'static [&'static str] {
     match reason {
         Reason::RootMissing => &["start istiod in the bootstrap cluster"],
         Reason::RootDeleted => &["restore Vault's data", "bring it back with `vault kv undelete` or from a backup"],
-        Reason::RootInvalid | Reason::RootExpired => &["write a sound CA as a new version"],
+        Reason::RootInvalid | Reason::RootExpired => &[" and write it as a new version"],
         Reason::RootChanged => {
             &["accept it with --on-root-change replace", "accept the new one with --on-root-change replace"]
         }
         Reason::CacertsUnknown => &["into Vault with `", "delete the Secret to have a new root made"],
         Reason::CacertsManagedElsewhere => &["look at its ExternalSecret's conditions"],
-        Reason::CacertsInvalid => &["mend it, or delete it"],
+        Reason::CacertsInvalid => &["only where no mesh runs on it, delete it"],
         other => panic!("{other} is not decided here"),
     }
 }

@@ -33,8 +33,9 @@ pub(super) fn candidate(published: &Published, pin: Option<&Pin>, names: &Names)
         Held::new(
             Reason::CacertsInvalid,
             format!(
-                "Secret {} cannot be adopted: {flaw}; mend it, or delete it and let the gate of the bootstrap cluster make a root",
-                names.cacerts
+                "Secret {} cannot be adopted: {flaw}; {}, and run adopt again: as long as a mesh runs on it, it has to stay",
+                names.cacerts,
+                flaw.remedy()
             ),
         )
     })?;
@@ -58,7 +59,7 @@ pub(super) fn step(stored: &Stored, sound: &Sound, names: &Names) -> Result<Step
         Stored::Sound { sound: root, .. } => Err(Held::new(
             Reason::RootChanged,
             format!(
-                "Vault holds root {} at {}, but Secret {} holds {}: a root is never written over; delete the Secret to take Vault's",
+                "Vault holds root {} at {}, but Secret {} holds {}: a root is never written over, and a Secret that a mesh runs on is not to be deleted: see \"Change the root\" in docs/operate.md",
                 root.root, names.record, names.cacerts, sound.root
             ),
         )),
@@ -72,8 +73,9 @@ pub(super) fn step(stored: &Stored, sound: &Sound, names: &Names) -> Result<Step
         Stored::Unsound { version, flaw } => Err(Held::new(
             if flaw.is_expired() { Reason::RootExpired } else { Reason::RootInvalid },
             format!(
-                "version {version} of {} in Vault cannot be used: {flaw}; nothing is written over it: write a sound CA as a new version",
-                names.record
+                "version {version} of {} in Vault cannot be used: {flaw}; nothing is written over it: {}, and write it as a new version",
+                names.record,
+                flaw.remedy()
             ),
         )),
     }

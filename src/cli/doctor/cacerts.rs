@@ -157,7 +157,7 @@ fn present(link: &Link, cacerts: &Cacerts, cluster: &Cluster, stored: Option<&St
     let pin = pin_in_force(cluster);
     let step = stored.map(|stored| situation(stored, &cacerts.published, pin.as_ref(), asked).step());
     let about = match &copy.verdict {
-        Ok(sound) => format!("sound, root sha256 {}, {owner}", sound.root.openssl()),
+        Ok(sound) => format!("sound, root sha256 {}, {owner}{}", sound.root.openssl(), sound.remarks()),
         Err(flaw) => format!("cannot be used: {flaw}; {owner}"),
     };
     let held = |reason: Reason, next: &str| link.failed(about.clone(), next).reason(reason);
@@ -172,11 +172,15 @@ fn present(link: &Link, cacerts: &Cacerts, cluster: &Cluster, stored: Option<&St
             "look at its ExternalSecret: it has to give Vault's root, sound and whole",
         ),
         (Some(Step::Hold(why)), _) if is_about_cacerts(&why) => {
+            if why.reason == Reason::CacertsInvalid {
+                let (cause, next) = why.sentence.split_once("; ").unwrap_or_default();
+                let seen = if copy.verdict.is_ok() { format!("{about}; {cause}") } else { about };
+                return link.failed(seen, next).reason(why.reason);
+            }
             let (_, next) = why.sentence.rsplit_once(": ").unwrap_or_default();
-            let next = next.split_once("; ").filter(|_| copy.verdict.is_err()).map_or(next, |(_, next)| next);
             held(why.reason, next)
         }
-        (_, Err(_)) => held(Reason::CacertsInvalid, "mend it, or delete it to have Vault's root published"),
+        (_, Err(flaw)) => held(Reason::CacertsInvalid, &flaw.remedy()),
         (Some(_), Ok(_)) => link.note(format!("{about}; see vault-record and pin")),
         (None, Ok(_)) => link.note(format!("{about}; not compared, since Vault's record could not be read")),
     }

@@ -7,6 +7,7 @@ use super::cacerts;
 use super::check::{Check, Eyes, Seen};
 use super::line::{Line, Link};
 use super::vault::{Keepings, Told};
+use crate::ca::check::Note;
 use crate::plan::{Pin, Published, Situation, Step, Stored};
 use crate::reason::{Held, Reason, foreign_text};
 use crate::vault::{Keeping, Record};
@@ -90,7 +91,8 @@ fn stored(link: &Link, record: &Record, here: Here<'_>, asked: &Asked) -> Line {
     match &record.stored {
         Stored::Sound { version, sound } => {
             let root = sound.root.openssl();
-            let seen = format!("version {version}, root sha256 {root}, until {}", day(sound.usable_until.at));
+            let until = day(sound.usable_until.at);
+            let seen = format!("version {version}, root sha256 {root}, until {until}{}", sound.remarks());
             if let Some(end) = record.deleted_at {
                 let next = "take delete_version_after away (see vault-mount), and write the record anew";
                 return link.warning(format!("{seen}; Vault deletes this version by itself at {}", minute(end)), next);
@@ -102,12 +104,18 @@ fn stored(link: &Link, record: &Record, here: Here<'_>, asked: &Asked) -> Line {
                     "renew it in time: see \"Change the root\" in docs/operate.md",
                 );
             }
+            if sound.notes.iter().any(Note::is_warning) {
+                return link.warning(seen, "take out what is of no use with the next change of the root");
+            }
             link.ok(seen)
         }
         Stored::Unsound { version, flaw } => {
             let reason = if flaw.is_expired() { Reason::RootExpired } else { Reason::RootInvalid };
-            link.failed(format!("version {version} cannot be used: {flaw}"), "write a sound CA as a new version")
-                .reason(reason)
+            link.failed(
+                format!("version {version} cannot be used: {flaw}"),
+                format!("{}, and write it as a new version", flaw.remedy()),
+            )
+            .reason(reason)
         }
         Stored::Absent | Stored::Deleted { .. } => match hold(&record.stored, here, asked) {
             // The bootstrap cluster may be the next one to be installed.

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::ca::bundle::Beside;
 use crate::ca::check::Flaw;
 use crate::ca::fixtures::{NOW, YEARS, at, now};
 use crate::samples::{R1, R1_OTHER_CA, R2};
@@ -146,9 +147,23 @@ fn what_was_published_is_read_as_the_same_ca_and_version() {
 fn other_keys_are_left_alone_unless_istiod_reads_them() {
     let plain = || secret(json!({}), &R1);
     assert!(copy(&with(plain(), "note.txt", b"x")).verdict.is_ok());
-    for key in ["tls.crt", "istio-generated"] {
-        assert_eq!(flaw(&with(plain(), key, b"")), Flaw::Foreign(key));
-    }
+    assert_eq!(flaw(&with(plain(), "istio-generated", b"")), Flaw::Foreign("istio-generated"));
+    assert_eq!(flaw(&with(plain(), "tls.crt", b"")), Flaw::Missing("ca.crt"));
+    assert_eq!(flaw(&with(plain(), "ca-crl.pem", b"no list")), Flaw::CrlMalformed);
+    let beside = Beside { crl: Some(b"no list".to_vec()), tls: false };
+    assert_eq!(copy(&with(plain(), "ca-crl.pem", b"no list")).beside, beside);
+}
+
+#[test]
+fn a_secret_of_cert_managers_is_shown_with_the_root_that_istiod_takes() {
+    let bundle = &R1_OTHER_CA.bundle;
+    let mut tls = with(secret(json!({}), &R1), "ca.crt", &bundle.root_cert);
+    tls.data.as_mut().unwrap().remove("root-cert.pem");
+    tls = with(with(tls, "tls.crt", &bundle.ca_cert), "tls.key", bundle.ca_key.expose());
+    let copy = copy(&tls);
+    assert!(copy.verdict.as_ref().unwrap().same_roots(&R1));
+    assert_eq!(copy.glance.as_ref(), Some(&R1.glance));
+    assert!(copy.beside.tls);
 }
 
 #[test]
