@@ -49,6 +49,10 @@ use screen::Screen;
 
 /// What the report's words mean, and what is not a flag.
 const AFTER_HELP: &str = "\
+Examples:
+  istio-ca-gate doctor --context nas
+  istio-ca-gate doctor --pre --role sync --context nas --vault-addr https://vault.homelab.example:8200
+
 Marks: ok, it holds; note, worth knowing, or it may not be looked at; warning, it will break; FAILED; skipped, an earlier
 link is broken. `istio-ca-gate explain ID` tells more of a line.
 Exit codes: 0 nothing FAILED, 1 something did, 2 what matters most could not be looked at, or wrong use.

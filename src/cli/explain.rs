@@ -14,6 +14,7 @@ const WIDEST: usize = 100;
 
 /// `istio-ca-gate explain`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  istio-ca-gate explain RootMissing\n  istio-ca-gate explain vault-login")]
 pub struct Explain {
     /// A reason code, an alert, or the id of a line of doctor [default: list them all]
     #[arg(value_name = "CODE", value_parser = codes(), ignore_case = true, hide_possible_values = true)]

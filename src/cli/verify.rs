@@ -22,10 +22,21 @@ use crate::run::Failure;
 use crate::shutdown::Signals;
 use ask::Places;
 use compare::{Comparison, Outcome, compare};
+use show::Width;
+
+/// Where it is no terminal.
+const COLUMNS: usize = 80;
+
+/// A column has to have room for a word.
+const NARROWEST: usize = 40;
 
 /// `istio-ca-gate verify`.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit codes: 0 all equal, 1 not equal, 2 some place could not be read, or wrong use.")]
+#[command(after_help = "Examples:
+  istio-ca-gate verify --context homelab --context nas --vault
+  istio-ca-gate verify --context nas --file root-cert.pem -o wide
+
+Exit codes: 0 all equal, 1 not equal, 2 some place could not be read, or wrong use.")]
 pub struct Verify {
     /// Context in the kubeconfig, repeated: its cacerts, and the root that its istiod really serves
     #[arg(long = "context", env = "GATE_VERIFY_CONTEXTS", value_name = "NAME", value_delimiter = ',')]
@@ -69,10 +80,14 @@ pub struct Verify {
 /// What is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Output {
-    /// For people.
+    /// For people, in 80 columns.
     Table,
+    /// The same with whole fingerprints, and subjects.
+    Wide,
     /// For programs; with --watch one line each time.
     Json,
+    /// The same in YAML, each time a document.
+    Yaml,
 }
 
 /// Runs it.
@@ -86,8 +101,9 @@ pub async fn run(args: Verify) -> Result<ExitCode, Failure> {
     }
     let comparison = compare(places.ask().await);
     let text = match args.output {
-        Output::Table => show::table(&comparison, Timestamp::now()),
         Output::Json => show::json(&comparison, Timestamp::now(), true),
+        Output::Yaml => show::yaml(&comparison, Timestamp::now()),
+        output => show::table(&comparison, Timestamp::now(), width(output)),
     };
     // Whoever closed standard output still gets the exit code.
     let _ = paint::stdout().write_all(text.as_bytes());
@@ -117,12 +133,20 @@ async fn watch(mut places: Places, output: Output, interval: Duration) -> Result
 fn print_again(comparison: &Comparison, output: Output) -> io::Result<()> {
     let now = Timestamp::now();
     let text = match output {
-        Output::Table => format!("{}{}", show::separator(now), show::table(comparison, now)),
         Output::Json => show::json(comparison, now, false),
+        Output::Yaml => show::yaml(comparison, now),
+        output => format!("{}{}", show::separator(now), show::table(comparison, now, width(output))),
     };
     let mut out = paint::stdout();
     out.write_all(text.as_bytes())?;
     out.flush()
+}
+
+fn width(output: Output) -> Width {
+    match output {
+        Output::Wide => Width::Wide,
+        _ => Width::Columns(paint::columns().unwrap_or(COLUMNS).max(NARROWEST)),
+    }
 }
 
 fn code(comparison: &Comparison) -> ExitCode {

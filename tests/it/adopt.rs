@@ -13,8 +13,8 @@ use tokio::sync::Barrier;
 use crate::certificates::Authority;
 use crate::kubernetes::{CONFIG_MAPS, Kubernetes, SECRETS, status};
 use crate::product::{binary, kubeconfig};
-use crate::stand_in::{Answer, StandIn};
 use crate::vault::{self, HEALTH, LOGIN, PREFLIGHT, READ, WRITE, errors, health, mount, never_written, version};
+use standin::scripted::{Answer, StandIn};
 
 const TOKEN: &str = "hvs.token-of-an-administrator";
 

@@ -15,8 +15,8 @@ use testbed::eventually;
 use crate::certificates::Authority;
 use crate::gate::{Gate, SOON, review};
 use crate::kubernetes::{CONFIG_MAPS, Kubernetes, SECRETS};
-use crate::stand_in::Answer;
 use crate::vault::{self, LOGIN, READ, errors, never_written, version};
+use standin::scripted::Answer;
 
 const CREATE: &str = "POST /api/v1/namespaces/istio-system/secrets";
 

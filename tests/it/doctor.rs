@@ -17,9 +17,9 @@ use crate::certificates::Authority;
 use crate::kubernetes::{CONFIG_MAPS, DEPLOYMENTS, Kubernetes, SECRETS};
 use crate::product::{KUBERNETES_TOKEN, binary, kubeconfig};
 use crate::quiet::leak;
-use crate::stand_in::{Answer, StandIn};
 use crate::vault::{self, HEALTH, JWT, LOGIN, READ, errors, granted, health, token, version};
 use crate::world::{Gate, World};
+use standin::scripted::{Answer, StandIn};
 
 const AT_MOST: Duration = Duration::from_secs(60);
 

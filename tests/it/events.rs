@@ -11,8 +11,8 @@ use crate::flux::{install_istiod, owned_review};
 use crate::gate::{Gate, SOON, review, review_but};
 use crate::kubernetes::{EVENTS, Kubernetes, status};
 use crate::product::{Product, world};
-use crate::stand_in::Answer;
 use crate::vault::{self, READ, never_written, version};
+use standin::scripted::Answer;
 
 const WRITE_EVENT: &str = "POST /api/v1/namespaces/istio-system/events";
 

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use crate::certificates::Authority;
 use crate::gate::{Gate, review};
 use crate::kubernetes::{Kubernetes, SECRETS};
-use crate::stand_in::StandIn;
 use crate::vault::{self, READ, version};
+use standin::scripted::StandIn;
 
 const EXTERNAL_SECRETS: &str = "/apis/external-secrets.io/v1/namespaces/istio-system/externalsecrets";
 const ASK: &str = "PATCH /apis/external-secrets.io/v1/namespaces/istio-system/externalsecrets/istio-cacerts";

@@ -8,8 +8,8 @@ use testbed::Program;
 use crate::certificates::Authority;
 use crate::command::{kubeconfig, run, run_with};
 use crate::kubernetes::{Kubernetes, SECRETS, status};
-use crate::stand_in::Answer;
 use crate::vault::{self, JWT, READ, errors, never_written, version};
+use standin::scripted::Answer;
 
 struct Files(TempDir);
 

@@ -12,9 +12,9 @@ use crate::certificates::Authority;
 use crate::gate::{Gate, SOON, review};
 use crate::kubernetes::{DEPLOYMENTS, Kubernetes, REPLICA_SETS, SECRETS, status};
 use crate::product::Product;
-use crate::stand_in::{Answer, StandIn};
 use crate::vault::{self, READ, never_written, version};
 use crate::world::{self, World};
+use standin::scripted::{Answer, StandIn};
 
 const RELEASES: &str = "/apis/helm.toolkit.fluxcd.io/v2/namespaces/flux-system/helmreleases";
 const READ_OWNER: &str = "GET /apis/apps/v1/namespaces/istio-system/replicasets/istiod-7d4b9c";

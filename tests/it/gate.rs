@@ -36,8 +36,8 @@ use tokio_rustls::client::TlsStream;
 
 use crate::certificates::trust;
 use crate::kubernetes::Kubernetes;
-use crate::stand_in::StandIn;
 use crate::vault::{Client, client};
+use standin::scripted::StandIn;
 
 /// The name in the serving certificate, beside 127.0.0.1.
 pub const NAME: &str = "istio-ca-gate.istio-system.svc";

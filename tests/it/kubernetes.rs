@@ -8,7 +8,7 @@ use anyhow::Result;
 use kube::{Client, Config};
 use serde_json::{Value, json};
 
-use crate::stand_in::{Answer, Request, StandIn};
+use standin::scripted::{Answer, Request, StandIn};
 
 pub const SECRETS: &str = "/api/v1/namespaces/istio-system/secrets";
 pub const CONFIG_MAPS: &str = "/api/v1/namespaces/istio-system/configmaps";

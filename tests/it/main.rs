@@ -35,7 +35,6 @@ mod self_test;
 mod server;
 mod serving_files;
 mod shell;
-mod stand_in;
 mod usage;
 mod vault;
 mod vault_addresses;

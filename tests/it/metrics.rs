@@ -7,9 +7,9 @@ use rustls::pki_types::pem::PemObject;
 
 use crate::certificates::Authority;
 use crate::gate::{Gate, review, review_but};
-use crate::stand_in::Answer;
 use crate::vault::{self, READ, version};
 use serde_json::json;
+use standin::scripted::Answer;
 use testbed::eventually;
 
 /// The value of a sample, by its whole line up to the value.

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use crate::certificates::Authority;
 use crate::gate::{Gate, review, review_but};
 use crate::kubernetes::{CONFIG_MAPS, Kubernetes, SECRETS};
-use crate::stand_in::Answer;
 use crate::vault::{self, LOGIN, READ, version};
+use standin::scripted::Answer;
 
 /// The review of a pod as istiod's chart makes it.
 fn istiod() -> Value {

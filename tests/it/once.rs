@@ -12,8 +12,8 @@ use tokio::process::{Child, Command};
 use crate::certificates::Authority;
 use crate::kubernetes::{CONFIG_MAPS, Kubernetes, SECRETS, status};
 use crate::product::{SOON, binary, kubeconfig};
-use crate::stand_in::StandIn;
 use crate::vault::{self, JWT, LOGIN, READ, WRITE, errors, never_written, version};
+use standin::scripted::StandIn;
 
 /// One convergence between an empty Vault and an empty cluster.
 struct World {

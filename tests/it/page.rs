@@ -9,8 +9,8 @@ use testbed::eventually;
 
 use crate::certificates::Authority;
 use crate::product::{Product, SOON, world};
-use crate::stand_in::{Answer, StandIn};
 use crate::world::{Gate, World};
+use standin::scripted::{Answer, StandIn};
 
 const FINGERPRINT: &str = "GET /fingerprint";
 

@@ -10,8 +10,8 @@ use tempfile::TempDir;
 use testbed::{Port, Process, Program};
 
 use crate::kubernetes::{Kubernetes, SECRETS};
-use crate::stand_in::StandIn;
 use crate::vault::{self, JWT};
+use standin::scripted::StandIn;
 
 /// Longest wait for anything that it does by itself; a key takes it seconds.
 pub const SOON: Duration = Duration::from_secs(60);

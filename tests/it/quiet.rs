@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use crate::gate::{review, review_but};
 use crate::kubernetes::{CONFIG_MAPS, EVENTS, Kubernetes, SECRETS, status};
 use crate::product::{KUBERNETES_TOKEN, Product, SOON, world};
-use crate::stand_in::Answer;
 use crate::vault::{JWT, LOGIN, READ, WRITE, errors, token, version};
+use standin::scripted::Answer;
 
 /// Enough of a secret to be worth finding, and too much to be there by chance.
 const PIECE: usize = 24;

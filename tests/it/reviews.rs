@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::gate::{Gate, review, review_but};
 use crate::kubernetes::{SECRETS, status};
-use crate::stand_in::Answer;
+use standin::scripted::Answer;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_malformed_is_400_and_says_what_is_wrong() -> Result<()> {

@@ -16,8 +16,8 @@ use testbed::side::Side;
 use crate::gate::{Gate, review, review_but};
 use crate::kubernetes::{Kubernetes, status};
 use crate::product::{Product, SOON, world};
-use crate::stand_in::Answer;
 use crate::world::{self, World};
+use standin::scripted::Answer;
 
 const LABEL: &str = "istio-ca-gate.io/self-test";
 const NONCE: &str = "0123456789abcdef0123456789abcdef";

@@ -14,7 +14,7 @@ use rustls::ServerConfig;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-use crate::stand_in::{Answer, Request, StandIn};
+use standin::scripted::{Answer, Request, StandIn};
 
 pub const LOGIN: &str = "POST /v1/auth/kubernetes/login";
 pub const READ: &str = "GET /v1/secret/data/istio/ca";

@@ -8,8 +8,8 @@ use istio_ca_gate::vault::Settings;
 use serde_json::{Value, json};
 
 use crate::certificates::Authority;
-use crate::stand_in::{Answer, StandIn};
 use crate::vault::{self, Client, HEALTH, LOGIN, READ, client, client_but, errors, health};
+use standin::scripted::{Answer, StandIn};
 
 async fn three() -> Result<([StandIn; 2], Client)> {
     let servers = [vault::start().await?, vault::start().await?];

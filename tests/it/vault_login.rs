@@ -9,8 +9,8 @@ use serde_json::json;
 use testbed::eventually;
 use zeroize::Zeroizing;
 
-use crate::stand_in::Answer;
 use crate::vault::{self, HEALTH, JWT, LOGIN, PREFLIGHT, READ, WRITE, client_but, errors, granted, pair, token};
+use standin::scripted::Answer;
 
 #[tokio::test]
 async fn one_login_serves_many_reads() -> Result<()> {

@@ -8,8 +8,8 @@ use istio_ca_gate::reason::Reason;
 use serde_json::{Value, json};
 
 use crate::certificates::Authority;
-use crate::stand_in::Answer;
 use crate::vault::{self, JWT, LOGIN, PREFLIGHT, READ, errors, mount, never_written, pair, token, version};
+use standin::scripted::Answer;
 
 #[tokio::test]
 async fn never_written_on_kv_version_2_is_absent() -> Result<()> {

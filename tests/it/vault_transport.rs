@@ -8,8 +8,8 @@ use istio_ca_gate::vault::Settings;
 use testbed::eventually;
 
 use crate::certificates::Authority;
-use crate::stand_in::{Answer, StandIn};
 use crate::vault::{self, Client, LOGIN, PREFLIGHT, READ, client, client_but, never_written, pair};
+use standin::scripted::{Answer, StandIn};
 
 const TIMEOUT: Duration = Duration::from_millis(600);
 

@@ -9,8 +9,8 @@ use istio_ca_gate::vault::Write;
 use serde_json::{Value, json};
 
 use crate::certificates::Authority;
-use crate::stand_in::Answer;
 use crate::vault::{self, LOGIN, WRITE, client, client_but, errors, pair, token};
+use standin::scripted::Answer;
 
 #[tokio::test]
 async fn a_write_is_a_check_and_set_of_zero_with_the_record_verbatim() -> Result<()> {

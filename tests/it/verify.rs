@@ -18,8 +18,8 @@ use crate::command::{Said, kubeconfig, run};
 use crate::gate::review;
 use crate::kubernetes::{CONFIG_MAPS, Kubernetes, SECRETS, status};
 use crate::product::{KUBERNETES_TOKEN, Product, SOON, binary};
-use crate::stand_in::{Answer, StandIn};
 use crate::vault::{self, JWT, READ, errors, version};
+use standin::scripted::{Answer, StandIn};
 
 const FINGERPRINT: &str = "GET /fingerprint";
 const CACERTS: &str = "GET /api/v1/namespaces/istio-system/secrets/cacerts";
@@ -115,7 +115,14 @@ fn rows(said: &Said) -> Result<Vec<(String, String, Value)>> {
 async fn places_of_all_kinds_with_one_root_are_equal() -> Result<()> {
     let ca = Authority::new("Root")?;
     let world = World::with(&ca).await?;
-    let said = world.verify_all(&[]).await?;
+    let narrow = world.verify_all(&[]).await?;
+    let rows: Vec<_> = narrow.stdout.lines().collect();
+    ensure!(rows[0].split_whitespace().eq(["PLACE", "VERDICT", "EXPIRES", "SHA-256"]), "{narrow:?}");
+    ensure!(rows.iter().all(|row| row.chars().count() <= 80), "{narrow:?}");
+    let short = format!("{}…", &sha256(&ca)?[..11]);
+    ensure!(narrow.code == Some(0) && narrow.stdout.matches(&short).count() == 7, "{narrow:?}");
+
+    let said = world.verify_all(&["-o", "wide"]).await?;
     ensure!(said.code == Some(0) && said.stderr.is_empty(), "{said:?}");
     let sha256 = sha256(&ca)?;
     let rows: Vec<_> = said.stdout.lines().collect();
@@ -318,7 +325,7 @@ async fn nothing_of_a_key_or_token_is_printed_whatever_goes_wrong() -> Result<()
     secrets.extend([base64[40..80].to_owned(), JWT.to_owned(), KUBERNETES_TOKEN.to_owned(), vault::token(1)]);
     for answer in [whole.clone(), whole.cut(size - 20), cut, Answer::json(200, &swapped), Answer::json(500, &secret)] {
         world.nas.server.always(CACERTS, answer);
-        for output in ["table", "json"] {
+        for output in ["table", "wide", "json", "yaml"] {
             let (url, file) = (world.url(), world.path("root.pem"));
             let args = ["--context", "nas", "--url", &url, "--vault", "--file", &file, "-o", output];
             let said = world.verify_with(&args, &[("RUST_LOG", "trace"), ("RUST_BACKTRACE", "1")]).await?;
@@ -327,7 +334,7 @@ async fn nothing_of_a_key_or_token_is_printed_whatever_goes_wrong() -> Result<()
             ensure!(leak.is_none(), "{leak:?} in {said:?}");
         }
     }
-    ensure!(world.nas.server.count(CACERTS) == 10, "the Secret was not read");
+    ensure!(world.nas.server.count(CACERTS) == 20, "the Secret was not read");
     Ok(())
 }
 
@@ -341,7 +348,7 @@ async fn wrong_use_is_told_with_flag_and_variable_before_anybody_is_asked() -> R
         (&["--url", "https://u:p@gate.example/fingerprint"], ["--url", "GATE_VERIFY_URLS"]),
         (&["--url", &url, "--timeout", "0s"], ["--timeout", "GATE_VERIFY_TIMEOUT"]),
         (&["--url", &url, "--watch", "often"], ["--watch", "GATE_VERIFY_WATCH"]),
-        (&["--url", &url, "-o", "yaml"], ["--output", "GATE_VERIFY_OUTPUT"]),
+        (&["--url", &url, "-o", "xml"], ["--output", "GATE_VERIFY_OUTPUT"]),
         (&["--url", &url, "--ca-cert", "/nowhere/ca.pem"], ["--ca-cert", "GATE_VERIFY_CA_CERT"]),
         (&["--url", &url, "--ca-cert", "/dev/null"], ["--ca-cert", "GATE_VERIFY_CA_CERT"]),
         (&["--context"], ["--context", "GATE_VERIFY_CONTEXTS"]),
@@ -362,7 +369,8 @@ async fn wrong_use_is_told_with_flag_and_variable_before_anybody_is_asked() -> R
 async fn every_flag_has_a_variable_which_says_the_same() -> Result<()> {
     let world = World::with(&Authority::new("Root")?).await?;
     for command in ["verify", "fingerprint"] {
-        let help = run(&[command, "--help"], &[]).await?;
+        // A line of help is wrapped otherwise.
+        let help = run(&[command, "--help"], &[("COLUMNS", "1000")]).await?;
         ensure!(help.code == Some(0), "{help:?}");
         let starts = |line: &&str| line.trim_start().starts_with("--") || line.starts_with("  -");
         let mut flags = 0;
@@ -569,8 +577,10 @@ async fn a_whole_vault_is_told_by_what_it_holds() -> Result<()> {
     let ca_file = ca_file.to_string_lossy();
     let variables = [("VAULT_ADDR", vault.address()), ("VAULT_CACERT", &ca_file), ("VAULT_TOKEN", vault.root_token())];
     let says = async |code: i32, reason: &str| -> Result<()> {
-        let (verify, fingerprint) =
-            tokio::try_join!(run(&["verify", "--vault"], &variables), run(&["fingerprint", "--vault"], &variables))?;
+        let (verify, fingerprint) = tokio::try_join!(
+            run(&["verify", "--vault", "-o", "wide"], &variables),
+            run(&["fingerprint", "--vault"], &variables)
+        )?;
         ensure!(verify.code == Some(code) && verify.stdout.contains(reason), "{verify:?}");
         let code = if code == 2 { 1 } else { code };
         ensure!(fingerprint.code == Some(code) && fingerprint.all().contains(reason), "{fingerprint:?}");

@@ -1,22 +1,18 @@
 //! A network between gate and Vault that loses, delays and fakes answers. Whatever it does, Vault ends
 //! with one version, the root of the one key that was made, and the waiting pod comes by itself.
 
-#[path = "../it/stand_in.rs"]
-#[allow(dead_code, reason = "shared with the tests in process, which use all of it")]
-mod stand_in;
-
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use reqwest::{Certificate, Client, Method};
 use serde_json::json;
+use standin::scripted::{Answer, Request, StandIn};
 use testbed::{Vault, eventually};
 
 use crate::gate::{Gate, Options};
 use crate::story::decode;
 use crate::world::{NAMESPACE, SOON, Side, SmallWorld};
-use stand_in::{Answer, Request, StandIn};
 
 const READ: &str = "GET /v1/secret/data/istio/ca";
 const WRITE: &str = "POST /v1/secret/data/istio/ca";

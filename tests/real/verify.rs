@@ -102,7 +102,7 @@ async fn both_clusters_their_gates_and_vault_are_compared_and_each_fault_is_told
     let all = [&places[..], &["--vault"]].concat();
     let with_json = [&all[..], &["-o", "json"]].concat();
 
-    let said = user.run(&all).await?;
+    let said = user.run(&[&all[..], &["-o", "wide"]].concat()).await?;
     ensure!(said.code == Some(0) && said.stderr.is_empty(), "{said:?}");
     ensure!(said.stdout.contains("Equal: all 7 places have the same roots."), "{said:?}");
     ensure!(said.stdout.matches("O=Istio, CN=Istio Root CA homelab").count() == 7, "{said:?}");

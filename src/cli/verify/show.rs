@@ -4,6 +4,9 @@ use std::fmt::Write;
 
 use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
+use tabled::builder::Builder;
+use tabled::settings::peaker::PriorityMax;
+use tabled::settings::{Padding, Style, Width as Wrap};
 
 use super::compare::{Comparison, Kind, Outcome, Place, Reference, Verdict};
 use crate::ca::Sha256;
@@ -14,29 +17,40 @@ use crate::peers::served::Root;
 /// The most characters of a subject in the table: the fingerprint beside it has 95. JSON has more.
 const SUBJECT_WIDTH: usize = 50;
 
-const HEADINGS: [&str; 5] = ["PLACE", "VERDICT", "EXPIRES", "SUBJECT", "SHA-256"];
+const HEADINGS: [&str; 4] = ["PLACE", "VERDICT", "EXPIRES", "SHA-256"];
+const HEADINGS_WIDE: [&str; 5] = ["PLACE", "VERDICT", "EXPIRES", "SUBJECT", "SHA-256"];
+
+/// Pairs of digits of a fingerprint in the narrow table: eyes compare no more, and the verdict goes by all of it.
+const SHORT: usize = 4;
 
 /// Stands where there is nothing to tell.
 const NOTHING: &str = "-";
 
+/// How much room there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Width {
+    /// At most so many columns: fingerprints are short, days have no hours, and subjects are left out.
+    Columns(usize),
+    /// As much as it needs.
+    Wide,
+}
+
 /// For people. What cannot be read is told below the table, with what to do.
-pub(super) fn table(comparison: &Comparison, now: Timestamp) -> String {
-    let rows: Vec<_> = comparison.places.iter().map(|(place, verdict)| row(place, *verdict, now)).collect();
-    let width = |column: usize| {
-        let cells = rows.iter().map(|row| row[column].0.chars().count());
-        cells.chain([HEADINGS[column].len()]).max().unwrap_or_default()
-    };
-    let widths: [usize; 5] = std::array::from_fn(width);
-    let mut text = String::new();
-    let headings = HEADINGS.map(|heading| (heading.to_owned(), Some(Tone::Faint)));
-    for row in std::iter::once(&headings).chain(&rows) {
-        let cells = row.iter().zip(widths).enumerate().map(|(column, ((cell, tone), width))| {
-            // What ends a line needs no padding.
-            let cell = if column + 1 < row.len() { format!("{cell:width$}") } else { cell.clone() };
-            tone.map_or(cell.clone(), |tone| paint(tone, &cell))
-        });
-        let _ = writeln!(text, "{}", cells.collect::<Vec<_>>().join("  "));
+pub(super) fn table(comparison: &Comparison, now: Timestamp, width: Width) -> String {
+    let mut builder = Builder::new();
+    let shown = |headings: &[&str]| -> Vec<String> { headings.iter().map(|it| paint(Tone::Faint, it)).collect() };
+    builder.push_record(if width == Width::Wide { shown(&HEADINGS_WIDE) } else { shown(&HEADINGS) });
+    for (place, verdict) in &comparison.places {
+        let row = row(place, *verdict, now, width);
+        builder.push_record(row.into_iter().map(|(cell, tone)| tone.map_or(cell.clone(), |tone| paint(tone, &cell))));
     }
+    let mut table = builder.build();
+    table.with(Style::empty()).with(Padding::new(0, 2, 0, 0));
+    if let Width::Columns(columns) = width {
+        // The padding of the last column is cut below.
+        table.with(Wrap::wrap(columns + 2).priority(PriorityMax::right()).keep_words(true));
+    }
+    let mut text: String = table.to_string().lines().map(|line| format!("{}\n", line.trim_end())).collect();
     for (place, _) in &comparison.places {
         if let Err(unread) = &place.told {
             let _ = write!(text, "\n{}: {unread}", place.name);
@@ -54,31 +68,38 @@ pub(super) fn separator(now: Timestamp) -> String {
 
 type Cell = (String, Option<Tone>);
 
-fn row(place: &Place, verdict: Verdict, now: Timestamp) -> [Cell; 5] {
-    let name = (place.name.clone(), None);
-    let plain = |text: &str| (text.to_owned(), None);
+fn row(place: &Place, verdict: Verdict, now: Timestamp, width: Width) -> Vec<Cell> {
+    let plain = |text: String| (text, None);
+    let mut cells = vec![plain(place.name.clone())];
     match &place.told {
         Ok(root) => {
-            let expired = root.not_after < now;
-            let expires = if expired { "expired " } else { "" }.to_owned() + &stamp(root.not_after);
             let verdict = match verdict {
                 Verdict::Equal => ("equal", Tone::Good),
                 Verdict::Partly => ("differs in part", Tone::Bad),
                 Verdict::Differs | Verdict::Unread => ("differs", Tone::Bad),
             };
-            [
-                name,
-                (verdict.0.to_owned(), Some(verdict.1)),
-                (expires, expired.then_some(Tone::Bad)),
-                (subject(root), None),
-                (fingerprint(root), None),
-            ]
+            let expired = root.not_after < now;
+            let (end, fingerprint) = match width {
+                Width::Wide => (stamp(root.not_after), root.sha256.openssl()),
+                Width::Columns(_) => (root.not_after.strftime("%Y-%m-%d").to_string(), short(&root.sha256.openssl())),
+            };
+            let end = if expired { "expired " } else { "" }.to_owned() + &end;
+            cells.extend([(verdict.0.to_owned(), Some(verdict.1)), (end, expired.then_some(Tone::Bad))]);
+            cells.extend((width == Width::Wide).then(|| plain(subject(root))));
+            cells.push(plain(fingerprint + &more(root)));
         }
         Err(unread) => {
             let code = unread.reason.map_or("unread", |reason| reason.as_str());
-            [name, (code.to_owned(), Some(Tone::Doubtful)), plain(NOTHING), plain(NOTHING), plain(NOTHING)]
+            cells.push((code.to_owned(), Some(Tone::Doubtful)));
+            cells.extend(std::iter::repeat_n(plain(NOTHING.to_owned()), if width == Width::Wide { 3 } else { 2 }));
         }
     }
+    cells
+}
+
+fn short(fingerprint: &str) -> String {
+    let pairs: Vec<_> = fingerprint.split(':').take(SHORT).collect();
+    format!("{}…", pairs.join(":"))
 }
 
 fn subject(root: &Root) -> String {
@@ -94,11 +115,11 @@ fn subject(root: &Root) -> String {
     shown
 }
 
-/// Of the first root, and how many more there are.
-fn fingerprint(root: &Root) -> String {
+/// How many more roots there are than the first.
+fn more(root: &Root) -> String {
     match root.roots.len() {
-        0 | 1 => root.sha256.openssl(),
-        roots => format!("{} and {} more", root.sha256.openssl(), roots - 1),
+        0 | 1 => String::new(),
+        roots => format!(" and {} more", roots - 1),
     }
 }
 
@@ -164,7 +185,19 @@ struct PlaceOf<'a> {
 
 /// For programs: the shape that docs/operate.md shows. On one line unless `pretty`.
 pub(super) fn json(comparison: &Comparison, now: Timestamp, pretty: bool) -> String {
-    let document = Document {
+    let document = document(comparison, now);
+    let text = if pretty { serde_json::to_string_pretty(&document) } else { serde_json::to_string(&document) };
+    // Strings and numbers always can be written.
+    text.unwrap_or_default() + "\n"
+}
+
+/// The same in YAML, one document of a stream.
+pub(super) fn yaml(comparison: &Comparison, now: Timestamp) -> String {
+    format!("---\n{}", serde_saphyr::to_string(&document(comparison, now)).unwrap_or_default())
+}
+
+fn document(comparison: &Comparison, now: Timestamp) -> Document<'_> {
+    Document {
         checked_at: stamp(now),
         verdict: match comparison.outcome {
             Outcome::Equal => "equal",
@@ -180,10 +213,7 @@ pub(super) fn json(comparison: &Comparison, now: Timestamp, pretty: bool) -> Str
             roots: openssl(roots),
         }),
         places: comparison.places.iter().map(|(place, verdict)| of(place, *verdict)).collect(),
-    };
-    let text = if pretty { serde_json::to_string_pretty(&document) } else { serde_json::to_string(&document) };
-    // Strings and numbers always can be written.
-    text.unwrap_or_default() + "\n"
+    }
 }
 
 fn of(place: &Place, verdict: Verdict) -> PlaceOf<'_> {
@@ -231,7 +261,7 @@ mod tests {
 
     /// The table without its colours.
     fn plain(places: Vec<Place>) -> String {
-        let table = table(&compare(places), now());
+        let table = table(&compare(places), now(), Width::Wide);
         anstream::adapter::strip_str(&table).to_string()
     }
 
@@ -262,6 +292,30 @@ mod tests {
     }
 
     #[test]
+    fn the_narrow_table_fits_and_its_fingerprints_are_short() {
+        let mut sealed = silent(Kind::Vault, "https://vault.homelab.example:8200 secret/istio/ca");
+        sealed.told = Err(Held::new(Reason::VaultPermissionDenied, "x").into());
+        let served = place(Kind::Served, "homelab istio-ca-root-cert", &[1, 2]);
+        let comparison = compare(vec![served, place(Kind::Cacerts, "nas cacerts", &[1]), sealed]);
+        for columns in [80, 60] {
+            let text = anstream::adapter::strip_str(&table(&comparison, now(), Width::Columns(columns))).to_string();
+            let rows: Vec<_> = text.lines().take_while(|line| !line.is_empty()).collect();
+            assert!(rows.iter().all(|line| line.chars().count() <= columns), "{columns}:\n{text}");
+            assert!(text.contains("01:01:01:01…") && text.contains("2027-01-01"), "{text}");
+            assert!(!text.contains("01:01:01:01:01") && !text.contains("CN="), "{text}");
+        }
+    }
+
+    #[test]
+    fn yaml_says_what_json_says() {
+        let mut sealed = silent(Kind::Vault, "Vault: a \"b\"");
+        sealed.told = Err(Held::new(Reason::VaultSealed, "unseal it: - now").into());
+        let comparison = compare(vec![sealed, place(Kind::Cacerts, "nas cacerts", &[1, 2])]);
+        let yaml: Value = serde_saphyr::from_str(&yaml(&comparison, now())).unwrap();
+        assert_eq!(yaml, serde_json::from_str::<Value>(&json(&comparison, now(), true)).unwrap());
+    }
+
+    #[test]
     fn the_last_line_says_how_it_ended_and_by_what() {
         let vault = || place(Kind::Vault, "Vault", &[1]);
         let silent = || silent(Kind::File, "file");
@@ -284,7 +338,8 @@ mod tests {
 
     #[test]
     fn an_expired_root_is_told_so_and_changes_no_verdict() {
-        let table = table(&compare(vec![file(&[1])]), now() + k8s_openapi::jiff::SignedDuration::from_secs(1));
+        let later = now() + k8s_openapi::jiff::SignedDuration::from_secs(1);
+        let table = table(&compare(vec![file(&[1])]), later, Width::Wide);
         assert!(table.contains("expired 2027-01-01T00:00:00Z") && table.contains("equal"), "{table}");
     }
 
@@ -301,8 +356,8 @@ mod tests {
     #[test]
     fn a_verdict_has_its_colour() {
         let painted = |tone, text: &str| paint(tone, text);
-        let table = table(&compare(vec![file(&[1]), file(&[1]), file(&[2])]), now());
-        assert!(table.contains(&painted(Tone::Good, "equal  ")) && table.contains(&painted(Tone::Bad, "differs")));
+        let table = table(&compare(vec![file(&[1]), file(&[1]), file(&[2])]), now(), Width::Wide);
+        assert!(table.contains(&painted(Tone::Good, "equal")) && table.contains(&painted(Tone::Bad, "differs")));
     }
 
     #[test]

@@ -21,10 +21,13 @@ use tokio_rustls::server::TlsStream;
 /// A request as it was received.
 #[derive(Clone, Debug)]
 pub struct Request {
+    /// Its method.
     pub method: String,
     /// Path and query.
     pub target: String,
+    /// Its headers.
     pub headers: HeaderMap,
+    /// Its body.
     pub body: Vec<u8>,
 }
 
@@ -34,6 +37,7 @@ impl Request {
         format!("{} {}", self.method, self.target.split('?').next().unwrap_or_default())
     }
 
+    /// A header's value, if it is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
@@ -43,6 +47,7 @@ impl Request {
         self.header("x-vault-token").unwrap_or_default()
     }
 
+    /// Its body, or null if that is no JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
@@ -79,11 +84,13 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// With this body.
     pub fn new(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
         let headers = vec![("content-type".to_owned(), content_type.to_owned())];
         Self { status, headers, body: body.into(), framed: true, how: How::Whole }
     }
 
+    /// With JSON.
     pub fn json(status: u16, body: &Value) -> Self {
         Self::new(status, "application/json", body.to_string())
     }
@@ -93,33 +100,46 @@ impl Answer {
         Self::new(status, "text/html", format!("<html><h1>{status}</h1></html>"))
     }
 
+    /// With one more header.
+    #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
     /// Without a length: the end of the connection is the end of the body.
+    #[must_use]
     pub fn until_close(mut self) -> Self {
         self.framed = false;
         self
     }
 
+    /// So many bytes of it, then the connection ends.
+    #[must_use]
     pub fn cut(self, at: usize) -> Self {
         Self { how: How::Cut(at), ..self }
     }
 
+    /// So many bytes of it, then the connection is reset.
+    #[must_use]
     pub fn reset(self, at: usize) -> Self {
         Self { how: How::Reset(at), ..self }
     }
 
+    /// A byte in each of these intervals.
+    #[must_use]
     pub fn byte_by_byte(self, interval: Duration) -> Self {
         Self { how: How::ByteByByte(interval), ..self }
     }
 
+    /// Whole, after so long.
+    #[must_use]
     pub fn after(self, delay: Duration) -> Self {
         Self { how: How::After(delay), ..self }
     }
 
+    /// Its body over and over.
+    #[must_use]
     pub fn endless(self) -> Self {
         Self { how: How::Endless, framed: false, ..self }
     }
@@ -267,6 +287,7 @@ impl StandIn {
         Ok(Self { address, tls, inner, accepting })
     }
 
+    /// Its address.
     pub fn url(&self) -> String {
         format!("{}://{}", if self.tls { "https" } else { "http" }, self.address)
     }
