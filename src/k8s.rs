@@ -8,6 +8,7 @@ pub mod external_secrets;
 pub mod flux;
 pub mod follow;
 pub mod names;
+pub mod order;
 pub mod owners;
 pub mod pin;
 pub mod root_cert;
@@ -124,6 +125,14 @@ fn unreachable_api(doing: &str, what: &str) -> Held {
             "cannot {doing} ({}): check the API server and the network to it; it is tried again by itself",
             what.trim_end()
         ),
+    )
+}
+
+/// A read told of a version that was gone before it began.
+fn stale_read(full_name: &str) -> Held {
+    unreachable_api(
+        &format!("tell what Secret {full_name} is"),
+        "a read of it gives an older version than was told before: one of the API servers or of etcd's members is behind",
     )
 }
 

@@ -16,6 +16,7 @@
 //! the commands for people, and [`explain`] what every code means.
 
 pub mod args;
+pub mod backoff;
 pub mod ca;
 pub mod cli;
 pub mod clock;

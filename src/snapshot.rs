@@ -10,6 +10,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use crate::ca::bundle::Glance;
 use crate::ca::check::Facts;
 use crate::clock::{Boot, Clocks};
+use crate::k8s::order::Order;
 use crate::plan::Published;
 use crate::reason::Held;
 pub use convergence::{Contradicted, Convergence, Doing, KnownRoot, LastVerified, Verified};
@@ -48,23 +49,21 @@ pub struct Policy {
 /// The cluster's `cacerts`: what was read of it, and what the watch tells, which is versions alone.
 #[derive(Clone, Debug, Default)]
 pub struct Watched {
-    /// Counts changes, to notice one that came in between.
-    pub generation: u64,
+    /// The versions that were told.
+    pub order: Order,
     /// As last read. `None` until the first answer.
     pub published: Option<Published<Facts>>,
-    /// The version that the watch has told last; empty where there is nothing. `None`: it has told nothing yet.
-    pub told: Option<String>,
-    /// The last sign of life of the watch.
+    /// The last sign of life of the watch, unless a read has contradicted it since.
     pub heard: Option<Boot>,
     /// The last live read, which says nothing about the watch.
     pub read: Option<Boot>,
 }
 
 impl Watched {
-    /// Whether `published` is the version that the watch has told last, as far as it has.
+    /// Whether `published` is the version that was told last, as far as one was.
     pub fn is_current(&self) -> bool {
         let read = self.published.as_ref().map(Published::resource_version);
-        self.told.as_deref().is_none_or(|told| read == Some(told))
+        self.order.version().is_none_or(|told| read == Some(told))
     }
 
     /// Whether `published` is current, and the watch was heard of lately enough, or it was read just now.
@@ -79,7 +78,7 @@ impl Watched {
     /// Whether `cacerts` is another than the one that was verified.
     pub fn is_other_than(&self, verified: &Verified) -> bool {
         let read = self.published.as_ref().map(Published::resource_version);
-        self.told.as_deref().or(read) != Some(&verified.resource_version)
+        self.order.version().or(read) != Some(&verified.resource_version)
     }
 
     /// What people see of it, and of which version that is, as far as its root can be read.

@@ -94,7 +94,6 @@ enum Round {
 
 /// Both sides, as a round has found them.
 struct Seen {
-    generation: u64,
     published: Published,
     /// The ConfigMap.
     pins: pin::Read,
@@ -194,9 +193,9 @@ impl Attempts {
     async fn see(&mut self, state: &watch::Sender<Convergence>) -> Result<Option<Seen>, Refused> {
         note_doing(state, Doing::ReadingCacerts);
         let (learnt, began) = (state.borrow().pin_learnt, Clocks::now());
-        let generation = self.parts.cacerts.watched().borrow().generation;
-        let (published, pins) = tokio::join!(self.parts.cacerts.read(), self.parts.pins.read());
-        let (published, pins) = (published?, pins?);
+        // Also while Vault cannot be asked, what is there counts for the gate.
+        let (published, pins) = tokio::join!(self.parts.cacerts.look(), self.parts.pins.read());
+        let (Some(published), pins) = (published?, pins?) else { return Ok(None) };
         let pin = pin::in_force(&pins, &published)?;
         let mut taken = false;
         state.send_modify(|state| taken = state.pin_was_read(learnt, pins.pin.as_ref(), began));
@@ -214,7 +213,7 @@ impl Attempts {
         if !matches!(found.stored, Stored::Absent) {
             self.candidate = None;
         }
-        Ok(Some(Seen { generation, published, pins, pin, found, now }))
+        Ok(Some(Seen { published, pins, pin, found, now }))
     }
 
     /// What Vault said in place of its record. Ok: to be read again.
@@ -302,8 +301,8 @@ impl Attempts {
         published: &Sound,
     ) -> Result<Round, Held> {
         note_doing(state, Doing::WritingPin);
-        let Seen { generation, pins, now, .. } = seen;
-        if !self.parts.cacerts.observe_unless_changed(*generation, &seen.published)
+        let Seen { pins, now, .. } = seen;
+        if !self.parts.cacerts.is_still(seen.published.resource_version()).await?
             || self.keep_pin(pins, published, version, now.wall).await? == Written::Changed
         {
             return Ok(Round::Again);

@@ -11,12 +11,13 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::follow::{Seen, follow};
 use super::serving::keep::Exchange;
 use super::serving::{ServingSecret, Stored};
 use super::{FIELD_MANAGER, Write, call};
+use crate::backoff::{Backoff, SOON};
 use crate::reason::{Held, Reason};
 use crate::tls::trust::{Configured, Trust};
 
@@ -24,11 +25,9 @@ use crate::tls::trust::{Configured, Trust};
 pub const CERT_MANAGER: [&str; 3] =
     ["cert-manager.io/inject-ca-from", "cert-manager.io/inject-ca-from-secret", "cert-manager.io/inject-apiserver-ca"];
 
-/// At most one write a second: somebody who keeps stripping the field causes no storm.
+/// At most one write a second: somebody who keeps stripping the field causes no storm. Also the first pause after one that
+/// failed.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// A missing right does not come by itself.
-const PAUSE_FORBIDDEN: Duration = Duration::from_secs(30);
 
 /// A webhook configuration of either kind.
 pub trait Configuration: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static {
@@ -74,12 +73,14 @@ pub async fn keep<K: Configuration>(client: Client, injection: Injection, settle
     let api: Api<K> = Api::all(client.clone());
     let (sender, receiver) = watch::channel(None);
     let trust = &injection.exchange.trust;
-    let following = follow(api, &injection.configuration, |seen| match seen {
+    // What is injected is compared with what it replaces by the API server itself.
+    let anew = Notify::new();
+    let following = follow(api, &injection.configuration, &anew, |seen| match seen {
         Seen::Present(configuration) => {
             trust.send_modify(|trust| see(trust, &configuration));
             drop(sender.send(Some(configuration)));
         }
-        Seen::Absent => {
+        Seen::Absent(_) => {
             trust.send_modify(|trust| trust.absent(K::CONFIGURED));
             drop(sender.send(None));
             settled();
@@ -111,6 +112,7 @@ async fn inject_each<K: Configuration>(
     settled: &impl Fn(),
 ) {
     let mut bundles = injection.exchange.bundle.subscribe();
+    let (mut backoff, mut said) = (Backoff::new(PAUSE, SOON), None);
     loop {
         let open = tokio::select! {
             open = configurations.changed() => open,
@@ -127,19 +129,28 @@ async fn inject_each<K: Configuration>(
             continue;
         };
         match inject::<K>(client, injection, &bundle, &body).await {
-            Ok(Write::Done) => settled(),
-            Ok(Write::Changed) => configurations.mark_changed(),
+            Ok(written) => {
+                match written {
+                    Write::Done => settled(),
+                    Write::Changed => configurations.mark_changed(),
+                }
+                backoff.reset();
+                said = None;
+                tokio::time::sleep(PAUSE).await;
+            }
             Err(held) => {
-                tracing::warn!(reason = %held.reason, "{}", held.sentence);
-                configurations.mark_changed();
+                if said.as_ref() != Some(&held) {
+                    tracing::warn!(reason = %held.reason, "{}", held.sentence);
+                }
                 // Somebody else's to inject, or soon ours: being held back by RBAC is not unready.
                 if held.reason == Reason::KubernetesForbidden {
                     settled();
-                    tokio::time::sleep(PAUSE_FORBIDDEN).await;
                 }
+                said = Some(held);
+                configurations.mark_changed();
+                tokio::time::sleep(backoff.pause()).await;
             }
         }
-        tokio::time::sleep(PAUSE).await;
     }
 }
 

@@ -13,9 +13,12 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::{Mutex, Notify, watch};
 
 use super::follow::{MetadataOf, Seen, follow};
+use super::order::{Told, Worth};
 use super::{
     FIELD_MANAGER, Failed, MANAGED_BY, ROOT_SHA256, VAULT_VERSION, Write, call, forgetful, metadata, patch, post,
+    stale_read,
 };
+use crate::backoff::{Backoff, SOON};
 use crate::ca::bundle::{self, Beside, Bundle, CA_CERT, CA_KEY, CERT_CHAIN, ROOT_CERT};
 use crate::ca::check::{self, Facts, Note, Sound};
 use crate::clock::Boot;
@@ -26,11 +29,11 @@ use crate::snapshot::Watched;
 /// Set by External Secrets on what it manages.
 const ES_MANAGED: &str = "reconcile.external-secrets.io/managed";
 
-/// Pause after a failed read of what the watch has told of.
-const READ_PAUSE: Duration = Duration::from_secs(1);
+/// First pause after a failed read of what the watch has told of.
+const READ_PAUSE: Duration = Duration::from_millis(500);
 
-/// A missing right does not come by itself.
-const READ_PAUSE_FORBIDDEN: Duration = Duration::from_secs(30);
+/// How often it is read although the watch has told nothing: a watch may lose a change.
+const READ_AGAIN: Duration = Duration::from_secs(30);
 
 /// The Secret of one cluster.
 pub struct Cacerts {
@@ -42,6 +45,8 @@ pub struct Cacerts {
     /// `namespace/name`, for sentences.
     full_name: String,
     watched: watch::Sender<Watched>,
+    /// Has the watch begin anew.
+    anew: Notify,
     /// When the last read on behalf of those who do not trust what is known began, and how it ended.
     last_read: Mutex<Option<(Instant, Result<(), Held>)>>,
 }
@@ -57,6 +62,7 @@ impl Cacerts {
             name: name.to_owned(),
             full_name: format!("{namespace}/{name}"),
             watched: watch::Sender::new(Watched::default()),
+            anew: Notify::new(),
             last_read: Mutex::default(),
         }
     }
@@ -75,11 +81,11 @@ impl Cacerts {
     /// looked at for the first time, if only to be refused.
     pub async fn watch(&self, first: impl FnOnce()) {
         let answered = Notify::new();
-        let following = follow(MetadataOf(self.watching.clone()), &self.name, |seen| {
+        let following = follow(MetadataOf(self.watching.clone()), &self.name, &self.anew, |seen| {
             let is_answer = !matches!(&seen, Seen::Failed(held) if held.reason != Reason::KubernetesForbidden);
             match seen {
-                Seen::Present(secret) => self.told(secret.resource_version().unwrap_or_default()),
-                Seen::Absent => self.told_absent(),
+                Seen::Present(secret) => self.tell(Told::present(secret.resource_version().unwrap_or_default())),
+                Seen::Absent(by) => self.tell(Told::absent(by)),
                 Seen::Alive => self.watched.send_modify(|watched| watched.heard = Some(Boot::now())),
                 Seen::Failed(_) => {}
             }
@@ -89,62 +95,94 @@ impl Cacerts {
         });
         let reading = async {
             answered.notified().await;
-            self.keep_read(first).await;
+            self.keep_read(first, READ_AGAIN).await;
         };
         tokio::join!(following, reading);
     }
 
-    fn told(&self, version: String) {
+    fn tell(&self, told: Told) {
         self.watched.send_modify(|watched| {
-            tell(watched, version);
+            tell(watched, told);
             watched.heard = Some(Boot::now());
         });
     }
 
-    fn told_absent(&self) {
-        self.watched.send_modify(|watched| {
-            take(watched, &Published::Absent);
-            watched.heard = Some(Boot::now());
-        });
-    }
-
-    async fn keep_read(&self, first: impl FnOnce()) {
+    /// Reads what the watch tells of, and after each `again` although it has told nothing.
+    async fn keep_read(&self, first: impl FnOnce(), again: Duration) {
         let (mut watched, mut first, mut said) = (self.watched.subscribe(), Some(first), None);
+        let mut backoff = Backoff::new(READ_PAUSE, SOON);
+        let mut is_due = true;
         loop {
             let is_current = watched.borrow_and_update().is_current();
-            let read = if is_current { None } else { Some(self.read_anew().await) };
+            let read = if is_current && !is_due { None } else { Some(self.read_anew().await) };
             if let Some(first) = first.take() {
                 first();
             }
+            is_due = false;
             match read {
-                Some(Ok(())) => said = None,
+                Some(Ok(())) => {
+                    backoff.reset();
+                    said = None;
+                }
                 Some(Err(held)) => {
                     if said.as_ref() != Some(&held) {
                         tracing::warn!(reason = %held.reason, "{}", held.sentence);
                     }
-                    let forbidden = held.reason == Reason::KubernetesForbidden;
                     said = Some(held);
-                    tokio::time::sleep(if forbidden { READ_PAUSE_FORBIDDEN } else { READ_PAUSE }).await;
+                    is_due = true;
+                    tokio::time::sleep(backoff.pause()).await;
                 }
-                // Never closed: the sender is ours.
-                None => drop(watched.changed().await),
+                // The sender is ours: it changes, or time is up.
+                None => is_due = tokio::time::timeout(again, watched.changed()).await.is_err(),
             }
         }
     }
 
-    /// Takes a live read for the watch's, unless the watch has told of a change since.
+    /// Takes what was read for what is known, if it began in this generation. Returns whether it counts: else something
+    /// else was told meanwhile.
     ///
-    /// Returns whether it was taken.
-    pub fn observe_unless_changed(&self, generation: u64, published: &Published) -> bool {
-        let mut taken = false;
+    /// # Errors
+    /// If it tells of a version that is gone.
+    fn take(&self, generation: u64, published: &Published) -> Result<bool, Held> {
+        let mut worth = Worth::Same;
         self.watched.send_modify(|watched| {
-            taken = watched.generation == generation || watched.told.as_deref() == Some(published.resource_version());
-            if taken {
-                take(watched, published);
-                watched.read = Some(Boot::now());
+            worth = take(watched, generation, published);
+            match worth {
+                Worth::Same | Worth::Newer => watched.read = Some(Boot::now()),
+                Worth::Overtaken | Worth::Stale => {}
             }
         });
-        taken
+        if matches!(worth, Worth::Newer | Worth::Stale) {
+            self.anew.notify_one();
+        }
+        match worth {
+            Worth::Same | Worth::Newer => Ok(true),
+            Worth::Overtaken => Ok(false),
+            Worth::Stale => Err(stale_read(&self.full_name)),
+        }
+    }
+
+    /// Reads it, and takes what was read for what is known. `None`: something else was told meanwhile.
+    ///
+    /// # Errors
+    /// The reason why it cannot be told what is there.
+    pub async fn look(&self) -> Result<Option<Published>, Held> {
+        let generation = self.watched.borrow().order.generation();
+        let published = self.read().await?;
+        Ok(self.take(generation, &published)?.then_some(published))
+    }
+
+    /// Whether it is still this version: by the watch, or, where that is silent, by another read.
+    ///
+    /// # Errors
+    /// The reason why it cannot be told.
+    pub async fn is_still(&self, version: &str) -> Result<bool, Held> {
+        let is_trusted = self.watched.borrow().is_trusted(Boot::now());
+        if !is_trusted {
+            self.read_anew().await?;
+        }
+        let watched = self.watched.borrow();
+        Ok(watched.is_current() && watched.order.version() == Some(version))
     }
 
     /// Reads it, and takes what was read for what is known. Whoever asks while a read is under way shares the next one:
@@ -158,11 +196,9 @@ impl Cacerts {
         if let Some((_, ended)) = last.as_ref().filter(|(began, _)| *began >= asked) {
             return ended.clone();
         }
-        let (began, generation) = (Instant::now(), self.watched.borrow().generation);
+        let began = Instant::now();
         // Where it is not taken, it has changed meanwhile, and whoever looks sees that.
-        let ended = self.read().await.map(|published| {
-            self.observe_unless_changed(generation, &published);
-        });
+        let ended = self.look().await.map(drop);
         *last = Some((began, ended.clone()));
         ended
     }
@@ -204,23 +240,32 @@ impl Cacerts {
     }
 }
 
-/// Takes note of the version that is there by now, and counts it if it is another.
-fn tell(watched: &mut Watched, version: String) {
-    if watched.told.as_ref() != Some(&version) {
-        watched.generation += 1;
+/// Takes note of what the watch tells. That there is nothing needs no read.
+fn tell(watched: &mut Watched, told: Told) {
+    let is_gone = told.version.is_empty();
+    if watched.order.tell(told) {
         watched.read = None;
-        watched.told = Some(version);
+    }
+    if is_gone {
+        watched.published = Some(Published::Absent);
     }
 }
 
-/// Takes what was read.
-fn take(watched: &mut Watched, published: &Published) {
-    tell(watched, published.resource_version().to_owned());
-    let (before, now) = (notes(watched.published.as_ref()), notes(Some(&published.facts())));
-    for note in now.iter().filter(|note| !before.contains(note)) {
-        tracing::warn!("cacerts is sound, and worth a look: {note}");
+/// Takes what was read, as far as it counts. What contradicts the watch shows that it is behind or has lost a change, so
+/// that it is not trusted until it has begun anew.
+fn take(watched: &mut Watched, generation: u64, published: &Published) -> Worth {
+    let worth = watched.order.read(generation, published.resource_version());
+    if matches!(worth, Worth::Newer | Worth::Stale) {
+        (watched.heard, watched.read) = (None, None);
     }
-    watched.published = Some(published.facts());
+    if matches!(worth, Worth::Same | Worth::Newer) {
+        let (before, now) = (notes(watched.published.as_ref()), notes(Some(&published.facts())));
+        for note in now.iter().filter(|note| !before.contains(note)) {
+            tracing::warn!("cacerts is sound, and worth a look: {note}");
+        }
+        watched.published = Some(published.facts());
+    }
+    worth
 }
 
 fn notes(published: Option<&Published<Facts>>) -> Vec<Note> {

@@ -4,13 +4,15 @@
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
 use kube::api::{ListParams, ObjectList, PartialObjectMeta, WatchEvent, WatchParams};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
 
 use super::{Failed, call, failed};
+use crate::backoff::{Backoff, SOON};
 use crate::reason::Held;
 use crate::snapshot::WATCH_TRUST;
 
@@ -20,16 +22,16 @@ const WATCH_SECONDS: u32 = (WATCH_TRUST.as_secs() / 2) as u32;
 /// A watch without even its end after so long is dead.
 const WATCH_DEAD: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 15);
 
-/// Pause before the next list.
+/// First pause before the next list.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 
-/// Its cap.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A watch that lasted for longer was a sound one.
+const SOUND: Duration = Duration::from_secs(5);
 
 /// What is seen of the object.
 pub enum Seen<K> {
-    /// It is not there.
-    Absent,
+    /// It is not there, by this resourceVersion.
+    Absent(String),
     /// It is there, as this.
     Present(K),
     /// Nothing new, but the watch is alive.
@@ -102,22 +104,33 @@ where
 }
 
 /// Follows the object for ever, and logs what keeps it from it. RBAC may name it: list and watch select it by its name.
-pub async fn follow<S: Source>(source: S, name: &str, mut on: impl FnMut(Seen<S::Item>)) {
+/// It begins `anew` whenever it is told to.
+pub async fn follow<S: Source>(source: S, name: &str, anew: &Notify, mut on: impl FnMut(Seen<S::Item>)) {
     let doing = format!("watch {} {name}", S::kind());
-    let (mut pause, mut said) = (PAUSE_FIRST, None);
+    let (mut backoff, mut said) = (Backoff::new(PAUSE_FIRST, SOON), None);
     loop {
         let began = Instant::now();
-        if let Ended::Failed(held) = list_and_watch(&source, name, &doing, &mut on).await {
+        // What begins now is new enough.
+        let _ = anew.notified().now_or_never();
+        let ended = tokio::select! {
+            // What the old watch still has to tell is not to be believed.
+            biased;
+            () = anew.notified() => Ended::Gone,
+            ended = list_and_watch(&source, name, &doing, &mut on) => ended,
+        };
+        if let Ended::Failed(held) = ended {
             // What stays is told once, and again after it worked for a while.
-            if said.as_ref() != Some(&held) || began.elapsed() > PAUSE_MAX {
+            if said.as_ref() != Some(&held) || began.elapsed() > SOUND {
                 tracing::warn!(reason = %held.reason, "{}", held.sentence);
             }
             said = Some(held.clone());
             on(Seen::Failed(held));
         }
         // What ends at once again and again must not become a storm of lists.
-        pause = if began.elapsed() > PAUSE_MAX { PAUSE_FIRST } else { (pause * 2).min(PAUSE_MAX) };
-        tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        if began.elapsed() > SOUND {
+            backoff.reset();
+        }
+        tokio::time::sleep(backoff.pause()).await;
     }
 }
 
@@ -134,7 +147,7 @@ async fn list_and_watch<S: Source>(source: &S, name: &str, doing: &str, on: &mut
         Err(error) => return Ended::Failed(error.into_held(doing)),
     };
     let mut version = list.metadata.resource_version.unwrap_or_default();
-    on(list.items.into_iter().next().map_or(Seen::Absent, Seen::Present));
+    on(list.items.into_iter().next().map_or_else(|| Seen::Absent(version.clone()), Seen::Present));
 
     let params = WatchParams::default().fields(&field).timeout(WATCH_SECONDS);
     loop {
@@ -150,7 +163,7 @@ async fn list_and_watch<S: Source>(source: &S, name: &str, doing: &str, on: &mut
             let event = match tokio::time::timeout(WATCH_DEAD, stream.next()).await {
                 Ok(Some(event)) => event,
                 // The regular end: go on from where it was.
-                Ok(None) if began.elapsed() > PAUSE_MAX => break,
+                Ok(None) if began.elapsed() > SOUND => break,
                 Ok(None) => return Ended::Gone,
                 Err(_) => return Ended::Gone,
             };
@@ -173,7 +186,7 @@ fn seen<K: ResourceExt + Clone>(event: WatchEvent<K>, version: &mut String) -> O
         }
         WatchEvent::Deleted(object) => {
             *version = object.resource_version().unwrap_or_default();
-            Some(Seen::Absent)
+            Some(Seen::Absent(version.clone()))
         }
         WatchEvent::Bookmark(bookmark) => {
             *version = bookmark.metadata.resource_version;

@@ -80,15 +80,15 @@ impl ServingSecret {
         }
     }
 
-    /// Reads it from the API server.
+    /// Reads it from the API server, with its version, which is empty where there is nothing.
     ///
     /// # Errors
     /// The reason why it cannot be told what is there.
-    pub async fn read(&self) -> Result<Stored, Held> {
+    pub async fn read(&self) -> Result<(String, Stored), Held> {
         let doing = format!("read Secret {}", self.full_name);
         match call(&doing, self.api.get(&self.name)).await {
-            Ok(secret) => Ok(stored(&secret)),
-            Err(Failed::NotFound) => Ok(Stored::Absent),
+            Ok(secret) => Ok((secret.resource_version().unwrap_or_default(), stored(&secret))),
+            Err(Failed::NotFound) => Ok((String::new(), Stored::Absent)),
             Err(error) => Err(error.into_held(&doing)),
         }
     }

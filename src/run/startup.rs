@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::backoff::{Backoff, SOON};
 use crate::converge::Converger;
 use crate::k8s::cacerts::Cacerts;
 use crate::k8s::owners::Owners;
@@ -9,9 +10,8 @@ use crate::k8s::pin::{self, Pins};
 use crate::readiness::{Part, Readiness};
 use crate::reason::{Held, Reason};
 
-/// Pause between tries of what has to be done once at start; where it may be for long, it doubles up to the cap.
-const START_PAUSE: Duration = Duration::from_secs(1);
-const START_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// First pause between tries of what has to be done once at start.
+const START_PAUSE: Duration = Duration::from_millis(500);
 
 /// A cluster that was consulted before, in another process, goes on where that one ended.
 pub(super) async fn resume(
@@ -21,7 +21,7 @@ pub(super) async fn resume(
     converger: &Converger,
     readiness: &Readiness,
 ) {
-    let mut pause = START_PAUSE;
+    let (mut backoff, mut said) = (Backoff::new(START_PAUSE, SOON), None);
     loop {
         let found = consulted_before(pins, cacerts, owners).await;
         // A refusal is an answer, too: being held back by RBAC is not unready.
@@ -33,10 +33,14 @@ pub(super) async fn resume(
             Ok(false) => return,
             // There is a pin, and it cannot be read: the convergence tells so.
             Err(held) if !held.reason.is_kubernetes() => return converger.wake(),
-            Err(held) => tracing::warn!(reason = %held.reason, "{}", held.sentence),
+            Err(held) => {
+                if said.as_ref() != Some(&held) {
+                    tracing::warn!(reason = %held.reason, "{}", held.sentence);
+                }
+                said = Some(held);
+            }
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(START_PAUSE_MAX);
+        tokio::time::sleep(backoff.pause()).await;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ca::fixtures::{NOW, YEARS, at};
+use crate::k8s::order::Told;
 use crate::plan::Contradiction;
 use crate::plan::{Copy, Owner};
 use crate::reason::Reason;
@@ -282,9 +283,14 @@ fn another_resource_version_is_another_cacerts() {
 
 #[test]
 fn a_version_that_is_told_and_not_read_is_no_ground_to_open() {
-    let told_another = |known: Known| known.but(|known| known.watched.told = Some("1235".to_owned()));
+    let told_of = |known: Known, version: &str| {
+        known.but(|known| {
+            known.watched.order.tell(Told::present(version.to_owned()));
+        })
+    };
+    let told_another = |known| told_of(known, "1235");
     assert_eq!([told(&told_another(open())), told(&told_another(bridged()))], ["blind"; 2]);
     let just_read = open().but(|known| known.watched.read = Some(known.now.boot));
     assert_eq!(told(&told_another(just_read)), "blind");
-    assert_eq!(told(&open().but(|known| known.watched.told = Some("1234".to_owned()))), "open");
+    assert_eq!(told(&told_of(open(), "1234")), "open");
 }

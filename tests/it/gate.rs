@@ -54,7 +54,7 @@ pub struct Gate {
     stop: Option<oneshot::Sender<()>>,
     serving: JoinHandle<()>,
     converging: Option<(JoinHandle<()>, TempDir)>,
-    _beside: JoinSet<()>,
+    beside: JoinSet<()>,
 }
 
 /// An answer.
@@ -80,6 +80,14 @@ impl Gate {
     /// The same with an API server that has objects already.
     pub async fn converging_on(kubernetes: Kubernetes, vault: &StandIn) -> Result<Self> {
         Self::launch(kubernetes, Some(client(&[&vault.url()])?), &[]).await
+    }
+
+    /// The same, which follows `cacerts`.
+    pub async fn watching(kubernetes: Kubernetes, vault: &StandIn) -> Result<Self> {
+        let mut gate = Self::converging_on(kubernetes, vault).await?;
+        let cacerts = Arc::clone(&gate.state.webhook.cacerts);
+        gate.beside.spawn(async move { cacerts.watch(|| ()).await });
+        Ok(gate)
     }
 
     /// The same, which has these HelmReleases reconciled.
@@ -178,7 +186,7 @@ impl Gate {
         let stats = Arc::clone(&state.stats);
         let serving = tokio::spawn(bound.serve(router, Some(tls), limits, stats, async { drop(stopping.await) }));
         let ca = ca.certificate_pem().to_owned();
-        Ok(Self { address, kubernetes, state, ca, stop: Some(stop), serving, converging, _beside: beside })
+        Ok(Self { address, kubernetes, state, ca, stop: Some(stop), serving, converging, beside })
     }
 
     /// Asks the server to end.

@@ -56,6 +56,16 @@ impl Kubernetes {
         lock(&self.objects).store(collection, object, "somebody");
     }
 
+    /// Takes one away. No watch tells of it.
+    pub fn delete(&self, collection: &str, name: &str) {
+        lock(&self.objects).by_path.remove(&format!("{collection}/{name}"));
+    }
+
+    /// The next objects get versions that were there before.
+    pub fn rewind(&self) {
+        lock(&self.objects).version = 0;
+    }
+
     /// All objects of a collection.
     pub fn all(&self, collection: &str) -> Vec<Value> {
         let objects = lock(&self.objects);

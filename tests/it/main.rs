@@ -7,6 +7,7 @@ mod bodies;
 mod certificates;
 mod client_ca;
 mod command;
+mod contradicted;
 mod converging;
 mod development;
 mod doctor;

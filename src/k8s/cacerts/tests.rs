@@ -6,6 +6,7 @@ use super::*;
 use crate::ca::bundle::Beside;
 use crate::ca::check::Flaw;
 use crate::ca::fixtures::{NOW, YEARS, at, now};
+use crate::k8s::tests::{answered_by, refusal};
 use crate::samples::{R1, R1_OTHER_CA, R2};
 
 /// A Secret with these metadata and the files of this CA.
@@ -208,34 +209,107 @@ fn nothing_of_the_key_is_printed() {
     }
 }
 
+fn version(version: &str) -> Published {
+    published(&secret(json!({"resourceVersion": version}), &R1), now())
+}
+
 /// What becomes of what is known when the watch tells and reads end, in this order.
 #[test]
 fn what_is_known_is_current_only_if_it_is_the_version_that_was_told_last() {
-    let of = |version: &str| published(&secret(json!({"resourceVersion": version}), &R1), now());
+    let told = |watched: &mut Watched, version: &str| tell(watched, Told::present(version.to_owned()));
+    let read = |watched: &mut Watched, published: &Published| {
+        let generation = watched.order.generation();
+        take(watched, generation, published)
+    };
     let mut watched = Watched::default();
-    tell(&mut watched, "1".to_owned());
+    told(&mut watched, "1");
     assert!(!watched.is_current(), "told, and not read yet");
-    take(&mut watched, &of("1"));
+    assert_eq!(read(&mut watched, &version("1")), Worth::Same);
     assert!(watched.is_current());
 
     // Told again, as after each list, it is no change; another version is, until it was read.
-    let generation = watched.generation;
-    tell(&mut watched, "1".to_owned());
-    assert!(watched.is_current() && watched.generation == generation);
+    let generation = watched.order.generation();
+    told(&mut watched, "1");
+    assert!(watched.is_current() && watched.order.generation() == generation);
     watched.read = Some(Boot::now());
-    tell(&mut watched, "2".to_owned());
-    assert!(!watched.is_current() && watched.generation == generation + 1 && watched.read.is_none());
-    take(&mut watched, &of("2"));
+    told(&mut watched, "2");
+    assert!(!watched.is_current() && watched.order.generation() == generation + 1 && watched.read.is_none());
+    assert_eq!(take(&mut watched, generation, &version("1")), Worth::Overtaken);
+    assert!(!watched.is_current());
+    assert_eq!(read(&mut watched, &version("2")), Worth::Same);
     assert!(watched.is_current());
 
     // A read may be ahead of the watch, which then tells of what was overtaken.
-    take(&mut watched, &of("4"));
+    assert_eq!(read(&mut watched, &version("4")), Worth::Newer);
     assert!(watched.is_current());
-    tell(&mut watched, "3".to_owned());
+    told(&mut watched, "3");
     assert!(!watched.is_current());
-    tell(&mut watched, "4".to_owned());
+    told(&mut watched, "4");
     assert!(watched.is_current());
 
-    take(&mut watched, &Published::Absent);
-    assert!(watched.is_current() && watched.told.as_deref() == Some(""));
+    assert_eq!(read(&mut watched, &Published::Absent), Worth::Newer);
+    assert!(watched.is_current() && watched.order.version() == Some(""));
+}
+
+#[test]
+fn a_watch_that_a_read_contradicts_is_not_trusted_until_it_has_begun_anew() {
+    let now = Boot::now();
+    for (read, is_taken) in [(version("9"), true), (Published::Absent, true), (version("7"), false)] {
+        let mut watched = Watched::default();
+        tell(&mut watched, Told::present("8".to_owned()));
+        take(&mut watched, 1, &version("8"));
+        watched.heard = Some(now);
+        assert!(watched.is_trusted(now));
+        take(&mut watched, 1, &read);
+        assert!(!watched.is_trusted(now), "{read:?}");
+        assert_eq!(
+            watched.published.as_ref().map(Published::resource_version) == Some(read.resource_version()),
+            is_taken
+        );
+    }
+}
+
+/// A Secret of this version, or nothing, as a user of the API sees it.
+fn answer(version: Option<&str>) -> (u16, Value) {
+    match version {
+        Some(version) => (200, serde_json::to_value(secret(json!({"resourceVersion": version}), &R1)).unwrap()),
+        None => refusal(404, "NotFound"),
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_that_the_watch_never_told_is_read_all_the_same() {
+    let there = watch::Sender::new(true);
+    let seen = there.subscribe();
+    let client = answered_by(move |_| answer(seen.borrow().then_some("8")));
+    let cacerts = Cacerts::new(client, "istio-system", "cacerts");
+    cacerts.tell(Told::present("8".to_owned()));
+    let mut watched = cacerts.watched();
+    let lost = async {
+        drop(watched.wait_for(Watched::is_current).await);
+        there.send_replace(false);
+        drop(watched.wait_for(|watched| matches!(watched.published, Some(Published::Absent))).await);
+    };
+    tokio::select! {
+        () = cacerts.keep_read(|| (), Duration::from_millis(10)) => unreachable!(),
+        () = lost => {}
+    }
+    assert!(cacerts.watched().borrow().heard.is_none(), "the watch is not trusted any more");
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_tried_again_without_anybody_asking() {
+    let tries = watch::Sender::new(0);
+    let count = tries.clone();
+    let client = answered_by(move |_| {
+        count.send_modify(|count| *count += 1);
+        if *count.borrow() < 3 { refusal(403, "Forbidden") } else { answer(Some("8")) }
+    });
+    let cacerts = Cacerts::new(client, "istio-system", "cacerts");
+    let mut watched = cacerts.watched();
+    tokio::select! {
+        () = cacerts.keep_read(|| (), READ_AGAIN) => unreachable!(),
+        _ = watched.wait_for(|watched| watched.published.is_some()) => {}
+    }
+    assert_eq!(*tries.borrow(), 3);
 }

@@ -1,26 +1,29 @@
 //! Keeps the serving certificate: follows the Secret, takes the steps that are due, and has a leaf in use that callers
 //! trust. Whatever becomes of the Secret, the last good leaf stays.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
-use tokio::sync::watch;
+use kube::ResourceExt;
+use tokio::sync::{Notify, watch};
 
 use super::{ServingSecret, Stored, Usable};
-use crate::k8s::Write;
+use crate::backoff::{Backoff, SOON};
 use crate::k8s::follow::{Seen, follow};
-use crate::reason::{Held, Reason};
+use crate::k8s::order::{Order, Told, Worth};
+use crate::k8s::{Write, stale_read};
+use crate::reason::Held;
 use crate::tls::ca::CaCertificate;
 use crate::tls::rotation::{Authorities, LeafStep, Lives, Step, plan, plan_leaf};
 use crate::tls::trust::Trust;
 use crate::tls::{Serving, ServingCa};
 
-/// At most one write a second, whoever else writes; and the pause after a read that failed.
+/// At most one write a second, whoever else writes; and the first pause after what failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// A missing right does not come by itself.
-const PAUSE_FORBIDDEN: Duration = Duration::from_secs(30);
+/// Longest pause after a write that failed, while there is a leaf in use: it may be refused for good.
+const WRITE_PAUSE: Duration = Duration::from_secs(30);
 
 /// How often it is read while it cannot be watched.
 const READ_PAUSE: Duration = Duration::from_secs(10);
@@ -34,7 +37,11 @@ const EARLY: &str = "its CA is not valid yet, so that a clock is or was wrong: a
 /// What the tasks of the serving certificate tell each other.
 pub struct Exchange {
     /// The Secret as it was seen last. `None`: not yet.
-    pub stored: watch::Sender<Option<Stored>>,
+    stored: watch::Sender<Option<Stored>>,
+    /// What was told of it.
+    order: Mutex<Order>,
+    /// Has its watch begin anew.
+    anew: Notify,
     /// What `caBundle` has to be. `None`: not known yet.
     pub bundle: watch::Sender<Option<Arc<str>>>,
     /// What it is.
@@ -45,6 +52,8 @@ impl Default for Exchange {
     fn default() -> Self {
         Self {
             stored: watch::Sender::new(None),
+            order: Mutex::default(),
+            anew: Notify::new(),
             bundle: watch::Sender::new(None),
             trust: watch::Sender::new(Trust::default()),
         }
@@ -52,24 +61,42 @@ impl Default for Exchange {
 }
 
 impl Exchange {
+    /// Takes what the watch tells.
+    fn tell(&self, told: Told, stored: Stored) {
+        let mut order = self.order();
+        order.tell(told);
+        self.stored.send_replace(Some(stored));
+    }
+
     /// Reads the Secret, and tells what is there. `None`: something else was told meanwhile, which may be newer.
     ///
     /// # Errors
     /// The reason why it cannot be told what is there.
     pub async fn read(&self, secret: &ServingSecret) -> Result<Option<Stored>, Held> {
-        let watched = self.stored.subscribe();
-        let read = secret.read().await?;
-        let mut is_newest = false;
+        let generation = self.order().generation();
+        let (version, read) = secret.read().await?;
+        let mut order = self.order();
+        let worth = order.read(generation, &version);
+        if matches!(worth, Worth::Newer | Worth::Stale) {
+            self.anew.notify_one();
+        }
+        match worth {
+            Worth::Overtaken => return Ok(None),
+            Worth::Stale => return Err(stale_read(&secret.full_name)),
+            Worth::Same | Worth::Newer => {}
+        }
         self.stored.send_if_modified(|stored| {
-            is_newest = !watched.has_changed().unwrap_or_default();
-            // What is known already does not overtake another read.
-            let is_news = is_newest && stored.as_ref().is_none_or(|stored| !stored.is_same(&read));
+            let is_news = stored.as_ref().is_none_or(|stored| !stored.is_same(&read));
             if is_news {
                 *stored = Some(read.clone());
             }
             is_news
         });
-        Ok(is_newest.then_some(read))
+        Ok(Some(read))
+    }
+
+    fn order(&self) -> MutexGuard<'_, Order> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -93,14 +120,14 @@ pub async fn keep(
     let is_watched = |is| {
         watching.send_if_modified(|was| std::mem::replace(was, is) != is);
     };
-    let following = follow(secret.api.clone(), &secret.name, |seen| match seen {
+    let following = follow(secret.api.clone(), &secret.name, &exchange.anew, |seen| match seen {
         Seen::Present(object) => {
             is_watched(true);
-            exchange.stored.send_replace(Some(super::stored(&object)));
+            exchange.tell(Told::present(object.resource_version().unwrap_or_default()), super::stored(&object));
         }
-        Seen::Absent => {
+        Seen::Absent(by) => {
             is_watched(true);
-            exchange.stored.send_replace(Some(Stored::Absent));
+            exchange.tell(Told::absent(by), Stored::Absent);
         }
         Seen::Alive => is_watched(true),
         Seen::Failed(_) => is_watched(false),
@@ -108,9 +135,12 @@ pub async fn keep(
     let keeper = Keeper {
         said: String::new(),
         unread: String::new(),
+        unwritten: String::new(),
         mine: None,
         write_again: Instant::now(),
+        writes: Backoff::new(PAUSE, WRITE_PAUSE),
         read_again: Instant::now(),
+        reads: Backoff::new(PAUSE, SOON),
         watching: watching.subscribe(),
         secret: secret.clone(),
         wanted,
@@ -132,11 +162,15 @@ struct Keeper {
     /// The CA of the leaf in use.
     mine: Option<Arc<ServingCa>>,
     write_again: Instant,
+    writes: Backoff,
     read_again: Instant,
+    reads: Backoff,
     /// What is wrong, as it was logged.
     said: String,
     /// Why it cannot be read, as it was logged.
     unread: String,
+    /// Why it cannot be written, as it was logged.
+    unwritten: String,
 }
 
 impl Keeper {
@@ -166,7 +200,11 @@ impl Keeper {
     }
 
     async fn read(&mut self) {
-        let (pause, unread) = match self.exchange.read(&self.secret).await {
+        let read = self.exchange.read(&self.secret).await;
+        if read.is_ok() {
+            self.reads.reset();
+        }
+        let (pause, unread) = match read {
             Ok(None) => (PAUSE, String::new()),
             Ok(Some(_)) if *self.watching.borrow() => (READ_PAUSE_WATCHED, String::new()),
             Ok(Some(_)) => (READ_PAUSE, String::new()),
@@ -174,7 +212,7 @@ impl Keeper {
                 if held.sentence != self.unread {
                     tracing::error!(reason = %held.reason, "{}", held.sentence);
                 }
-                (pause_after(&held), held.sentence)
+                (self.reads.pause(), held.sentence)
             }
         };
         (self.read_again, self.unread) = (Instant::now() + pause, unread);
@@ -320,16 +358,23 @@ impl Keeper {
 
     /// Whatever became of it, what is there now is read at once.
     fn wrote(&mut self, written: Result<Write, Held>) {
-        let pause = written.as_ref().err().map_or(PAUSE, pause_after);
-        if let Err(held) = written {
-            tracing::error!(reason = %held.reason, "{}", held.sentence);
-        }
+        let pause = match written {
+            Ok(_) => {
+                self.writes.reset();
+                self.unwritten.clear();
+                PAUSE
+            }
+            Err(held) => {
+                if held.sentence != self.unwritten {
+                    tracing::error!(reason = %held.reason, "{}", held.sentence);
+                }
+                self.unwritten = held.sentence;
+                // Without a leaf nobody can be answered.
+                if self.mine.is_none() { self.writes.pause().min(SOON) } else { self.writes.pause() }
+            }
+        };
         (self.write_again, self.read_again) = (Instant::now() + pause, Instant::now());
     }
-}
-
-fn pause_after(held: &Held) -> Duration {
-    if held.reason == Reason::KubernetesForbidden { PAUSE_FORBIDDEN } else { PAUSE }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::k8s::tests::{answered_by, refusal};
+use crate::reason::Reason;
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
@@ -28,28 +29,32 @@ fn keeper(client: Client, is_watched: bool) -> Keeper {
         watching: watch::Sender::new(is_watched).subscribe(),
         mine: None,
         write_again: Instant::now(),
+        writes: Backoff::new(PAUSE, WRITE_PAUSE),
         read_again: Instant::now(),
+        reads: Backoff::new(PAUSE, SOON),
         said: String::new(),
         unread: String::new(),
+        unwritten: String::new(),
     }
 }
 
 #[tokio::test]
 async fn it_is_read_again_and_again_also_while_it_is_watched() {
-    for (status, is_watched, expected) in [
-        (200, false, READ_PAUSE),
-        (200, true, READ_PAUSE_WATCHED),
-        (500, false, PAUSE),
+    for (status, is_watched, least, most) in [
+        (200, false, READ_PAUSE, READ_PAUSE),
+        (200, true, READ_PAUSE_WATCHED, READ_PAUSE_WATCHED),
+        (500, false, PAUSE / 2, PAUSE),
         // As after a write whose outcome the watch may not tell for long.
-        (500, true, PAUSE),
-        (403, false, PAUSE_FORBIDDEN),
-        (403, true, PAUSE_FORBIDDEN),
+        (500, true, PAUSE / 2, PAUSE),
+        // A right may be given at any moment.
+        (403, false, PAUSE / 2, PAUSE),
+        (403, true, PAUSE / 2, PAUSE),
     ] {
         let client = answered_by(move |_| if status == 200 { (200, broken()) } else { refusal(status, "No") });
         let (mut keeper, began) = (keeper(client, is_watched), Instant::now());
         keeper.read().await;
         let again = keeper.read_again;
-        assert!(again >= began + expected && again <= Instant::now() + expected, "{status} {is_watched}");
+        assert!(again >= began + least && again <= Instant::now() + most, "{status} {is_watched}");
         // However often there is something to do meanwhile.
         keeper.turn(&Stored::Broken("it is broken".to_owned())).await;
         assert_eq!(keeper.read_again, again, "{status} {is_watched}");
@@ -88,7 +93,7 @@ async fn what_the_watch_tells_during_a_read_stays() {
     let told = Arc::clone(&exchange);
     // Deleted, and told of, before the answer comes.
     let late = answered_by(move |_| {
-        told.stored.send_replace(Some(Stored::Absent));
+        told.tell(Told::absent("6".to_owned()), Stored::Absent);
         (200, broken())
     });
     assert!(exchange.read(&secret(late)).await.unwrap().is_none());
@@ -99,6 +104,32 @@ async fn what_the_watch_tells_during_a_read_stays() {
         assert!(matches!(read, Some(Stored::Broken(_))));
         assert_eq!(stored.has_changed().unwrap(), is_news);
         assert!(matches!(*stored.borrow_and_update(), Some(Stored::Broken(_))));
+    }
+}
+
+#[tokio::test]
+async fn a_read_that_is_older_than_what_the_watch_told_before_it_does_not_count() {
+    let exchange = Exchange::default();
+    // Version 7 is gone by 8.
+    exchange.tell(Told::absent("8".to_owned()), Stored::Absent);
+    let read = exchange.read(&secret(answered_by(|_| (200, broken())))).await;
+    assert!(read.is_err_and(|held| held.sentence.contains("older version")));
+    assert!(matches!(*exchange.stored.borrow(), Some(Stored::Absent)));
+}
+
+#[tokio::test]
+async fn a_refused_write_is_tried_again_soon_only_while_nobody_can_be_answered() {
+    let refused = || Err(Held::new(Reason::KubernetesForbidden, "no"));
+    let now = Timestamp::now();
+    for (mine, most) in [(None, SOON), (Some(Arc::new(ServingCa::make(now, HOUR).unwrap())), WRITE_PAUSE)] {
+        let mut keeper = Keeper { mine, ..keeper(answered_by(|_| (200, broken())), true) };
+        for _ in 0..8 {
+            keeper.wrote(refused());
+        }
+        let pause = keeper.write_again.saturating_duration_since(Instant::now());
+        assert!(pause <= most && pause > most / 2 - Duration::from_millis(500), "{pause:?}");
+        keeper.wrote(Ok(Write::Done));
+        assert!(keeper.write_again <= Instant::now() + PAUSE);
     }
 }
 
