@@ -107,6 +107,7 @@ impl Published {
                 annotated_root: copy.annotated_root,
                 // Not decided on without the files.
                 beside: Beside { crl: None, ..copy.beside },
+                was_ours: copy.was_ours,
             })),
         }
     }
@@ -127,6 +128,8 @@ pub struct Copy<V = Sound> {
     pub annotated_root: Option<Result<Sha256, InvalidSha256>>,
     /// What istiod reads beside the four files, and no publishing changes.
     pub beside: Beside,
+    /// It has our label and no entry of our field manager, as after a restore from a backup: it is somebody else's.
+    pub was_ours: bool,
 }
 
 /// Who manages `cacerts`.

@@ -82,6 +82,7 @@ pub(crate) fn present(owner: Owner, verdict: Result<Arc<Sound>, Flaw>) -> Publis
         verdict,
         resource_version: "1234".to_owned(),
         annotated_root: None,
+        was_ours: false,
     }))
 }
 

@@ -1,9 +1,10 @@
 //! `istio-ca-gate adopt`: a cluster's own CA becomes the root of all, where Vault has never had one.
 //!
 //! Written is once, with `cas=0`, what was read and shown; whatever becomes of the write, Vault is read again and
-//! believed. Nothing is ever written over, and nothing in Kubernetes.
+//! believed. Nothing is ever written over, and nothing in Kubernetes but with `--own`, which writes there alone.
 
 mod decide;
+mod own;
 mod tell;
 
 use std::io::{self, IsTerminal, Write as _};
@@ -44,6 +45,9 @@ pub struct Adopt {
     /// Show what would be done, and stop
     #[arg(long, env = "GATE_DRY_RUN", value_parser = BoolishValueParser::new())]
     pub dry_run: bool,
+    /// Hand a cacerts that was this gate's back to it, as after a restore from a backup: the same bytes, nothing in Vault
+    #[arg(long, env = "GATE_OWN", value_parser = BoolishValueParser::new())]
+    pub own: bool,
     /// The cluster's name in messages [default: the kubeconfig's context]
     #[arg(long, env = "GATE_CLUSTER", value_parser = cluster_name)]
     pub cluster: Option<String>,
@@ -70,6 +74,9 @@ pub async fn run(args: Adopt) -> Result<ExitCode, Failure> {
     if asks && !io::stdin().is_terminal() {
         return Err(Failure::Usage(NOBODY_TO_ASK.to_owned()));
     }
+    if args.own {
+        return own::run(&args, asks).await;
+    }
     let mut adoption = Adoption::prepare(&args).await?;
     let cluster = adoption.cluster.clone();
     let held = |held: Held| Failure::Held(held.without_promise().message(&cluster));
@@ -84,7 +91,7 @@ pub async fn run(args: Adopt) -> Result<ExitCode, Failure> {
         say("Dry run: nothing was written.");
         return Ok(ExitCode::SUCCESS);
     }
-    if asks && !agreed().await {
+    if asks && !agreed("Adopt? [y/N] ").await {
         eprintln!("istio-ca-gate: not adopted: nothing was written");
         return Ok(ExitCode::FAILURE);
     }
@@ -98,8 +105,8 @@ fn say(text: &str) {
 }
 
 /// Asks a person. The question stays visible where standard output goes elsewhere.
-async fn agreed() -> bool {
-    let _ = write!(io::stderr(), "Adopt? [y/N] ");
+async fn agreed(question: &str) -> bool {
+    let _ = write!(io::stderr(), "{question}");
     let answer = tokio::task::spawn_blocking(|| {
         let mut line = String::new();
         io::stdin().read_line(&mut line).map(|_| line)

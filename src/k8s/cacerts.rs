@@ -8,7 +8,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::Patch;
+use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::{Mutex, Notify, watch};
 
@@ -144,9 +144,11 @@ impl Cacerts {
     /// # Errors
     /// If it tells of a version that is gone.
     fn take(&self, generation: u64, published: &Published) -> Result<bool, Held> {
-        let mut worth = Worth::Same;
+        let (mut worth, mut is_news) = (Worth::Same, false);
         self.watched.send_modify(|watched| {
+            let before = watched.published.as_ref().is_some_and(was_ours);
             worth = take(watched, generation, published);
+            is_news = !before && watched.published.as_ref().is_some_and(was_ours);
             match worth {
                 Worth::Same | Worth::Newer => watched.read = Some(Boot::now()),
                 Worth::Overtaken | Worth::Stale => {}
@@ -154,6 +156,12 @@ impl Cacerts {
         });
         if matches!(worth, Worth::Newer | Worth::Stale) {
             self.anew.notify_one();
+        }
+        if is_news {
+            tracing::warn!(
+                "Secret {} has the gate's label and no field manager {FIELD_MANAGER}, as after a restore from a backup: it is not the gate's any more, and Vault's newer versions are not published to it; hand it back by istio-ca-gate adopt --own",
+                self.full_name
+            );
         }
         match worth {
             Worth::Same | Worth::Newer => Ok(true),
@@ -216,6 +224,25 @@ impl Cacerts {
         }
     }
 
+    /// Makes us a manager of exactly what was read, by an apply of the same bytes, which changes nothing of the CA. `version`
+    /// is Vault's, if that holds the same CA.
+    ///
+    /// # Errors
+    /// The reason why it cannot be written, or not be told whether it was.
+    pub async fn own(&self, copy: &Copy, sound: &Sound, version: Option<u64>) -> Result<Write, Held> {
+        let doing = format!("write Secret {}", self.full_name);
+        let mut annotations = BTreeMap::from([(ROOT_SHA256.to_owned(), sound.root.to_string())]);
+        annotations.extend(version.map(|version| (VAULT_VERSION.to_owned(), version.to_string())));
+        let metadata = ObjectMeta {
+            annotations: Some(annotations),
+            resource_version: Some(copy.resource_version.clone()),
+            ..metadata(&self.name)
+        };
+        let secret = Secret { metadata, data: Some(data(&sound.bundle)), ..Secret::default() };
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        Write::of(call(&doing, self.api.patch(&self.name, &params, &Patch::Apply(&secret))).await)
+    }
+
     /// Writes Vault's bytes over exactly what was read.
     ///
     /// # Errors
@@ -275,6 +302,10 @@ fn notes(published: Option<&Published<Facts>>) -> Vec<Note> {
     }
 }
 
+fn was_ours<V>(published: &Published<V>) -> bool {
+    matches!(published, Published::Present(copy) if copy.was_ours)
+}
+
 /// The four keys that istiod wants, byte for byte.
 fn data(bundle: &Bundle) -> BTreeMap<String, ByteString> {
     let file = |name: &str, bytes: &[u8]| (name.to_owned(), ByteString(bytes.to_vec()));
@@ -293,8 +324,10 @@ pub fn published(secret: &Secret, now: Timestamp) -> Published {
     let beside = Beside::of(data.clone());
     let glance = secret.data.as_ref().and_then(|data| bundle::glance(&data.get(beside.root_cert())?.0));
     let verdict = Bundle::from_secret(data).and_then(|bundle| check::check(bundle, now)).map(Arc::new);
+    let owner = owner(secret);
     Published::Present(Arc::new(Copy {
-        owner: owner(secret),
+        was_ours: owner == Owner::Other && is_labelled(secret),
+        owner,
         verdict,
         glance,
         resource_version: secret.resource_version().unwrap_or_default(),
@@ -311,9 +344,12 @@ fn owner(secret: &Secret) -> Owner {
     if reference.is_some() || secret.labels().get(ES_MANAGED).is_some_and(|value| value == "true") {
         return Owner::ExternalSecrets(reference.map(|owner| owner.name.clone()));
     }
-    let labelled = secret.labels().get(MANAGED_BY).is_some_and(|value| value == FIELD_MANAGER);
     let managed = secret.managed_fields().iter().any(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER));
-    if labelled && managed { Owner::Ours } else { Owner::Other }
+    if is_labelled(secret) && managed { Owner::Ours } else { Owner::Other }
+}
+
+fn is_labelled(secret: &Secret) -> bool {
+    secret.labels().get(MANAGED_BY).is_some_and(|value| value == FIELD_MANAGER)
 }
 
 #[cfg(test)]

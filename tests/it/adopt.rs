@@ -479,3 +479,78 @@ async fn of_ten_clusters_that_adopt_at_once_into_a_whole_vault_one_wins() -> Res
     ensure!(vault.versions("secret", "istio/ca").await? == [1]);
     Ok(())
 }
+
+/// A `cacerts` as a restore from a backup leaves it: with the gate's label, and by another field manager.
+fn restored(world: &World, authority: &Authority) {
+    let labels = json!({ "app.kubernetes.io/managed-by": "istio-ca-gate" });
+    let metadata = json!({ "name": "cacerts", "labels": labels });
+    world.kubernetes.put(SECRETS, json!({ "metadata": metadata, "data": authority.secret_data() }));
+}
+
+const PATCH: &str = "PATCH /api/v1/namespaces/istio-system/secrets/cacerts";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_cacerts_is_handed_back_with_the_bytes_that_are_in_it() -> Result<()> {
+    let world = World::start().await?;
+    world.vault.always(READ, version(3, &world.authority.record()));
+    restored(&world, &world.authority);
+    let before = world.kubernetes.get(SECRETS, "cacerts").context("no cacerts")?;
+    ensure!(before["metadata"]["managedFields"][0]["manager"] == "somebody");
+
+    let shown = world.run(&["--own", "--dry-run"]).await?;
+    ensure!(shown.code == Some(0) && shown.stdout.contains("version 3, the same roots"), "{}", shown.stdout);
+    ensure!(world.kubernetes.server.count(PATCH) == 0);
+
+    let ended = world.run(&["--own", "--yes"]).await?;
+    ensure!(ended.code == Some(0) && ended.stdout.contains("Handed back: "), "{}{}", ended.stdout, ended.stderr);
+    let after = world.kubernetes.get(SECRETS, "cacerts").context("no cacerts")?;
+    ensure!(after["data"] == before["data"] && after["metadata"]["managedFields"][0]["manager"] == "istio-ca-gate");
+    ensure!(after["metadata"]["annotations"]["istio-ca-gate.io/vault-version"] == "3");
+    let patches = world.kubernetes.server.of(PATCH);
+    let [patch] = &patches[..] else { anyhow::bail!("{} patches", patches.len()) };
+    ensure!(patch.header("content-type") == Some("application/apply-patch+yaml"));
+    ensure!(patch.target.contains("fieldManager=istio-ca-gate"), "{}", patch.target);
+    ensure!(patch.json()["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]);
+    ensure!(world.vault.count(WRITE) == 0, "it was written to Vault");
+
+    let again = world.run(&["--own", "--yes"]).await?;
+    ensure!(again.code == Some(0) && again.stdout.contains("Nothing to do"), "{}", again.stdout);
+    ensure!(world.kubernetes.server.count(PATCH) == 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_to_be_handed_back_is_told_and_left_alone() -> Result<()> {
+    let (world, other) = (World::start().await?, Authority::new("Other")?);
+    world.vault.always(READ, version(3, &world.authority.record()));
+    let refused = async |code: &str, says: &str| {
+        let ended = world.run(&["--own", "--yes"]).await?;
+        let is_told = ended.stderr.contains(&format!("{code}: ")) && ended.stderr.contains(says);
+        ensure!(ended.code == Some(1) && is_told, "{code}: {}{}", ended.stdout, ended.stderr);
+        ensure!(world.kubernetes.server.count(PATCH) == 0 && world.vault.count(WRITE) == 0, "{code}");
+        Ok(())
+    };
+    // As World::start leaves it.
+    refused("CacertsUnknown", "has no label").await?;
+    restored(&world, &other);
+    refused("RootChanged", "find out which one the mesh runs on").await?;
+    restored(&world, &world.authority);
+    world.put_pin(&"ab".repeat(32));
+    refused("RootChanged", "this cluster trusts").await?;
+    world.kubernetes.delete(CONFIG_MAPS, "istio-ca-gate");
+    world.vault.always(READ, never_written());
+    refused("RootMissing", "run adopt without --own").await?;
+    world.kubernetes.delete(SECRETS, "cacerts");
+    refused("CacertsInvalid", "is not there").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_cacerts_that_changes_while_a_person_is_asked_is_left_alone() -> Result<()> {
+    let world = World::start().await?;
+    world.vault.always(READ, version(3, &world.authority.record()));
+    restored(&world, &world.authority);
+    let ended = world.asked_by(world.command(&["--own"]), async || restored(&world, &world.authority), b"y\n").await?;
+    ensure!(ended.code == Some(1) && ended.stderr.contains("was changed after it was shown"), "{}", ended.stderr);
+    ensure!(world.kubernetes.server.count(PATCH) == 0);
+    Ok(())
+}

@@ -212,3 +212,47 @@ async fn a_root_that_vault_has_lost_is_put_back_from_a_cluster() -> Result<()> {
     ensure!(after["data"]["data"] == before["data"]["data"], "it is another record");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cacerts_restored_from_a_backup_is_handed_back_and_mended_again() -> Result<()> {
+    let world = SmallWorld::homelab().await?;
+    let SmallWorld { side, vault, .. } = &world;
+    let gate = Gate::start_with(side, vault, Options { flags: &["--refresh", "1s"], ..Default::default() }).await?;
+    side.deploy_istiod().await?;
+    side.pod("istiod").await?;
+    gate.process.stop()?;
+    let published = side.cacerts().await?.context("no cacerts")?;
+    side.delete_cacerts().await?;
+    let (path, meta) = (format!("/api/v1/namespaces/{NAMESPACE}/secrets"), &published["metadata"]);
+    let metadata = json!({ "name": "cacerts", "labels": meta["labels"], "annotations": meta["annotations"] });
+    let backup = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": published["data"] });
+    let (status, restored) = side.cluster.request("POST", &format!("{path}?fieldManager=velero"), Some(backup)).await?;
+    ensure!(status == 201, "{restored}");
+
+    // It opens the gate, and is said to be somebody else's.
+    gate.process.start_again()?;
+    gate.stands("open", None).await?;
+    ensure!(gate.process.log().contains("hand it back by istio-ca-gate adopt --own"), "{}", gate.process.log());
+    let (success, said) = adopt(side, vault, &["--own"]).await?;
+    ensure!(success && said.contains("Handed back: ") && said.contains("the one that Vault holds"), "{said}");
+    println!("{said}");
+    let owned = side.cacerts().await?.context("no cacerts")?;
+    ensure!(owned["data"] == published["data"] && owned["metadata"]["uid"] == restored["metadata"]["uid"]);
+    ensure!(owned["metadata"]["annotations"] == *meta.get("annotations").context("no annotations")?);
+    ensure!(vault.versions("secret", "istio/ca").await? == [1], "it was written to Vault");
+    gate.stands("open", None).await?;
+    let (success, said) = adopt(side, vault, &["--own"]).await?;
+    ensure!(success && said.starts_with("Nothing to do"), "{said}");
+
+    // From now on it is mended.
+    side.cluster
+        .kubectl(&["-n", NAMESPACE, "patch", "secret", "cacerts", "-p", r#"{"data":{"ca-key.pem":null}}"#])
+        .await?;
+    testbed::eventually("cacerts to be mended", SOON, || async {
+        let now = side.cacerts().await?.context("no cacerts")?;
+        ensure!(now["data"] == published["data"], "it lacks its key");
+        anyhow::Ok(())
+    })
+    .await?;
+    Ok(())
+}

@@ -31,7 +31,7 @@ impl Proposal<'_> {
             text.push_str(&format!("  {name:<11} {value}\n"));
         }
         for warning in self.warnings(now) {
-            text.push_str(&format!("\n{} {warning}\n", paint(Tone::Doubtful, "Warning:")));
+            text.push_str(&self::warning(&warning));
         }
         text
     }
@@ -76,6 +76,11 @@ impl Proposal<'_> {
     }
 }
 
+/// What to think about first.
+pub(super) fn warning(text: &str) -> String {
+    format!("\n{} {text}\n", paint(Tone::Doubtful, "Warning:"))
+}
+
 /// It was written, and read back.
 pub(super) fn adopted(names: &Names, address: &str, version: u64, sound: &Sound) -> String {
     format!(
@@ -112,7 +117,7 @@ fn signing_ca(sound: &Sound) -> &'static str {
     }
 }
 
-fn date(at: Timestamp) -> String {
+pub(super) fn date(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d").to_string()
 }
 

@@ -162,6 +162,10 @@ fn present(link: &Link, cacerts: &Cacerts, cluster: &Cluster, stored: Option<&St
     };
     let held = |reason: Reason, next: &str| link.failed(about.clone(), next).reason(reason);
     match (step, &copy.verdict) {
+        (Some(Step::Open { .. }), Ok(_)) if copy.was_ours => link.warning(
+            format!("{about}; it has the gate's label and not its field manager, as after a restore from a backup, so that it does not follow Vault"),
+            "hand it back: `istio-ca-gate adopt --own`",
+        ),
         (Some(Step::Open { other_bytes, .. }), Ok(sound)) => open(link, &about, other_bytes, sound, asked),
         (Some(Step::Publish { .. }), _) => link.warning(
             format!("{about}; not what Vault holds"),

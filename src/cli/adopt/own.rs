@@ -1,0 +1,221 @@
+//! `adopt --own`: hands a `cacerts` that was the gate's back to it. A restore from a backup keeps the label and loses the
+//! field manager, so that the Secret is somebody else's from then on, and no newer version of Vault's is published to it.
+//!
+//! Written are the bytes that are there, over exactly what was shown. Nothing is written to Vault.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+
+use super::{Adopt, Adoption, agreed, decide, say, tell};
+use crate::ca::check::Sound;
+use crate::k8s::{MANAGED_BY, Write, pin};
+use crate::plan::{Copy, Names, Owner, Pin, Published, Stored};
+use crate::reason::{Held, Reason};
+use crate::run::Failure;
+
+/// A Secret that may be handed back, and Vault's CA.
+struct Seen {
+    copy: Arc<Copy>,
+    sound: Arc<Sound>,
+    stored: Arc<Sound>,
+    version: u64,
+    address: String,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// Why the Secret was not handed back.
+pub(super) async fn run(args: &Adopt, asks: bool) -> Result<ExitCode, Failure> {
+    let mut adoption = Adoption::prepare(args).await?;
+    let cluster = adoption.cluster.clone();
+    let held = |held: Held| Failure::Held(held.without_promise().message(&cluster));
+    let secret = adoption.names.cacerts.clone();
+    let already = format!("Nothing to do: Secret {secret} is managed by istio-ca-gate.");
+    let Some(shown) = adoption.look_at_lapsed().await.map_err(held)? else {
+        say(&already);
+        return Ok(ExitCode::SUCCESS);
+    };
+    say(&adoption.own_proposal(&shown));
+    if args.dry_run {
+        say("Dry run: nothing was written.");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if asks && !agreed("Hand it back? [y/N] ").await {
+        eprintln!("istio-ca-gate: not handed back: nothing was written");
+        return Ok(ExitCode::FAILURE);
+    }
+    // A person has been asked meanwhile: Vault may have another root by now.
+    let Some(now) = adoption.look_at_lapsed().await.map_err(held)? else {
+        say(&already);
+        return Ok(ExitCode::SUCCESS);
+    };
+    let is_shown = now.copy.resource_version == shown.copy.resource_version;
+    let version = now.sound.same_ca(&now.stored).then_some(now.version);
+    let written = match is_shown {
+        true => adoption.cacerts.own(&now.copy, &now.sound, version).await.map_err(held)?,
+        false => Write::Changed,
+    };
+    match written {
+        Write::Done => {
+            say(&format!("Handed back: Secret {secret} is managed by istio-ca-gate, and follows Vault again."))
+        }
+        Write::Changed => return Err(held(decide::changed(&adoption.names))),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Adoption {
+    /// Reads both sides. `None`: the Secret is the gate's.
+    async fn look_at_lapsed(&mut self) -> Result<Option<Seen>, Held> {
+        let (published, pins) = tokio::try_join!(self.cacerts.read(), self.pins.read())?;
+        let pin = pin::in_force(&pins, &published)?;
+        let Some((copy, sound)) = lapsed(&published, pin.as_ref(), &self.names)? else { return Ok(None) };
+        let found = self.vault.read(Timestamp::now()).await.map_err(|refused| refused.held)?;
+        let (stored, version) = same_roots(&found.stored, &sound, &self.names)?;
+        Ok(Some(Seen { copy, sound, stored, version, address: found.address }))
+    }
+
+    /// What is about to be done.
+    fn own_proposal(&self, seen: &Seen) -> String {
+        let glance = &seen.sound.glance;
+        let is_same = seen.sound.same_ca(&seen.stored);
+        let mut text =
+            String::from("The gate of this cluster takes this Secret back, with the bytes that are in it:\n\n");
+        for (name, value) in [
+            ("cluster", format!("{} ({})", self.cluster, self.server)),
+            ("Secret", self.names.cacerts.clone()),
+            ("subject", glance.subject.clone()),
+            ("SHA-256", glance.sha256.openssl()),
+            ("expires", tell::date(glance.not_after)),
+            ("Vault", seen.address.clone()),
+            ("record", format!("{}, version {}, the same roots", self.names.record, seen.version)),
+            ("CA", if is_same { "the one that Vault holds" } else { "another one under these roots" }.to_owned()),
+        ] {
+            text.push_str(&format!("  {name:<11} {value}\n"));
+        }
+        if !is_same {
+            text.push_str(&tell::warning(
+                "the signing CA is another one than Vault's: the gate then publishes Vault's over it, and istiod signs by that. The roots stay.",
+            ));
+        }
+        text
+    }
+}
+
+/// The Secret, if it is one to hand back. `None`: it is the gate's.
+fn lapsed(published: &Published, pin: Option<&Pin>, names: &Names) -> Result<Option<(Arc<Copy>, Arc<Sound>)>, Held> {
+    let secret = &names.cacerts;
+    let Published::Present(copy) = published else {
+        let sentence = format!(
+            "Secret {secret} is not there, so there is nothing to hand back: check --context, --namespace and --secret"
+        );
+        return Err(Held::new(Reason::CacertsInvalid, sentence));
+    };
+    match &copy.owner {
+        Owner::Ours => return Ok(None),
+        Owner::ExternalSecrets(_) => {
+            let sentence = format!(
+                "Secret {secret} is managed by External Secrets, which takes back what others write: hand it over as docs/migrate.md says"
+            );
+            return Err(Held::new(Reason::CacertsManagedElsewhere, sentence));
+        }
+        Owner::Other if !copy.was_ours => {
+            let sentence = format!(
+                "Secret {secret} has no label {MANAGED_BY}: istio-ca-gate, so that it is not the gate's to take back: if it is meant to be, set the label and run this again"
+            );
+            return Err(Held::new(Reason::CacertsUnknown, sentence));
+        }
+        Owner::Other => {}
+    }
+    let sound = copy.verdict.as_ref().map_err(|flaw| {
+        let sentence = format!("Secret {secret} cannot be handed back: {flaw}; restore one that istiod can use");
+        Held::new(Reason::CacertsInvalid, sentence)
+    })?;
+    if let Some(pin) = pin.filter(|pin| !sound.roots().contains(&pin.root)) {
+        let sentence = format!(
+            "Secret {secret} holds root {}, but this cluster trusts {}: restore one with that root",
+            sound.root, pin.root
+        );
+        return Err(Held::new(Reason::RootChanged, sentence));
+    }
+    Ok(Some((Arc::clone(copy), Arc::clone(sound))))
+}
+
+/// Vault's CA and its version, if it has the same roots: with others, the gate would publish them over the mesh's.
+fn same_roots(stored: &Stored, sound: &Sound, names: &Names) -> Result<(Arc<Sound>, u64), Held> {
+    let (reason, sentence) = match stored {
+        Stored::Sound { version, sound: root } if root.same_roots(sound) => return Ok((Arc::clone(root), *version)),
+        Stored::Sound { sound: root, .. } => (
+            Reason::RootChanged,
+            format!(
+                "Vault holds root {} at {}, but Secret {} holds {}: find out which one the mesh runs on, by istio-ca-gate verify",
+                root.root, names.record, names.cacerts, sound.root
+            ),
+        ),
+        Stored::Absent => (
+            Reason::RootMissing,
+            format!("Vault has no root at {}: run adopt without --own, which puts this one there", names.record),
+        ),
+        stored => return decide::step(stored, sound, names).and(Err(decide::changed(names))),
+    };
+    Err(Held::new(reason, sentence))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::samples::{
+        BOTH, R1, R1_OTHER_BYTES, R1_OTHER_CA, R2, UNSOUND, assert_fit_for_users, external_secrets, names, pin,
+        present, published, stored,
+    };
+
+    /// As after a restore from a backup.
+    fn restored(published: &Published) -> Published {
+        let Published::Present(copy) = published else { return Published::Absent };
+        Published::Present(Arc::new(Copy { was_ours: true, ..Copy::clone(copy) }))
+    }
+
+    fn refused<T>(refused: Result<T, Held>) -> Reason {
+        let held = refused.err().unwrap();
+        assert_fit_for_users(&held.message("homelab"));
+        assert!(!held.sentence.contains("delete"), "{}", held.sentence);
+        held.reason
+    }
+
+    #[test]
+    fn only_a_sound_secret_with_our_label_and_the_trusted_root_is_handed_back() {
+        let sound = restored(&published(Owner::Other, &R1));
+        assert!(lapsed(&sound, None, &names()).unwrap().is_some());
+        assert!(lapsed(&sound, Some(&pin(R1.root)), &names()).unwrap().is_some());
+        assert!(lapsed(&published(Owner::Ours, &R1), None, &names()).unwrap().is_none());
+        for (there, pinned, reason) in [
+            (Published::Absent, None, Reason::CacertsInvalid),
+            (published(Owner::Other, &R1), None, Reason::CacertsUnknown),
+            (restored(&published(external_secrets(), &R1)), None, Reason::CacertsManagedElsewhere),
+            (restored(&present(Owner::Other, Err(UNSOUND))), None, Reason::CacertsInvalid),
+            (sound, Some(pin(R2.root)), Reason::RootChanged),
+        ] {
+            assert_eq!(refused(lapsed(&there, pinned.as_ref(), &names())), reason, "{there:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_roots_that_vault_holds_are_handed_back() {
+        for there in [&R1, &R1_OTHER_BYTES, &R1_OTHER_CA] {
+            assert!(same_roots(&stored(there), &R1, &names()).is_ok());
+        }
+        for (there, reason) in [
+            (stored(&R2), Reason::RootChanged),
+            (stored(&BOTH), Reason::RootChanged),
+            (Stored::Absent, Reason::RootMissing),
+        ] {
+            assert_eq!(refused(same_roots(&there, &R1, &names())), reason, "{there:?}");
+        }
+        let gone = Stored::Deleted { version: 2 };
+        assert_eq!(same_roots(&gone, &R1, &names()).err().unwrap().reason, Reason::RootDeleted);
+    }
+}
