@@ -76,11 +76,11 @@ pub struct Serve {
     /// bootstrap makes the root where Vault has never had one; sync only mirrors it
     #[arg(long, env = "GATE_ROLE", value_enum)]
     pub role: Role,
-    /// HTTPS address: admission and all other endpoints
-    #[arg(long, env = "GATE_LISTEN", default_value = "0.0.0.0:8443")]
+    /// HTTPS address: admission and all other endpoints; [::] is every address of IPv6 and IPv4
+    #[arg(long, env = "GATE_LISTEN", default_value = "[::]:8443")]
     pub listen: SocketAddr,
     /// HTTP address for all but the admission endpoints; off turns it off
-    #[arg(long, env = "GATE_ADMIN_LISTEN", default_value = "0.0.0.0:8080")]
+    #[arg(long, env = "GATE_ADMIN_LISTEN", default_value = "[::]:8080")]
     pub admin_listen: AdminListen,
     /// Which cluster this is, and where its CA is
     #[command(flatten)]

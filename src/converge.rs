@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 pub use attempt::{Attempts, Parts};
 use attempt::{Ended, Pass};
 
+use crate::backoff::SOON;
 use crate::clock::Clocks;
 use crate::k8s::pin::Pins;
 use crate::reason::{Held, Reason};
@@ -25,9 +26,6 @@ const RETRY_FIRST: Duration = Duration::from_millis(200);
 
 /// Consultations bring the next attempt forward to at most one a second.
 const CONSULTED_PAUSE: Duration = Duration::from_secs(1);
-
-/// Pause before blocked owners are passed over again, where that failed.
-const PASS_PAUSE: Duration = Duration::from_secs(5);
 
 /// When to try again.
 #[derive(Clone, Copy, Debug)]
@@ -120,7 +118,7 @@ impl Converger {
                 }
                 if pass == Pass::Failed {
                     passes = Passes::default();
-                    pace.within(PASS_PAUSE);
+                    pace.within(SOON);
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 pub mod ca_bundle;
 pub mod cacerts;
+pub(crate) mod client;
 pub mod controller;
 pub mod events;
 pub mod external_secrets;
@@ -11,9 +12,11 @@ pub mod names;
 pub mod order;
 pub mod owners;
 pub mod pin;
+mod proxy;
 pub mod root_cert;
 pub mod serving;
 
+use std::error::Error;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -25,6 +28,7 @@ use kube::client::Body;
 use tower::service_fn;
 
 use crate::reason::{Held, Reason, foreign_text, innermost};
+use client::ThroughProxy;
 
 /// Our name in `managedFields`, and the value of the managed-by label.
 pub const FIELD_MANAGER: &str = "istio-ca-gate";
@@ -99,19 +103,20 @@ pub fn failed(doing: &str, error: &kube::Error) -> Failed {
             (409, _) => return Failed::Conflict,
             // A missing namespace is a 404 too, and says something else than a missing object.
             (404, _) if !status.message.starts_with("namespaces ") => return Failed::NotFound,
+            (401, _) => refused_credentials(doing),
             // Whatever else is not to be: RBAC, quota, another webhook, an immutable Secret.
-            (400..=499, _) if !matches!(status.code, 401 | 408 | 410 | 429) => Held::new(
-                Reason::KubernetesForbidden,
-                format!(
-                    "the API server refuses to {doing} ({}): apply the RBAC of deploy/, or mend what it names",
-                    foreign_text(&status.message)
-                ),
-            ),
+            (400..=499, _) if !matches!(status.code, 408 | 410 | 429) => {
+                // Also a quota or a webhook refuses so.
+                let next = if status.code == 403 { "apply the RBAC of deploy/, or mend" } else { "mend" };
+                let said = foreign_text(&status.message);
+                let sentence = format!("the API server refuses to {doing} ({said}): {next} what it names");
+                Held::new(Reason::KubernetesForbidden, sentence)
+            }
             (code, _) => unreachable_api(doing, &format!("status {code} {}", foreign_text(&status.message))),
         },
-        kube::Error::Auth(_) => unreachable_api(doing, "no credentials could be had"),
+        kube::Error::Auth(error) => unreachable_api(doing, &client::told_of_auth(error, None)),
         kube::Error::SerdeError(_) => unreachable_api(doing, "its answer cannot be read"),
-        kube::Error::Service(error) => unreachable_api(doing, &innermost(error.as_ref())),
+        kube::Error::Service(error) => unreachable_api(doing, &transport(error.as_ref())),
         kube::Error::HyperError(error) => unreachable_api(doing, &innermost(error)),
         _ => unreachable_api(doing, "the connection failed"),
     };
@@ -126,6 +131,28 @@ fn unreachable_api(doing: &str, what: &str) -> Held {
             what.trim_end()
         ),
     )
+}
+
+/// 401: the API server answers, and does not know who asks.
+fn refused_credentials(doing: &str) -> Held {
+    Held::new(
+        Reason::KubernetesUnreachable,
+        format!(
+            "cannot {doing} (status 401): the API server does not take the credentials, so log in anew as for kubectl, or see why the token of this pod's service account is not taken; it is tried again by itself"
+        ),
+    )
+}
+
+/// What a transport error says at the bottom of its chain, and which proxy was on the way.
+fn transport(error: &(dyn Error + 'static)) -> String {
+    let (what, mut next) = (innermost(error), Some(error));
+    while let Some(error) = next {
+        if let Some(through) = error.downcast_ref::<ThroughProxy>() {
+            return format!("{through}: {what}");
+        }
+        next = error.source();
+    }
+    what
 }
 
 /// A read told of a version that was gone before it began.

@@ -1,17 +1,17 @@
 //! What `serve` and a single convergence are both made of, from their flags.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::jiff::SignedDuration;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::Client;
+use kube::config::Kubeconfig;
 
 use super::Failure;
 use crate::args::{ClusterArgs, ConvergeArgs, KubernetesArgs, VaultArgs};
 use crate::converge::{Attempts, Parts};
 use crate::gate::Gated;
 use crate::k8s::cacerts::Cacerts;
+use crate::k8s::client;
 use crate::k8s::events::{self, Events};
 use crate::k8s::external_secrets::ExternalSecrets;
 use crate::k8s::flux::Reconciles;
@@ -19,11 +19,7 @@ use crate::k8s::owners::Owners;
 use crate::k8s::pin::{self, Pins};
 use crate::metrics::Metrics;
 use crate::plan::{Names, Role};
-use crate::reason::foreign_text;
 use crate::vault::{Settings, Vault};
-
-/// Connecting to an API server that is there takes milliseconds.
-const API_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The convergence of one cluster, and what others need of its parts.
 pub(super) struct Made {
@@ -106,43 +102,31 @@ pub(crate) struct Access {
 
 /// A client of Kubernetes that has not spoken to it yet.
 pub(crate) async fn access(args: &KubernetesArgs) -> Result<Access, Failure> {
-    let wrong = |error: &dyn std::fmt::Display| {
-        let error = outermost(error);
+    let wrong = |error: String| {
         Failure::Usage(format!(
             "--kubeconfig (variable KUBECONFIG), --context (variable GATE_CONTEXT): no access to Kubernetes: {error}"
         ))
     };
-    let options = KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
-    let of = |kubeconfig: Kubeconfig| args.context.clone().or(kubeconfig.current_context);
-    let (config, context) = match (&args.kubeconfig, &args.context) {
-        (Some(file), _) => {
-            let kubeconfig = Kubeconfig::read_from(file).map_err(|error| wrong(&error))?;
-            let config = Config::from_custom_kubeconfig(kubeconfig.clone(), &options).await;
-            (config.map_err(|error| wrong(&error))?, of(kubeconfig))
-        }
-        (None, Some(context)) => {
-            let config = Config::from_kubeconfig(&options).await;
-            (config.map_err(|error| wrong(&error))?, Some(context.clone()))
-        }
-        (None, None) => match Config::from_kubeconfig(&options).await {
-            Ok(config) => (config, Kubeconfig::read().ok().and_then(of)),
-            Err(_) => (Config::infer().await.map_err(|error| wrong(&error))?, None),
+    let kubeconfig = match &args.kubeconfig {
+        Some(file) => Kubeconfig::read_from(file),
+        None => Kubeconfig::read(),
+    };
+    let kubeconfig = kubeconfig.map_err(|error| client::told(&error));
+    let context = args.context.clone().or(kubeconfig.as_ref().ok().and_then(|file| file.current_context.clone()));
+    let by_kubeconfig = match kubeconfig {
+        Ok(kubeconfig) => client::config_of(kubeconfig, args.context.as_deref()).await,
+        Err(error) => Err(error),
+    };
+    let is_named = args.kubeconfig.is_some() || args.context.is_some();
+    let (config, context) = match by_kubeconfig {
+        Ok(config) => (config, context),
+        Err(error) if is_named => return Err(wrong(error)),
+        Err(error) => match client::config_of_pod() {
+            Ok(config) => (config, None),
+            Err(pod) => return Err(wrong(format!("{error}; and this is no pod: {pod}"))),
         },
     };
     let server = config.cluster_url.to_string();
-    let client = client_of(config).map_err(|error| wrong(&error))?;
+    let client = client::client_of(config).map_err(wrong)?;
     Ok(Access { client, server, context })
-}
-
-/// A client by this configuration that has not spoken yet.
-pub(crate) fn client_of(mut config: Config) -> kube::Result<Client> {
-    config.connect_timeout = Some(API_CONNECT_TIMEOUT);
-    // Whoever asks retries, and knows why.
-    config.default_retry = false;
-    Client::try_from(config)
-}
-
-/// The outermost text of an error about a kubeconfig: the others repeat what is in the file.
-pub(crate) fn outermost(error: &dyn std::fmt::Display) -> String {
-    foreign_text(error.to_string().split([':', '\n']).next().unwrap_or_default())
 }

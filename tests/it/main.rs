@@ -28,6 +28,7 @@ mod mutate;
 mod once;
 mod page;
 mod product;
+mod proxies;
 mod quiet;
 mod reviews;
 mod root_change;

@@ -76,3 +76,33 @@ async fn a_verified_cluster_outlives_a_vault_that_is_away() -> Result<()> {
     ensure!(vault.versions("secret", "istio/ca").await? == [1]);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gate_that_starts_long_before_its_api_server_lets_pods_in_soon_after_it() -> Result<()> {
+    let world = crate::world::SmallWorld::homelab().await?;
+    let (side, vault) = (&world.side, &world.vault);
+    let gate = Gate::start(side, vault).await?;
+    side.deploy_istiod().await?;
+    side.pod("istiod").await?;
+    gate.process.stop()?;
+    side.cluster.stop_api_server()?;
+    gate.process.start_again()?;
+    let away = Instant::now();
+    eventually("its pauses to be at their cap", Duration::from_secs(90), || async {
+        (away.elapsed() > Duration::from_secs(40)).then_some(())
+    })
+    .await?;
+    ensure!(gate.process.log().contains("KubernetesUnreachable"), "{}", gate.process.log());
+
+    let back = Instant::now();
+    side.cluster.start_api_server().await?;
+    println!("API server: {:.1} s", back.elapsed().as_secs_f64());
+    gate.ready().await?;
+    println!("gate ready: {:.1} s", back.elapsed().as_secs_f64());
+    gate.stands("open", None).await?;
+    println!("gate open: {:.1} s", back.elapsed().as_secs_f64());
+    side.restart("istiod").await?;
+    side.pod("istiod").await?;
+    println!("pod: {:.1} s", back.elapsed().as_secs_f64());
+    Ok(())
+}

@@ -4,6 +4,7 @@
 pub mod body;
 mod connection;
 mod limits;
+mod listen;
 mod peer;
 mod places;
 mod rarely;
@@ -42,12 +43,12 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Binds an address.
+    /// Binds an address. `[::]` stands for every address of both families, or of IPv4 where the kernel has no IPv6.
     ///
     /// # Errors
     /// The operating system's.
     pub async fn bind(address: SocketAddr) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
+        let listener = listen::listen(address)?;
         let address = listener.local_addr()?;
         Ok(Self { listener, address })
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures::future::{BoxFuture, FutureExt, join};
 use futures::stream::{self, StreamExt};
 use k8s_openapi::jiff::Timestamp;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::Client;
+use kube::config::Kubeconfig;
 use url::Url;
 
 use super::Verify;
@@ -16,9 +16,10 @@ use super::compare::{Kind, Place};
 use super::served;
 use crate::ca::file;
 use crate::cli::source::{self, Unread};
+use crate::k8s::client;
 use crate::k8s::root_cert::Holder;
 use crate::peers::served::{Client as Gates, Root};
-use crate::run::{Failure, parts};
+use crate::run::Failure;
 use crate::vault::Vault;
 
 /// Places that are asked at a time. A descriptor each: a quarter of the usual 1,024, and a thousand
@@ -143,9 +144,10 @@ fn clusters(args: &Verify) -> Result<Vec<Cluster>, Failure> {
         Some(file) => Kubeconfig::read_from(file),
         None => Kubeconfig::read(),
     };
-    let kubeconfig = Arc::new(kubeconfig.map_err(|error| {
-        Failure::Usage(format!("--kubeconfig (variable KUBECONFIG): {}", parts::outermost(&error)))
-    })?);
+    let kubeconfig =
+        Arc::new(kubeconfig.map_err(|error| {
+            Failure::Usage(format!("--kubeconfig (variable KUBECONFIG): {}", client::told(&error)))
+        })?);
     let cluster = |context: &String| Cluster {
         context: context.clone(),
         kubeconfig: Arc::clone(&kubeconfig),
@@ -186,19 +188,16 @@ impl Cluster {
         let kubeconfig = only(&self.kubeconfig, &self.context).ok_or_else(|| {
             Unread::new("there is no such context in the kubeconfig: see `kubectl config get-contexts`")
         })?;
-        let wrong = |error: &dyn std::fmt::Display| {
-            Unread::new(format!("its context cannot be used ({}): try it with kubectl", parts::outermost(error)))
-        };
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-        let config = config.map_err(|error| wrong(&error))?;
+        let wrong = |error: String| Unread::new(format!("its context cannot be used ({error}): try it with kubectl"));
+        let config = client::config_of(kubeconfig, None).await.map_err(wrong)?;
         let runtime = tokio::runtime::Handle::current();
         let made = tokio::task::spawn_blocking(move || {
             let _entered = runtime.enter();
-            parts::client_of(config)
+            client::client_of(config)
         });
         match made.await {
-            Ok(client) => client.map_err(|error| wrong(&error)),
-            Err(error) => Err(wrong(&error)),
+            Ok(client) => client.map_err(wrong),
+            Err(error) => Err(wrong(error.to_string())),
         }
     }
 }

@@ -207,7 +207,8 @@ impl Keeper {
         let (pause, unread) = match read {
             Ok(None) => (PAUSE, String::new()),
             Ok(Some(_)) if *self.watching.borrow() => (READ_PAUSE_WATCHED, String::new()),
-            Ok(Some(_)) => (READ_PAUSE, String::new()),
+            // It may be mended at any moment, and nobody can be answered until then.
+            Ok(Some(_)) => (if self.mine.is_none() { SOON } else { READ_PAUSE }, String::new()),
             Err(held) => {
                 if held.sentence != self.unread {
                     tracing::error!(reason = %held.reason, "{}", held.sentence);

@@ -41,7 +41,7 @@ fn keeper(client: Client, is_watched: bool) -> Keeper {
 #[tokio::test]
 async fn it_is_read_again_and_again_also_while_it_is_watched() {
     for (status, is_watched, least, most) in [
-        (200, false, READ_PAUSE, READ_PAUSE),
+        (200, false, SOON, SOON),
         (200, true, READ_PAUSE_WATCHED, READ_PAUSE_WATCHED),
         (500, false, PAUSE / 2, PAUSE),
         // As after a write whose outcome the watch may not tell for long.
