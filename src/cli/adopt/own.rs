@@ -134,6 +134,12 @@ fn lapsed(published: &Published, pin: Option<&Pin>, names: &Names) -> Result<Opt
         let sentence = format!("Secret {secret} cannot be handed back: {flaw}; restore one that istiod can use");
         Held::new(Reason::CacertsInvalid, sentence)
     })?;
+    if copy.beside.tls {
+        let sentence = format!(
+            "Secret {secret} has a tls.crt, which istiod reads in place of the gate's four files: whoever makes it keeps it"
+        );
+        return Err(Held::new(Reason::CacertsInvalid, sentence));
+    }
     if let Some(pin) = pin.filter(|pin| !sound.roots().contains(&pin.root)) {
         let sentence = format!(
             "Secret {secret} holds root {}, but this cluster trusts {}: restore one with that root",
@@ -201,6 +207,14 @@ mod tests {
         ] {
             assert_eq!(refused(lapsed(&there, pinned.as_ref(), &names())), reason, "{there:?}");
         }
+    }
+
+    #[test]
+    fn one_that_istiod_reads_other_files_of_is_left_to_its_maker() {
+        let Published::Present(copy) = restored(&published(Owner::Other, &R1)) else { unreachable!() };
+        let mut copy = Copy::clone(&copy);
+        copy.beside.tls = true;
+        assert_eq!(refused(lapsed(&Published::Present(Arc::new(copy)), None, &names())), Reason::CacertsInvalid);
     }
 
     #[test]
