@@ -24,7 +24,7 @@ const ALERT: &str = "IstioCaGate";
 
 /// What a code is the name of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum Topic {
     /// Of a denial, and of all that is held.
     Reason,
     /// In the rules of component `monitoring`.
@@ -33,7 +33,7 @@ pub enum Kind {
     Doctor,
 }
 
-impl Kind {
+impl Topic {
     /// For people, before the code.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -46,32 +46,32 @@ impl Kind {
 
 /// What is told of one code.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct Explanation {
     /// The code.
     pub code: &'static str,
     /// What it is the name of.
-    pub kind: Kind,
+    pub kind: Topic,
     /// Markdown.
     markdown: Cow<'static, str>,
 }
 
-impl Entry {
+impl Explanation {
     fn parsed(&self) -> Parser<'_> {
         Parser::new_ext(&self.markdown, Options::ENABLE_TABLES)
     }
 }
 
 /// All entries, in the order of the document.
-pub fn entries() -> Vec<Entry> {
+pub fn entries() -> Vec<Explanation> {
     let mut entries = Vec::new();
     for (heading, body) in sections() {
         match heading.split_once(' ') {
             Some(("##", DOCTOR)) => entries.extend(body.lines().filter_map(of_doctor)),
             Some(("##", code)) if body.trim_start().starts_with(MEANING) => {
-                entries.push(Entry { code, kind: Kind::Reason, markdown: body.into() });
+                entries.push(Explanation { code, kind: Topic::Reason, markdown: body.into() });
             }
             Some(("###", code)) if code.starts_with(ALERT) => {
-                entries.push(Entry { code, kind: Kind::Alert, markdown: body.into() });
+                entries.push(Explanation { code, kind: Topic::Alert, markdown: body.into() });
             }
             _ => {}
         }
@@ -80,7 +80,7 @@ pub fn entries() -> Vec<Entry> {
 }
 
 /// The entry of a code, in any case of letters.
-pub fn entry(code: &str) -> Option<Entry> {
+pub fn entry(code: &str) -> Option<Explanation> {
     entries().into_iter().find(|entry| entry.code.eq_ignore_ascii_case(code))
 }
 
@@ -103,12 +103,12 @@ fn sections() -> impl Iterator<Item = (&'static str, &'static str)> {
 }
 
 /// A row of doctor's table: id, what is looked at, what to do.
-fn of_doctor(line: &'static str) -> Option<Entry> {
+fn of_doctor(line: &'static str) -> Option<Explanation> {
     let (id, rest) = line.strip_prefix("| `")?.split_once("` | ")?;
     // The marks are a table of their own, with two columns.
     let (looks, next) = rest.strip_suffix(" |")?.split_once(" | ")?;
     let markdown = format!("**What it looks at.** {}.\n\n**If it is not ok.** {next}", capital(looks));
-    Some(Entry { code: id, kind: Kind::Doctor, markdown: markdown.into() })
+    Some(Explanation { code: id, kind: Topic::Doctor, markdown: markdown.into() })
 }
 
 fn capital(text: &str) -> String {
@@ -134,7 +134,7 @@ fn leads(link: &str) -> Leads {
     let (file, heading) = link.split_once('#').unwrap_or((link, ""));
     let file = if file.is_empty() { "troubleshoot.md" } else { file };
     // GitHub's anchors of one word are that word in lower case.
-    match entry(heading).filter(|entry| file == "troubleshoot.md" && entry.kind != Kind::Doctor) {
+    match entry(heading).filter(|entry| file == "troubleshoot.md" && entry.kind != Topic::Doctor) {
         Some(entry) => Leads::To(entry.code),
         None => Leads::Docs(format!("docs/{file}")),
     }

@@ -14,7 +14,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::ca::Sha256;
 use crate::clock::Clocks;
-use crate::explain::Entry;
+use crate::explain::Explanation;
 use crate::fingerprint::{self, Report};
 use crate::peers::{Heard, Verdict, verdict};
 use crate::plan::Role;
@@ -70,7 +70,7 @@ pub(crate) fn page(here: &Here, peers: &[Heard], now: Timestamp) -> String {
 }
 
 /// What a code means and what to do.
-pub(crate) fn explanation(entry: &Entry) -> String {
+pub(crate) fn explanation(entry: &Explanation) -> String {
     html::explanation(entry).into_string()
 }
 

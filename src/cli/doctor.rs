@@ -43,7 +43,7 @@ use crate::run::{Failure, parts};
 use crate::selector;
 use crate::vault::Vault;
 use asked::Asked;
-use check::{BEFORE, CHECKS, Check, Eyes, Group, Seen};
+use check::{BEFORE, CHECKS, Check, Eyes, Group, Sight};
 use look::{Asker, Look};
 use screen::Screen;
 
@@ -189,7 +189,7 @@ async fn about(args: &Doctor, line: &[OsString], kubernetes: &KubernetesArgs) ->
     Ok(About { asked, asker, vault: parts::vault_of(settings)?, taken })
 }
 
-fn no_role(found: &Look<settings::Settings>, namespace: &str) -> String {
+fn no_role(found: &Look<settings::GateSettings>, namespace: &str) -> String {
     let why = match found {
         Look::Seen(_) => "names none",
         Look::Absent => "is not there",
@@ -205,7 +205,7 @@ fn no_role(found: &Look<settings::Settings>, namespace: &str) -> String {
 async fn look(checks: &[(Group, &dyn Check)], about: About, screen: &mut Screen) {
     let About { asked, asker, vault, taken } = &about;
     let eyes = Eyes { vault, asker, asked };
-    let mut seen = Seen { taken: taken.clone(), ..Seen::default() };
+    let mut seen = Sight { taken: taken.clone(), ..Sight::default() };
     for (group, check) in checks {
         screen.looking(*group);
         check.look(&eyes, &mut seen).await;

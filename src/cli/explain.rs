@@ -6,7 +6,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 
 use super::paint::{self, Tone, paint};
-use crate::explain::{Entry, Kind, entries, entry, text};
+use crate::explain::{Explanation, Topic, entries, entry, text};
 use crate::run::Failure;
 
 /// Longer lines are hard to read.
@@ -43,21 +43,21 @@ pub fn run(args: &Explain) -> Result<(), Failure> {
     }
 }
 
-fn one(entry: &Entry, columns: usize) -> String {
-    let Entry { code, kind, .. } = entry;
+fn one(entry: &Explanation, columns: usize) -> String {
+    let Explanation { code, kind, .. } = entry;
     format!("{} ({})\n\n{}", paint(Tone::Doubtful, code), kind.as_str(), text(entry, columns))
 }
 
 fn list() -> String {
     let all = entries();
-    let of = |kind: Kind, heading: &str| {
+    let of = |kind: Topic, heading: &str| {
         let codes: Vec<_> = all.iter().filter(|entry| entry.kind == kind).map(|entry| entry.code).collect();
         format!("{}\n  {}", paint(Tone::Doubtful, heading), codes.join("\n  "))
     };
     [
-        of(Kind::Reason, "Reason codes, of denials and of what is held"),
-        of(Kind::Doctor, "Lines of doctor"),
-        of(Kind::Alert, "Alerts"),
+        of(Topic::Reason, "Reason codes, of denials and of what is held"),
+        of(Topic::Doctor, "Lines of doctor"),
+        of(Topic::Alert, "Alerts"),
     ]
     .join("\n\n")
 }

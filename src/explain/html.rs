@@ -2,10 +2,10 @@
 
 use pulldown_cmark::{CowStr, Event, Tag, TagEnd, html as markup};
 
-use super::{Entry, Leads, leads};
+use super::{Explanation, Leads, leads};
 
 /// The entry as HTML. Its links lead to other entries of this program, and to nothing that it does not have.
-pub(crate) fn html(entry: &Entry) -> String {
+pub(crate) fn html(entry: &Explanation) -> String {
     let mut links = Vec::new();
     let events = entry.parsed().filter_map(|event| match event {
         Event::Start(Tag::Link { link_type, dest_url, title, id }) => {

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::reason::Reason;
 
-fn codes(kind: Kind) -> BTreeSet<String> {
+fn codes(kind: Topic) -> BTreeSet<String> {
     entries().iter().filter(|entry| entry.kind == kind).map(|entry| entry.code.to_owned()).collect()
 }
 
 #[test]
 fn every_reason_has_its_entry_and_every_entry_is_of_a_reason() {
-    assert_eq!(codes(Kind::Reason), Reason::ALL.iter().map(ToString::to_string).collect());
+    assert_eq!(codes(Topic::Reason), Reason::ALL.iter().map(ToString::to_string).collect());
 }
 
 #[test]
@@ -22,7 +22,7 @@ fn every_alert_that_is_shipped_has_its_entry() {
     ];
     for rules in rules {
         let alerts = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).map(str::to_owned);
-        assert_eq!(codes(Kind::Alert), alerts.collect());
+        assert_eq!(codes(Topic::Alert), alerts.collect());
     }
 }
 
@@ -31,7 +31,7 @@ fn no_code_is_told_twice_and_none_in_a_few_words() {
     let all = entries();
     let names: BTreeSet<_> = all.iter().map(|entry| entry.code.to_ascii_lowercase()).collect();
     assert_eq!(names.len(), all.len());
-    assert!(codes(Kind::Doctor).len() > 28, "{:?}", codes(Kind::Doctor));
+    assert!(codes(Topic::Doctor).len() > 28, "{:?}", codes(Topic::Doctor));
     for entry in all {
         assert!(text(&entry, 80).split_whitespace().count() > 5, "{entry:?}");
     }
@@ -40,7 +40,7 @@ fn no_code_is_told_twice_and_none_in_a_few_words() {
 #[test]
 fn a_code_is_found_in_any_case_of_letters_and_another_word_is_not() {
     assert_eq!(entry("vaultsealed").unwrap().code, "VaultSealed");
-    assert_eq!(entry("VAULT-TLS").unwrap().kind, Kind::Doctor);
+    assert_eq!(entry("VAULT-TLS").unwrap().kind, Topic::Doctor);
     for other in ["", "VaultSeale", "What doctor says", "Troubleshoot"] {
         assert_eq!(entry(other), None, "{other}");
     }
@@ -48,7 +48,7 @@ fn a_code_is_found_in_any_case_of_letters_and_another_word_is_not() {
 
 #[test]
 fn a_reason_has_what_it_means_its_causes_what_to_do_and_what_happens_by_itself() {
-    for entry in entries().iter().filter(|entry| entry.kind == Kind::Reason) {
+    for entry in entries().iter().filter(|entry| entry.kind == Topic::Reason) {
         let text = text(entry, 80);
         for part in ["What it means. ", "Usual causes. ", "What to do. ", "What happens by itself. "] {
             assert!(text.split_inclusive(' ').collect::<String>().replace('\n', " ").contains(part), "{text}");

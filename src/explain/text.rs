@@ -3,13 +3,13 @@
 use pulldown_cmark::{Event, Tag, TagEnd};
 use textwrap::Options;
 
-use super::{Entry, Leads, leads};
+use super::{Explanation, Leads, leads};
 
 /// Before commands and rows.
 const INDENT: &str = "    ";
 
 /// The entry in lines of at most so many columns; commands stay whole, to be copied.
-pub(crate) fn text(entry: &Entry, columns: usize) -> String {
+pub(crate) fn text(entry: &Explanation, columns: usize) -> String {
     let mut out = Text { columns, ..Text::default() };
     for event in entry.parsed() {
         out.take(event);

@@ -8,7 +8,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{Here, STYLE};
 use crate::ca::Sha256;
-use crate::explain::{self, Entry};
+use crate::explain::{self, Explanation};
 use crate::fingerprint::{Report, Root, stamp};
 use crate::peers::served::Told;
 use crate::peers::{Heard, Verdict};
@@ -56,7 +56,7 @@ pub(super) fn document(here: &Here, peers: &[Heard], verdict: Option<Verdict>, n
     }
 }
 
-pub(super) fn explanation(entry: &Entry) -> Markup {
+pub(super) fn explanation(entry: &Explanation) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {

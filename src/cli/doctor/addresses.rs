@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::api;
 use super::asked::{Asked, CERTIFICATE_ENDS_SOON, day};
-use super::check::{Check, Eyes, Seen};
+use super::check::{Check, Eyes, Sight};
 use super::cluster;
 use super::line::{Line, Link};
 use super::neighbours;
@@ -19,7 +19,7 @@ pub(super) struct Addresses;
 #[async_trait(?Send)]
 impl Check for Addresses {
     /// Which of them the mesh alone leads to, the cluster knows.
-    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Seen) {
+    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Sight) {
         seen.cluster.version = api::version(eyes.asker).await;
         let reachable = seen.cluster.answers().then_some(eyes.asker);
         if let Some(asker) = reachable {
@@ -29,7 +29,7 @@ impl Check for Addresses {
         seen.told.addresses = vault::addresses(eyes.vault, ways).await;
     }
 
-    fn lines(&self, seen: &Seen, asked: &Asked) -> Vec<Line> {
+    fn lines(&self, seen: &Sight, asked: &Asked) -> Vec<Line> {
         lines(&seen.told.addresses, asked)
     }
 }

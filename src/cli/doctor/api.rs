@@ -2,11 +2,11 @@
 
 use async_trait::async_trait;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
-use kube::Api as Resource;
+use kube::Api;
 use kube::api::PostParams;
 
 use super::asked::Asked;
-use super::check::{Check, Eyes, Seen};
+use super::check::{Check, Eyes, Sight};
 use super::cluster::Cluster;
 use super::line::{Line, Link};
 use super::look::{Asker, Look};
@@ -16,17 +16,17 @@ use crate::reason::foreign_text;
 const OLDEST: u32 = 30;
 
 /// That it answers.
-pub(super) struct Api;
+pub(super) struct ApiServer;
 
 #[async_trait(?Send)]
-impl Check for Api {
-    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Seen) {
+impl Check for ApiServer {
+    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Sight) {
         if seen.cluster.answers() {
             seen.cluster.me = me(eyes.asker).await;
         }
     }
 
-    fn lines(&self, seen: &Seen, _: &Asked) -> Vec<Line> {
+    fn lines(&self, seen: &Sight, _: &Asked) -> Vec<Line> {
         vec![line(&seen.cluster)]
     }
 }
@@ -38,7 +38,7 @@ pub(super) async fn version(asker: &Asker) -> Look<String> {
 }
 
 async fn me(asker: &Asker) -> Look<String> {
-    let review: Resource<SelfSubjectReview> = Resource::all(asker.client.clone());
+    let review: Api<SelfSubjectReview> = Api::all(asker.client.clone());
     let (post, who) = (PostParams::default(), SelfSubjectReview::default());
     let me = asker.ask("create selfsubjectreviews.authentication.k8s.io", review.create(&post, &who)).await;
     let me = me.map(|review| review.status.and_then(|status| status.user_info?.username).unwrap_or_default());

@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::{Api, ResourceExt};
 
 use super::asked::{Asked, CA_ENDS_SOON, VERIFIED_LONG_AGO, day, minute};
-use super::check::{Check, Eyes, Seen};
+use super::check::{Check, Eyes, Sight};
 use super::cluster::Cluster;
 use super::line::{Line, Link, Outcome};
 use super::look::{Asker, Look};
@@ -40,7 +40,7 @@ pub(super) struct InNamespace;
 
 #[async_trait(?Send)]
 impl Check for InNamespace {
-    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Seen) {
+    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Sight) {
         if seen.cluster.answers() {
             let all: Api<Namespace> = Api::all(eyes.asker.client.clone());
             let name = &eyes.asked.namespace;
@@ -50,19 +50,19 @@ impl Check for InNamespace {
         }
     }
 
-    fn lines(&self, seen: &Seen, asked: &Asked) -> Vec<Line> {
+    fn lines(&self, seen: &Sight, asked: &Asked) -> Vec<Line> {
         vec![namespace(&seen.cluster, asked)]
     }
 }
 
 /// `cacerts` and the pin, which the record's check has looked at.
-pub(super) struct Copy;
+pub(super) struct CacertsAndPin;
 
 #[async_trait(?Send)]
-impl Check for Copy {
-    async fn look(&self, _: &Eyes<'_>, _: &mut Seen) {}
+impl Check for CacertsAndPin {
+    async fn look(&self, _: &Eyes<'_>, _: &mut Sight) {}
 
-    fn lines(&self, seen: &Seen, asked: &Asked) -> Vec<Line> {
+    fn lines(&self, seen: &Sight, asked: &Asked) -> Vec<Line> {
         let stored = seen.told.stored();
         vec![cacerts(&seen.cluster, stored, asked), pin(&seen.cluster, stored, asked)]
     }

@@ -14,10 +14,10 @@ use crate::vault::Vault;
 #[async_trait(?Send)]
 pub(super) trait Check: Sync {
     /// Looks at what it needs and no check before it has looked at.
-    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Seen);
+    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Sight);
 
     /// What it says, by all that was seen.
-    fn lines(&self, seen: &Seen, asked: &Asked) -> Vec<Line>;
+    fn lines(&self, seen: &Sight, asked: &Asked) -> Vec<Line>;
 }
 
 /// What is looked with.
@@ -29,7 +29,7 @@ pub(super) struct Eyes<'a> {
 
 /// What was seen so far.
 #[derive(Default)]
-pub(super) struct Seen {
+pub(super) struct Sight {
     /// Flags that the cluster's own gate gave.
     pub(super) taken: Vec<String>,
     pub(super) told: Told,
@@ -67,10 +67,10 @@ pub(super) const CHECKS: &[(Group, &dyn Check)] = &[
     (Group::Vault, &addresses::Addresses),
     (Group::Vault, &login::Login),
     (Group::Vault, &record::InVault),
-    (Group::Cluster, &api::Api),
+    (Group::Cluster, &api::ApiServer),
     (Group::Cluster, &rights::GateRights),
     (Group::Cluster, &cacerts::InNamespace),
-    (Group::Roots, &cacerts::Copy),
+    (Group::Roots, &cacerts::CacertsAndPin),
     (Group::Roots, &roots::Roots),
     (Group::Gate, &webhook::Webhooks),
     (Group::Gate, &self_test::Tried),
@@ -86,9 +86,9 @@ pub(super) const BEFORE: &[(Group, &dyn Check)] = &[
     (Group::Vault, &addresses::Addresses),
     (Group::Vault, &login::Login),
     (Group::Vault, &record::InVault),
-    (Group::Cluster, &api::Api),
+    (Group::Cluster, &api::ApiServer),
     (Group::Cluster, &cacerts::InNamespace),
-    (Group::Roots, &cacerts::Copy),
+    (Group::Roots, &cacerts::CacertsAndPin),
     (Group::Roots, &roots::Roots),
     (Group::Beside, &neighbours::OldWay),
     (Group::Beside, &neighbours::ExternalSecrets),

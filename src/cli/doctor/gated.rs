@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use kube::api::DynamicObject;
 
 use super::asked::Asked;
-use super::check::{Check, Eyes, Seen};
+use super::check::{Check, Eyes, Sight};
 use super::cluster::{Cluster, DEPLOYMENTS, Labels};
 use super::line::{Line, Link};
 use super::look::{Kind, Look};
@@ -31,13 +31,13 @@ pub(super) struct Workloads;
 
 #[async_trait(?Send)]
 impl Check for Workloads {
-    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Seen) {
+    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Sight) {
         if seen.cluster.answers() {
-            look(eyes, &mut seen.cluster).await;
+            Box::pin(look(eyes, &mut seen.cluster)).await;
         }
     }
 
-    fn lines(&self, seen: &Seen, asked: &Asked) -> Vec<Line> {
+    fn lines(&self, seen: &Sight, asked: &Asked) -> Vec<Line> {
         let mut lines = selectors(&seen.cluster, asked);
         lines.extend(gate(&seen.cluster, asked));
         lines

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 
 use super::asked::{Asked, minute};
-use super::check::{Check, Eyes, Seen};
+use super::check::{Check, Eyes, Sight};
 use super::line::{Line, Link};
 use super::rights::user_of;
 use super::vault::{self, Told, paths};
@@ -28,12 +28,12 @@ pub(super) struct Login;
 
 #[async_trait(?Send)]
 impl Check for Login {
-    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Seen) {
+    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Sight) {
         let addresses = std::mem::take(&mut seen.told.addresses);
         seen.told = Box::pin(vault::ask(eyes.vault, addresses, eyes.asked)).await;
     }
 
-    fn lines(&self, seen: &Seen, asked: &Asked) -> Vec<Line> {
+    fn lines(&self, seen: &Sight, asked: &Asked) -> Vec<Line> {
         lines(&seen.told, asked)
     }
 }

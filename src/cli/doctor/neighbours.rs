@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::asked::Asked;
 use super::cacerts::published;
-use super::check::{Check, Eyes, Seen};
+use super::check::{Check, Eyes, Sight};
 use super::cluster::Cluster;
 use super::line::{Line, Link};
 use super::look::{Asker, Kind, Look};
@@ -56,21 +56,21 @@ pub(super) struct BlockedPods;
 
 #[async_trait(?Send)]
 impl Check for OldWay {
-    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Seen) {
+    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Sight) {
         if seen.cluster.answers() {
             let pods = eyes.asker.list_in(&PODS, &eyes.asked.namespace, "app=istio-eastwestgateway").await;
             seen.cluster.gateway_pods = each(pods, GatewayPod::of);
         }
     }
 
-    fn lines(&self, seen: &Seen, asked: &Asked) -> Vec<Line> {
+    fn lines(&self, seen: &Sight, asked: &Asked) -> Vec<Line> {
         old_way(&seen.cluster, &seen.told.addresses, asked)
     }
 }
 
 #[async_trait(?Send)]
 impl Check for ExternalSecrets {
-    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Seen) {
+    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Sight) {
         if !seen.cluster.answers() {
             return;
         }
@@ -83,30 +83,30 @@ impl Check for ExternalSecrets {
         seen.cluster.sync_rights = rights::look(asker, &seen.cluster.me, &asked.namespace, &gate, &needed).await;
     }
 
-    fn lines(&self, seen: &Seen, asked: &Asked) -> Vec<Line> {
+    fn lines(&self, seen: &Sight, asked: &Asked) -> Vec<Line> {
         external_secrets(&seen.cluster, asked)
     }
 }
 
 #[async_trait(?Send)]
 impl Check for HelmReleases {
-    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Seen) {
+    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Sight) {
         if seen.cluster.answers() {
             let found = eyes.asker.list(&HELM_RELEASES, &eyes.asked.namespace).await;
             seen.cluster.helm_releases = each(found, HelmRelease::of);
         }
     }
 
-    fn lines(&self, seen: &Seen, asked: &Asked) -> Vec<Line> {
+    fn lines(&self, seen: &Sight, asked: &Asked) -> Vec<Line> {
         helm_releases(&seen.cluster, asked)
     }
 }
 
 #[async_trait(?Send)]
 impl Check for BlockedPods {
-    async fn look(&self, _: &Eyes<'_>, _: &mut Seen) {}
+    async fn look(&self, _: &Eyes<'_>, _: &mut Sight) {}
 
-    fn lines(&self, seen: &Seen, _: &Asked) -> Vec<Line> {
+    fn lines(&self, seen: &Sight, _: &Asked) -> Vec<Line> {
         blocked(&seen.cluster)
     }
 }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::asked::{Asked, CA_ENDS_SOON, day, minute};
 use super::cacerts;
-use super::check::{Check, Eyes, Seen};
+use super::check::{Check, Eyes, Sight};
 use super::line::{Line, Link};
 use super::vault::{Keepings, Told};
 use crate::ca::check::Note;
@@ -17,14 +17,14 @@ pub(super) struct InVault;
 
 #[async_trait(?Send)]
 impl Check for InVault {
-    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Seen) {
+    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Sight) {
         if seen.cluster.answers() {
             let (cacerts, pin) = tokio::join!(cacerts::look(eyes.asker, eyes.asked), cacerts::look_at_pin(eyes));
             (seen.cluster.cacerts, seen.cluster.pin) = (cacerts, pin);
         }
     }
 
-    fn lines(&self, seen: &Seen, asked: &Asked) -> Vec<Line> {
+    fn lines(&self, seen: &Sight, asked: &Asked) -> Vec<Line> {
         let pin = cacerts::pin_in_force(&seen.cluster);
         let here = Here { published: cacerts::published(&seen.cluster), pin: pin.as_ref() };
         vec![engine(&seen.told, asked), record(&seen.told, here, asked)]

@@ -10,7 +10,7 @@ use kube::Api;
 use kube::api::PostParams;
 
 use super::asked::Asked;
-use super::check::{Check, Eyes, Seen};
+use super::check::{Check, Eyes, Sight};
 use super::line::{Line, Link};
 use super::look::{Asker, Look};
 use crate::k8s::pin;
@@ -115,7 +115,7 @@ pub(super) struct GateRights;
 
 #[async_trait(?Send)]
 impl Check for GateRights {
-    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Seen) {
+    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Sight) {
         if seen.cluster.answers() {
             let gate = user_of(&eyes.asked.namespace, &eyes.asked.account);
             let needed = needed(&names(eyes.asked));
@@ -123,7 +123,7 @@ impl Check for GateRights {
         }
     }
 
-    fn lines(&self, seen: &Seen, asked: &Asked) -> Vec<Line> {
+    fn lines(&self, seen: &Sight, asked: &Asked) -> Vec<Line> {
         let gate = user_of(&asked.namespace, &asked.account);
         vec![line(&gate, &seen.cluster.me, &seen.cluster.rights, needed(&names(asked)).len())]
     }

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 
 use super::asked::Asked;
 use super::cacerts::published;
-use super::check::{Check, Eyes, Seen};
+use super::check::{Check, Eyes, Sight};
 use super::cluster::{Cluster, OWN_ROOT, SERVED_ROOT};
 use super::line::{Line, Link};
 use crate::ca::Sha256;
@@ -23,7 +23,7 @@ pub(super) struct Roots;
 
 #[async_trait(?Send)]
 impl Check for Roots {
-    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Seen) {
+    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Sight) {
         if !seen.cluster.answers() {
             return;
         }
@@ -36,7 +36,7 @@ impl Check for Roots {
         seen.cluster.served_root = served.map(|map| glance(map.data?.get(ROOT_CERT)?.as_bytes()));
     }
 
-    fn lines(&self, seen: &Seen, asked: &Asked) -> Vec<Line> {
+    fn lines(&self, seen: &Sight, asked: &Asked) -> Vec<Line> {
         vec![own(&seen.cluster, asked), served(&seen.cluster, seen.told.stored(), asked)]
     }
 }

@@ -190,11 +190,11 @@ pub(super) fn expect(line: &Line, outcome: Outcome, says: &str) {
 }
 
 mod tests {
-    use super::super::check::{BEFORE, CHECKS, Check, Group, Seen};
+    use super::super::check::{BEFORE, CHECKS, Check, Group, Sight};
     use super::*;
 
     fn report(checks: &[(Group, &dyn Check)], told: Told, cluster: Cluster, asked: &Asked) -> Vec<Line> {
-        let seen = Seen { told, cluster, taken: Vec::new() };
+        let seen = Sight { told, cluster, taken: Vec::new() };
         checks.iter().flat_map(|(_, check)| check.lines(&seen, asked)).collect()
     }
 

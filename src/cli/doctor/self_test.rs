@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::asked::Asked;
-use super::check::{Check, Eyes, Seen};
+use super::check::{Check, Eyes, Sight};
 use super::cluster::Cluster;
 use super::line::{Line, Link};
 use super::look::{Asker, Look};
@@ -14,13 +14,13 @@ pub(super) struct Tried;
 
 #[async_trait(?Send)]
 impl Check for Tried {
-    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Seen) {
+    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Sight) {
         if seen.cluster.answers() {
             seen.cluster.self_test = look(eyes.asker, eyes.asked).await;
         }
     }
 
-    fn lines(&self, seen: &Seen, asked: &Asked) -> Vec<Line> {
+    fn lines(&self, seen: &Sight, asked: &Asked) -> Vec<Line> {
         vec![line(&seen.cluster, asked)]
     }
 }

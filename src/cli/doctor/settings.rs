@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Container};
 
 use super::Doctor;
 use super::asked::Asked;
-use super::check::{Check, Eyes, Seen};
+use super::check::{Check, Eyes, Sight};
 use super::line::{Line, Link};
 use super::look::{Asker, Look};
 use crate::args::{Cli, Command, one_line};
@@ -33,9 +33,9 @@ pub(super) struct Taken;
 
 #[async_trait(?Send)]
 impl Check for Taken {
-    async fn look(&self, _: &Eyes<'_>, _: &mut Seen) {}
+    async fn look(&self, _: &Eyes<'_>, _: &mut Sight) {}
 
-    fn lines(&self, seen: &Seen, asked: &Asked) -> Vec<Line> {
+    fn lines(&self, seen: &Sight, asked: &Asked) -> Vec<Line> {
         let link = Link::new("settings", format!("Deployment {}/{NAME}", asked.namespace));
         let taken: Vec<_> = seen.taken.iter().map(|flag| foreign_text(flag)).collect();
         if taken.is_empty() { Vec::new() } else { vec![link.ok(format!("gives {}", taken.join(" ")))] }
@@ -44,13 +44,13 @@ impl Check for Taken {
 
 /// Values by the names of their variables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Settings(BTreeMap<String, String>);
+pub(super) struct GateSettings(BTreeMap<String, String>);
 
 /// Reads them.
-pub(super) async fn look(asker: &Asker, namespace: &str) -> Look<Settings> {
+pub(super) async fn look(asker: &Asker, namespace: &str) -> Look<GateSettings> {
     let deployment = match asker.get::<Deployment>(namespace, "deployments.apps", NAME).await {
         Look::Seen(deployment) => deployment,
-        other => return other.map(|_| Settings::default()),
+        other => return other.map(|_| GateSettings::default()),
     };
     let pod = deployment.spec.and_then(|spec| spec.template.spec).unwrap_or_default();
     let mut values = BTreeMap::new();
@@ -64,7 +64,7 @@ pub(super) async fn look(asker: &Asker, namespace: &str) -> Look<Settings> {
     }
     values.extend(pod.service_account_name.map(|name| (SERVICE_ACCOUNT.to_owned(), name)));
     values.retain(|_, value| !value.is_empty());
-    Look::Seen(Settings(values))
+    Look::Seen(GateSettings(values))
 }
 
 fn config_maps(container: &Container) -> impl Iterator<Item = &str> {
@@ -102,7 +102,11 @@ fn variable(flag: &Arg) -> Option<&str> {
 ///
 /// # Errors
 /// One line that names the flag of a value that cannot be.
-pub(super) fn filled(line: &[OsString], settings: &Settings, address: bool) -> Result<(Doctor, Vec<String>), String> {
+pub(super) fn filled(
+    line: &[OsString],
+    settings: &GateSettings,
+    address: bool,
+) -> Result<(Doctor, Vec<String>), String> {
     let told = |error: &clap::Error| one_line(error).unwrap_or_default();
     let command = Cli::command();
     let matches = command.clone().try_get_matches_from(line).map_err(|error| told(&error))?;
@@ -140,8 +144,8 @@ mod tests {
         ["istio-ca-gate", "doctor"].iter().chain(args).map(OsString::from).collect()
     }
 
-    fn settings(values: &[(&str, &str)]) -> Settings {
-        Settings(values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+    fn settings(values: &[(&str, &str)]) -> GateSettings {
+        GateSettings(values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
     }
 
     #[test]
@@ -179,6 +183,6 @@ mod tests {
         }))
         .unwrap();
         let values: BTreeMap<_, _> = own(&container).into_iter().collect();
-        assert_eq!(settings(&[("GATE_ROLE", "bootstrap"), ("GATE_VAULT_MOUNT", "kv")]), Settings(values));
+        assert_eq!(settings(&[("GATE_ROLE", "bootstrap"), ("GATE_VAULT_MOUNT", "kv")]), GateSettings(values));
     }
 }

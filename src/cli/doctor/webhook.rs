@@ -12,7 +12,7 @@ use kube::core::{Selector, SelectorExt};
 use serde::Deserialize;
 
 use super::asked::Asked;
-use super::check::{Check, Eyes, Seen};
+use super::check::{Check, Eyes, Sight};
 use super::cluster::{Cluster, Labels};
 use super::line::{Line, Link};
 use super::look::{Asker, Kind, Look};
@@ -44,7 +44,7 @@ pub(super) struct Webhooks;
 
 #[async_trait(?Send)]
 impl Check for Webhooks {
-    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Seen) {
+    async fn look(&self, eyes: &Eyes<'_>, seen: &mut Sight) {
         if !seen.cluster.answers() {
             return;
         }
@@ -65,7 +65,7 @@ impl Check for Webhooks {
         seen.cluster.backends = backends(eyes.asker, &seen.cluster).await;
     }
 
-    fn lines(&self, seen: &Seen, asked: &Asked) -> Vec<Line> {
+    fn lines(&self, seen: &Sight, asked: &Asked) -> Vec<Line> {
         lines(&seen.cluster, asked)
     }
 }
