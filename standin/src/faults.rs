@@ -14,6 +14,12 @@ use crate::wire::Request;
 /// How long an answer takes with `slow`: longer than the gate waits for any.
 const SLOW: Duration = Duration::from_secs(5);
 
+/// When a late request is acted on: after its client has given up the connection, and may have asked again.
+const LATE: Duration = Duration::from_secs(2);
+
+/// What a proxy says whose server does not answer.
+const BAD_GATEWAY: u16 = 502;
+
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -25,12 +31,18 @@ pub enum Fault {
     RequestLost,
     /// The request is acted on, and the connection ends without an answer.
     AnswerLost,
+    /// The connection ends without an answer, and the request is acted on after this: a write that arrives late.
+    Late(Duration),
     /// The request is acted on at once, and answered after this.
     Slow(Duration),
     /// The answer's body comes one byte at a time.
     ByteByByte,
     /// Half of the answer's body comes, then the connection ends.
     Cut,
+    /// The answer's body comes over and over, without an end.
+    Endless,
+    /// A proxy answers in the server's place, with this status and its own page. The request is not acted on.
+    Html(u16),
     /// The request is answered with this status in the server's own words, and not acted on. Of 410, an API server's
     /// watch tells in an event, as the real one does.
     Status(u16),
@@ -39,15 +51,19 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Every name that [`from_str`](FromStr::from_str) takes; `slow` also as `slow=200ms`.
-    pub const NAMES: [&'static str; 16] = [
+    /// Every name that [`from_str`](FromStr::from_str) takes; `slow` also as `slow=200ms`, `late` as `late=5s`, `html` as
+    /// `html=200`.
+    pub const NAMES: [&'static str; 19] = [
         "refused",
         "silent",
         "request-lost",
         "answer-lost",
+        "late",
         "slow",
         "byte-by-byte",
         "cut",
+        "endless",
+        "html",
         "401",
         "403",
         "409",
@@ -66,10 +82,11 @@ impl FromStr for Fault {
     fn from_str(name: &str) -> Result<Self, String> {
         let (kind, value) = name.split_once('=').unwrap_or((name, ""));
         Ok(match kind {
-            "slow" if !value.is_empty() => {
-                Self::Slow(humantime::parse_duration(value).map_err(|error| error.to_string())?)
-            }
-            "slow" => Self::Slow(SLOW),
+            "slow" => Self::Slow(duration(value, SLOW)?),
+            "late" => Self::Late(duration(value, LATE)?),
+            "html" if value.is_empty() => Self::Html(BAD_GATEWAY),
+            "html" => Self::Html(value.parse().map_err(|_| format!("{value} is no status"))?),
+            "endless" => Self::Endless,
             "refused" => Self::Refused,
             "silent" => Self::Silent,
             "request-lost" => Self::RequestLost,
@@ -83,6 +100,10 @@ impl FromStr for Fault {
     }
 }
 
+fn duration(text: &str, unless: Duration) -> Result<Duration, String> {
+    if text.is_empty() { Ok(unless) } else { humantime::parse_duration(text).map_err(|error| error.to_string()) }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -91,6 +112,9 @@ impl fmt::Display for Fault {
             Self::RequestLost => f.write_str("request-lost"),
             Self::AnswerLost => f.write_str("answer-lost"),
             Self::Slow(by) => write!(f, "slow={}", humantime::format_duration(*by)),
+            Self::Late(by) => write!(f, "late={}", humantime::format_duration(*by)),
+            Self::Endless => f.write_str("endless"),
+            Self::Html(status) => write!(f, "html={status}"),
             Self::ByteByByte => f.write_str("byte-by-byte"),
             Self::Cut => f.write_str("cut"),
             Self::Status(status) => write!(f, "{status}"),
@@ -243,7 +267,9 @@ mod tests {
             assert_eq!(fault.to_string().parse(), Ok(fault));
         }
         assert_eq!("slow=200ms".parse(), Ok(Fault::Slow(Duration::from_millis(200))));
-        for wrong in ["", "404", "slowly", "slow=x"] {
+        assert_eq!("late=1s".parse(), Ok(Fault::Late(Duration::from_secs(1))));
+        assert_eq!("html=200".parse(), Ok(Fault::Html(200)));
+        for wrong in ["", "404", "slowly", "slow=x", "late=x", "html=x"] {
             assert!(wrong.parse::<Fault>().is_err(), "{wrong}");
         }
     }

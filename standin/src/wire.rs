@@ -250,12 +250,22 @@ async fn answer<S: Service>(request: http::Request<hyper::body::Incoming>, share
             service.answer(request).await;
             anyhow::bail!("lost")
         }
+        Some(Fault::Late(by)) => {
+            let service = Arc::clone(service);
+            tokio::spawn(async move {
+                tokio::time::sleep(by).await;
+                service.answer(request).await;
+            });
+            anyhow::bail!("lost")
+        }
+        Some(Fault::Html(status)) => Ok(text(status, "text/html", format!("<html><h1>{status}</h1></html>"))),
         Some(Fault::Slow(by)) => {
             let answer = service.answer(request).await;
             tokio::time::sleep(by).await;
             Ok(answer)
         }
         Some(Fault::ByteByByte) => Ok(service.answer(request).await.map(|body| mangled(body, Mangle::Drip))),
+        Some(Fault::Endless) => Ok(service.answer(request).await.map(|body| mangled(body, Mangle::Repeat))),
         Some(Fault::Cut) => Ok(service.answer(request).await.map(|body| mangled(body, Mangle::Cut))),
     }
 }
@@ -264,11 +274,12 @@ async fn answer<S: Service>(request: http::Request<hyper::body::Incoming>, share
 enum Mangle {
     Drip,
     Cut,
+    Repeat,
 }
 
 /// Keeps the length that the whole body would have had, so that a cut shows.
 fn mangled(body: Body, mangle: Mangle) -> Body {
-    let length = http_body::Body::size_hint(&body).exact();
+    let length = http_body::Body::size_hint(&body).exact().filter(|_| !matches!(mangle, Mangle::Repeat));
     let pieces = body.into_data_stream().map_ok(move |chunk| -> Pieces {
         match mangle {
             Mangle::Drip => {
@@ -279,6 +290,7 @@ fn mangled(body: Body, mangle: Mangle) -> Body {
                     Some((Ok(byte), bytes))
                 }))
             }
+            Mangle::Repeat => Box::pin(futures::stream::repeat_with(move || Ok(chunk.clone()))),
             Mangle::Cut => {
                 let half = chunk.slice(..chunk.len() / 2);
                 Box::pin(futures::stream::iter([Ok(half), Err(BoxError::from("cut"))]))

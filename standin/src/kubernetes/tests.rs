@@ -1,9 +1,12 @@
 //! What the real API server cannot be brought to do at will: to forget, and to fail.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::time::Duration;
 
 use anyhow::Result;
 use http::Method;
 use serde_json::{Value, json};
+use testbed::eventually;
 
 use super::Kubernetes;
 use crate::faults::{Aim, Fault};
@@ -73,4 +76,39 @@ async fn a_pretended_failure_is_told_as_the_api_server_tells_it() {
     let event = text(&cluster, &format!("{SECRETS}?watch=true")).await.unwrap();
     assert_eq!((&event["type"], &event["object"]["code"]), (&json!("ERROR"), &json!(410)));
     assert_eq!(cluster.request("GET", SECRETS, None).await.unwrap().0, 410);
+}
+
+#[tokio::test]
+async fn a_late_request_is_acted_on_after_its_connection_has_ended() {
+    let cluster = start().await;
+    let late = Fault::Late(Duration::from_millis(300));
+    let switch = cluster.faults().inject(late, Aim::all().method(Method::POST).path(SECRETS).times(1));
+    let secret = json!({"metadata": {"name": "late"}});
+    cluster.request("POST", SECRETS, Some(secret.clone())).await.unwrap_err();
+    let path = format!("{SECRETS}/late");
+    assert_eq!((cluster.request("GET", &path, None).await.unwrap().0, switch.hits()), (404, 1));
+    let there = || async {
+        let (status, answer) = cluster.request("GET", &path, None).await?;
+        anyhow::ensure!(status == 200, "{answer}");
+        Ok(())
+    };
+    eventually("the late write", Duration::from_secs(10), there).await.unwrap();
+    assert_eq!(cluster.request("POST", SECRETS, Some(secret)).await.unwrap().0, 409);
+}
+
+#[tokio::test]
+async fn a_proxy_answers_in_its_place_and_a_body_may_have_no_end() {
+    let cluster = start().await;
+    let html = cluster.faults().inject(Fault::Html(502), Aim::all().path(SECRETS).times(1));
+    let answer = cluster.raw(Some(cluster.admin_token()), "POST", SECRETS, &[], None).await.unwrap();
+    assert_eq!((answer.status().as_u16(), html.hits()), (502, 1));
+    assert!(answer.headers()["content-type"] == "text/html" && answer.text().await.unwrap().starts_with("<html>"));
+
+    let endless = cluster.faults().inject(Fault::Endless, Aim::all().path(SECRETS).times(1));
+    let mut answer = cluster.raw(Some(cluster.admin_token()), "GET", SECRETS, &[], None).await.unwrap();
+    let mut read = 0;
+    while read < 1 << 20 {
+        read += answer.chunk().await.unwrap().expect("an end").len();
+    }
+    assert_eq!((answer.content_length(), endless.hits()), (None, 1));
 }

@@ -228,6 +228,10 @@ async fn install(space: &Space<'_>) -> Result<()> {
             let (status, answer) = space.cluster.request("POST", &path, Some(object)).await?;
             ensure!(status == 201, "{status}: {answer}");
         } else {
+            object["metadata"]["namespace"] = space.name.clone().into();
+            if kind.ends_with("Binding") {
+                object["subjects"][0]["namespace"] = space.name.clone().into();
+            }
             space.made(&format!("rbac.authorization.k8s.io/v1/{}s", kind.to_lowercase()), object).await?;
         }
     }
