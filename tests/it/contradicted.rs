@@ -7,8 +7,8 @@ use testbed::eventually;
 use crate::certificates::Authority;
 use crate::gate::{Gate, SOON, review};
 use crate::kubernetes::{Kubernetes, SECRETS};
-use crate::stand_in::{Answer, StandIn};
 use crate::vault::{self, READ, version};
+use standin::scripted::{Answer, StandIn};
 
 const CACERTS: &str = "GET /api/v1/namespaces/istio-system/secrets/cacerts";
 
