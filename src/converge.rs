@@ -3,6 +3,7 @@
 //! It is woken by consultations and outlives them. However many ask, one attempt runs at a time.
 
 mod attempt;
+mod spared;
 mod turns;
 
 use std::sync::Arc;

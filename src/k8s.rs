@@ -106,10 +106,8 @@ pub fn failed(doing: &str, error: &kube::Error) -> Failed {
             (401, _) => refused_credentials(doing),
             // Whatever else is not to be: RBAC, quota, another webhook, an immutable Secret.
             (400..=499, _) if !matches!(status.code, 408 | 410 | 429) => {
-                // Also a quota or a webhook refuses so.
-                let next = if status.code == 403 { "apply the RBAC of deploy/, or mend" } else { "mend" };
-                let said = foreign_text(&status.message);
-                let sentence = format!("the API server refuses to {doing} ({said}): {next} what it names");
+                let (said, next) = (foreign_text(&status.message), remedy(status.code, &status.message));
+                let sentence = format!("the API server refuses to {doing} ({said}): {next}");
                 Held::new(Reason::KubernetesForbidden, sentence)
             }
             (code, _) => unreachable_api(doing, &format!("status {code} {}", foreign_text(&status.message))),
@@ -121,6 +119,26 @@ pub fn failed(doing: &str, error: &kube::Error) -> Failed {
         _ => unreachable_api(doing, "the connection failed"),
     };
     Failed::Held(held)
+}
+
+/// What to do about a refusal. The API server has codes for kinds of it, and the cause in words alone.
+fn remedy(code: u16, message: &str) -> &'static str {
+    let says = |words: &str| message.contains(words);
+    if says("admission webhook") || says("ValidatingAdmissionPolicy") {
+        "another admission webhook or policy of this cluster forbids it: have it let this service account do so"
+    } else if says("exceeded quota") {
+        "raise the quota, or delete what is not needed"
+    } else if says("is being terminated") {
+        "the namespace is being deleted: make it anew once it is gone"
+    } else if code == 404 {
+        "make the namespace"
+    } else if says("immutable") {
+        "delete the object to have it made anew"
+    } else if code == 403 {
+        "apply the RBAC of deploy/"
+    } else {
+        "mend what it names"
+    }
 }
 
 fn unreachable_api(doing: &str, what: &str) -> Held {

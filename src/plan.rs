@@ -108,6 +108,7 @@ impl Published {
                 // Not decided on without the files.
                 beside: Beside { crl: None, ..copy.beside },
                 was_ours: copy.was_ours,
+                immutable: copy.immutable,
             })),
         }
     }
@@ -130,6 +131,8 @@ pub struct Copy<V = Sound> {
     pub beside: Beside,
     /// It has our label and no entry of our field manager, as after a restore from a backup: it is somebody else's.
     pub was_ours: bool,
+    /// The API server lets nobody change what is in it.
+    pub immutable: bool,
 }
 
 /// Who manages `cacerts`.
@@ -352,10 +355,12 @@ impl Situation<'_> {
                 Step::ForceSync { external_secret: name.clone(), held: self.managed_elsewhere() }
             }
             (Owner::Ours, Ok(sound)) if sound.same_ca(stored) => open(sound, !sound.same_bytes(stored)),
+            (Owner::Ours, _) if copy.immutable => Step::Hold(self.immutable()),
             (Owner::Ours, _) => publish(),
             (Owner::Other, Err(flaw)) => Step::Hold(self.invalid(flaw)),
             (Owner::Other, Ok(sound)) if sound.same_roots(stored) => open(sound, false),
             (Owner::Other, Ok(sound)) if halt => Step::Hold(self.changed_in_cluster(sound, stored)),
+            (Owner::Other, Ok(_)) if copy.immutable => Step::Hold(self.immutable()),
             (Owner::Other, Ok(_)) => publish(),
         }
     }
@@ -446,6 +451,16 @@ impl Situation<'_> {
             Reason::CacertsManagedElsewhere,
             format!(
                 "External Secrets manages Secret {}, which does not hold Vault's root yet: look at its ExternalSecret's conditions",
+                self.names.cacerts
+            ),
+        )
+    }
+
+    fn immutable(&self) -> Held {
+        Held::new(
+            Reason::KubernetesForbidden,
+            format!(
+                "Secret {} is immutable, so it cannot be brought to Vault's root: delete it to have that published",
                 self.names.cacerts
             ),
         )

@@ -83,6 +83,7 @@ pub(crate) fn present(owner: Owner, verdict: Result<Arc<Sound>, Flaw>) -> Publis
         resource_version: "1234".to_owned(),
         annotated_root: None,
         was_ours: false,
+        immutable: false,
     }))
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 
+use super::spared::Spared;
 use crate::ca::bundle::Bundle;
 use crate::ca::check::Sound;
 use crate::ca::issue;
@@ -68,6 +69,10 @@ pub struct Attempts {
     /// A root that was made here and is not known to be in Vault. Kept until Vault has one: should
     /// a write of unknown outcome arrive late, it writes the same root.
     candidate: Option<Candidate>,
+    /// Of `cacerts`.
+    publishing: Spared,
+    /// Of the pin.
+    pinning: Spared,
     /// Whether this attempt has written anything of the CA.
     has_written: bool,
     /// The step that this attempt has set out on.
@@ -136,7 +141,14 @@ struct Candidate {
 impl Attempts {
     /// Attempts with these parts.
     pub fn new(parts: Parts) -> Self {
-        Self { parts, candidate: None, has_written: false, step: NO_STEP }
+        Self {
+            parts,
+            candidate: None,
+            publishing: Spared::default(),
+            pinning: Spared::default(),
+            has_written: false,
+            step: NO_STEP,
+        }
     }
 
     /// Runs one attempt.
@@ -218,7 +230,7 @@ impl Attempts {
 
     /// What Vault said in place of its record. Ok: to be read again.
     async fn refused(
-        &self,
+        &mut self,
         state: &watch::Sender<Convergence>,
         pins: &pin::Read,
         refused: Refused,
@@ -235,7 +247,7 @@ impl Attempts {
     /// Takes note that Vault speaks against the pin, before anybody is answered by it: in the pin, where replicas and the
     /// next start find it, and here in any case.
     async fn contradict(
-        &self,
+        &mut self,
         state: &watch::Sender<Convergence>,
         pins: &pin::Read,
         by: Reason,
@@ -248,7 +260,8 @@ impl Attempts {
             return Ok(Written::Done);
         }
         note_doing(state, Doing::WritingPin);
-        let written = self.parts.pins.contradict(pins, contradiction).await?;
+        let what = format!("{} {by}", pins.token());
+        let written = self.pinning.write(what, self.parts.pins.contradict(pins, contradiction)).await?;
         if written == Written::Done {
             state.send_modify(Convergence::contradiction_was_recorded);
         }
@@ -272,7 +285,9 @@ impl Attempts {
             }
             Step::Publish { version, sound } => {
                 note_doing(state, Doing::Publishing);
-                let written = self.parts.cacerts.publish(&seen.published, &sound, version).await?;
+                let what = format!("{} {version} {}", seen.published.resource_version(), sound.root);
+                let write = self.parts.cacerts.publish(&seen.published, &sound, version);
+                let written = self.publishing.write(what, write).await?;
                 if written == Written::Done {
                     tracing::info!(root = %sound.root, version, "published Secret {}", self.parts.names.cacerts);
                     self.parts.events.published(sound.root, version);
@@ -293,7 +308,7 @@ impl Attempts {
 
     /// The gate opens only over a pin that is written: it is what keeps a lost root from being replaced.
     async fn open(
-        &self,
+        &mut self,
         state: &watch::Sender<Convergence>,
         seen: &Seen,
         version: u64,
@@ -377,19 +392,27 @@ impl Attempts {
         Ok(bundle)
     }
 
-    async fn keep_pin(&self, read: &pin::Read, sound: &Sound, version: u64, now: Timestamp) -> Result<Written, Held> {
+    async fn keep_pin(
+        &mut self,
+        read: &pin::Read,
+        sound: &Sound,
+        version: u64,
+        now: Timestamp,
+    ) -> Result<Written, Held> {
         let pin = Pin {
             roots: sound.roots().clone(),
             vault_version: Some(version),
             verified_at: Some(now),
             ..Pin::of(sound.root)
         };
+        let what = format!("{} {version} {}", read.token(), sound.root);
+        let write = self.parts.pins.write(read, &pin);
         match pin.is_news_to(read.pin.as_ref(), self.parts.pin_age_max) {
             News::None => Ok(Written::Done),
-            News::All => self.parts.pins.write(read, &pin).await,
+            News::All => self.pinning.write(what, write).await,
             News::Date => {
-                // Only the date is old; the next attempt writes it.
-                let written = self.parts.pins.write(read, &pin).await;
+                // Only the date is old; a later attempt writes it.
+                let written = self.pinning.write(what, write).await;
                 Ok(written.unwrap_or_else(|held| {
                     tracing::warn!(reason = %held.reason, "{}", held.sentence);
                     Written::Done

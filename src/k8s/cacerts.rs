@@ -333,6 +333,7 @@ pub fn published(secret: &Secret, now: Timestamp) -> Published {
         resource_version: secret.resource_version().unwrap_or_default(),
         annotated_root: secret.annotations().get(ROOT_SHA256).map(|text| text.parse()),
         beside,
+        immutable: secret.immutable == Some(true),
     }))
 }
 

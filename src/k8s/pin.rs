@@ -38,6 +38,13 @@ pub struct Read {
     resource_version: Option<String>,
 }
 
+impl Read {
+    /// The version token of the read; empty where there is nothing.
+    pub fn token(&self) -> &str {
+        self.resource_version.as_deref().unwrap_or_default()
+    }
+}
+
 impl Pins {
     /// The pin in this namespace.
     pub fn new(client: Client, namespace: &str) -> Self {

@@ -67,6 +67,40 @@ fn a_refusal_is_told_from_an_api_server_in_trouble() {
 }
 
 #[test]
+fn a_refusal_says_what_to_do_about_its_very_cause() {
+    let told = |code, message: &str| match failed("write Secret a/b", &api(code, "Forbidden", message)) {
+        Failed::Held(held) => held.sentence.split("): ").nth(1).unwrap().to_owned(),
+        other => panic!("{other:?}"),
+    };
+    for (code, message, remedy) in [
+        (403, "secrets \"b\" is forbidden: User \"x\" cannot patch resource \"secrets\"", "apply the RBAC of deploy/"),
+        (
+            403,
+            "secrets \"b\" is forbidden: exceeded quota: q, requested: secrets=1, used: secrets=9",
+            "raise the quota",
+        ),
+        (
+            422,
+            "Secret \"b\" is invalid: data: Forbidden: field is immutable when `immutable` is set",
+            "delete the object",
+        ),
+        (403, "admission webhook \"w.example\" denied the request: no", "another admission webhook"),
+        (400, "admission webhook \"w.example\" denied the request: no", "another admission webhook"),
+        (
+            422,
+            "secrets \"b\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'q' denied request: no",
+            "another",
+        ),
+        (403, "unable to create new content in namespace a because it is being terminated", "the namespace is being"),
+        (404, "namespaces \"a\" not found", "make the namespace"),
+        (400, "request body too large", "mend what it names"),
+    ] {
+        let sentence = told(code, message);
+        assert!(sentence.starts_with(remedy), "{message}: {sentence}");
+    }
+}
+
+#[test]
 fn an_answer_that_cannot_be_read_is_not_repeated() {
     let key = std::str::from_utf8(R1.bundle.ca_key.expose()).unwrap();
     let error = serde_json::from_value::<u8>(serde_json::Value::String(key.to_owned())).unwrap_err();

@@ -304,6 +304,26 @@ fn ours_otherwise_is_mended_and_follows_vault() {
 }
 
 #[test]
+fn what_is_immutable_is_not_written_in_vain() {
+    let immutable = |owner, verdict| {
+        let Published::Present(copy) = present(owner, verdict) else { unreachable!() };
+        Published::Present(Arc::new(Copy { immutable: true, ..Copy::clone(&copy) }))
+    };
+    for verdict in [Ok(&R1_OTHER_CA), Ok(&R2), Err(UNSOUND)] {
+        let ours = immutable(Owner::Ours, verdict.map(|sound| Arc::clone(sound)));
+        assert_eq!(in_any_role(&in_vault(&R1), &ours, None), "hold KubernetesForbidden", "{ours:?}");
+    }
+    let other = immutable(Owner::Other, Ok(Arc::clone(&R2)));
+    let step = |change| in_both_roles(change, &in_vault(&R1), &other, None);
+    assert_eq!(step(OnRootChange::Halt), "hold RootChanged");
+    assert_eq!(step(OnRootChange::Replace), "hold KubernetesForbidden");
+    // What need not be written may be as it is.
+    for owner in owners() {
+        assert_eq!(in_any_role(&in_vault(&R1), &immutable(owner, Ok(Arc::clone(&R1))), None), "open at version 3");
+    }
+}
+
+#[test]
 fn ours_with_a_foreign_key_is_not_written_for_ever() {
     let published = present(Owner::Ours, Err(FOREIGN_KEY));
     assert_eq!(in_any_role(&in_vault(&R1), &published, None), "hold CacertsInvalid");

@@ -48,7 +48,7 @@ pub const SOON: Duration = Duration::from_secs(30);
 /// A server in the role of the cluster `nas`, whose gated pods have `app=istiod`.
 pub struct Gate {
     pub address: SocketAddr,
-    pub kubernetes: Kubernetes,
+    pub kubernetes: Arc<Kubernetes>,
     pub state: State,
     ca: String,
     stop: Option<oneshot::Sender<()>>,
@@ -69,7 +69,7 @@ pub struct Reply {
 impl Gate {
     /// The admission endpoints over TLS. No convergence runs.
     pub async fn start() -> Result<Self> {
-        Self::launch(Kubernetes::start().await?, None, &[]).await
+        Self::launch(Kubernetes::start().await?.into(), None, &[]).await
     }
 
     /// The same with a convergence in the sync role.
@@ -78,8 +78,8 @@ impl Gate {
     }
 
     /// The same with an API server that has objects already.
-    pub async fn converging_on(kubernetes: Kubernetes, vault: &StandIn) -> Result<Self> {
-        Self::launch(kubernetes, Some(client(&[&vault.url()])?), &[]).await
+    pub async fn converging_on(kubernetes: impl Into<Arc<Kubernetes>>, vault: &StandIn) -> Result<Self> {
+        Self::launch(kubernetes.into(), Some(client(&[&vault.url()])?), &[]).await
     }
 
     /// The same, which follows `cacerts`.
@@ -92,20 +92,20 @@ impl Gate {
 
     /// The same, which has these HelmReleases reconciled.
     pub async fn reconciling(kubernetes: Kubernetes, vault: &StandIn, releases: &[&str]) -> Result<Self> {
-        Self::launch(kubernetes, Some(client(&[&vault.url()])?), releases).await
+        Self::launch(kubernetes.into(), Some(client(&[&vault.url()])?), releases).await
     }
 
     /// The admission endpoints under other limits, the last of them for reviews that wait.
     pub async fn limited(limits: Limits, waiting: usize) -> Result<Self> {
-        Self::launch_limited(Kubernetes::start().await?, None, &[], limits, waiting).await
+        Self::launch_limited(Kubernetes::start().await?.into(), None, &[], limits, waiting).await
     }
 
-    async fn launch(kubernetes: Kubernetes, vault: Option<Client>, releases: &[&str]) -> Result<Self> {
+    async fn launch(kubernetes: Arc<Kubernetes>, vault: Option<Client>, releases: &[&str]) -> Result<Self> {
         Self::launch_limited(kubernetes, vault, releases, Limits::default(), WAITING_MAX).await
     }
 
     async fn launch_limited(
-        kubernetes: Kubernetes,
+        kubernetes: Arc<Kubernetes>,
         vault: Option<Client>,
         releases: &[&str],
         limits: Limits,

@@ -8,6 +8,7 @@ mod certificates;
 mod client_ca;
 mod command;
 mod contradicted;
+mod contradiction;
 mod converging;
 mod development;
 mod doctor;

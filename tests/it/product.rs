@@ -1,6 +1,7 @@
 //! The built program as a process, between a stand-in for Vault and one for the API server.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -25,8 +26,8 @@ pub fn binary() -> PathBuf {
 
 pub struct Product {
     pub process: Process,
-    pub kubernetes: Kubernetes,
-    pub vault: StandIn,
+    pub kubernetes: Arc<Kubernetes>,
+    pub vault: Arc<StandIn>,
     http: Port,
     https: Port,
     _folder: TempDir,
@@ -34,7 +35,12 @@ pub struct Product {
 
 impl Product {
     /// Starts it against these, and waits until it is ready.
-    pub async fn start(kubernetes: Kubernetes, vault: StandIn, flags: &[&str]) -> Result<Self> {
+    pub async fn start(
+        kubernetes: impl Into<Arc<Kubernetes>>,
+        vault: impl Into<Arc<StandIn>>,
+        flags: &[&str],
+    ) -> Result<Self> {
+        let (kubernetes, vault) = (kubernetes.into(), vault.into());
         let folder = tempfile::tempdir()?;
         let file = |name: &str, text: &str| {
             let path = folder.path().join(name);
