@@ -145,8 +145,8 @@ impl Convergence {
         if self.pin_learnt != learnt {
             return false;
         }
-        self.pin_learnt += 1;
-        self.pin_read = Some(now.boot);
+        self.pin_read = self.pin_read.max(Some(now.boot));
+        let before = (self.contradicted, self.last_verified.clone());
         let told = pin.and_then(|pin| pin.contradicted);
         if let Some(contradiction) = told {
             self.contradicted = Some(Contradicted { contradiction, recorded: true });
@@ -162,6 +162,8 @@ impl Convergence {
             });
             Some(known.unwrap_or(told))
         });
+        // What tells nothing new overtakes no other read.
+        self.pin_learnt += u64::from(before != (self.contradicted, self.last_verified.clone()));
         true
     }
 

@@ -13,7 +13,7 @@ use super::look::{Asker, Look};
 use super::record::situation;
 use crate::ca::check::Sound;
 use crate::k8s::pin::{self, Pins};
-use crate::plan::{Owner, Pin, Published, Step, Stored};
+use crate::plan::{Contradiction, Departure, Owner, Pin, Published, Step, Stored};
 use crate::reason::{Reason, foreign_text};
 
 /// `cacerts`, if it is there, beside what the convergence reads of it.
@@ -249,7 +249,7 @@ pub(super) fn pin(cluster: &Cluster, stored: Option<&Stored>, asked: &Asked) -> 
     let of = if from_map { "" } else { ", by the annotation of cacerts" };
     let seen = format!("trusts root sha256 {}{of}", pin.root.openssl());
     match stored {
-        Some(Stored::Sound { sound, .. }) if !sound.roots().contains(&pin.root) => {
+        Some(Stored::Sound { sound, .. }) if pin.departure(sound).is_some() => {
             let published = published(cluster).unwrap_or(&Published::Absent);
             let step = stored.map(|stored| situation(stored, published, Some(&pin), asked).step());
             let next = match &step {
@@ -257,7 +257,11 @@ pub(super) fn pin(cluster: &Cluster, stored: Option<&Stored>, asked: &Asked) -> 
                 _ => None,
             };
             let next = next.unwrap_or("compare both roots, and restore the right one");
-            link.failed(format!("{seen}, which Vault's record lacks"), next).reason(Reason::RootChanged)
+            let but = match pin.departure(sound) {
+                Some(Departure::SignsTooEarly) => "and not yet the one that Vault's CA signs under",
+                _ => "which Vault's record lacks",
+            };
+            link.failed(format!("{seen}, {but}"), next).reason(Reason::RootChanged)
         }
         Some(Stored::Sound { .. }) => verified(&link, &seen, &pin, asked),
         Some(_) => link.note(format!("{seen}; see vault-record")),
@@ -266,6 +270,12 @@ pub(super) fn pin(cluster: &Cluster, stored: Option<&Stored>, asked: &Asked) -> 
 }
 
 fn verified(link: &Link, seen: &str, pin: &Pin, asked: &Asked) -> Line {
+    if let Some(Contradiction { by, at }) = pin.contradicted {
+        return link.warning(
+            format!("{seen}, which Vault holds again after {by} at {}", minute(at)),
+            "until the gate has agreed with Vault, no outage is bridged: it does so by itself once the other lines are ok",
+        );
+    }
     match pin.verified_at {
         Some(at) if asked.now.duration_since(at) > VERIFIED_LONG_AGO => link.warning(
             format!("{seen}, which Vault holds; last verified at {}", minute(at)),

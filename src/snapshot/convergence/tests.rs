@@ -292,6 +292,19 @@ fn a_read_that_began_before_more_was_learnt_changes_nothing() {
 }
 
 #[test]
+fn a_read_that_tells_nothing_new_overtakes_no_other() {
+    let mut state = open();
+    let pin = pin(R1.root);
+    read(&mut state, Some(&pin));
+    let learnt = state.pin_learnt;
+    for _ in 0..3 {
+        assert!(state.pin_was_read(learnt, Some(&pin), clocks()));
+    }
+    assert!(state.pin_was_read(learnt, Some(&contradicted_pin(Reason::RootDeleted)), clocks()));
+    assert!(!state.pin_was_read(learnt, Some(&pin), clocks()));
+}
+
+#[test]
 fn a_read_of_the_pin_counts_from_when_it_began() {
     let mut state = open();
     let began = later(clocks(), LATER);

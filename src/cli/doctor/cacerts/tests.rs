@@ -11,7 +11,7 @@ use super::*;
 use crate::ca::check::Flaw;
 use crate::plan::Role;
 use crate::samples::{
-    FOREIGN_KEY, R1, R1_OTHER_BYTES, R2, UNSOUND, external_secrets, held, pin as pin_on, present, stored,
+    BOTH, FOREIGN_KEY, R1, R1_OTHER_BYTES, R2, UNSOUND, external_secrets, held, pin as pin_on, present, stored,
 };
 
 /// The line about a `cacerts` like this, beside root 1 in Vault and in the pin.
@@ -125,8 +125,19 @@ fn a_pin_agrees_with_vault_or_fails() {
     let changed = pin_line(read(pin_on(R2.root)), Some(&stored(&R1)));
     expect(&changed, Failed, "which Vault's record lacks");
     assert_eq!(changed.reason, Some(Reason::RootChanged));
+    // Trusted and signing in one step.
+    let early = pin_line(read(pin_on(R2.root)), Some(&stored(&BOTH)));
+    expect(&early, Failed, "not yet the one that Vault's CA signs under");
+    assert!(early.next.as_ref().is_some_and(|next| next.contains("sign until each cluster has both roots")));
     expect(&pin_line(Look::Absent, Some(&stored(&R1))), Note, "none yet");
     expect(&pin_line(Look::Failed(held(Reason::RootChanged)), Some(&stored(&R1))), Failed, "the cause");
+}
+
+#[test]
+fn what_vault_has_said_against_the_pin_is_warned_of_until_the_gate_agrees() {
+    let contradicted = Some(Contradiction { by: Reason::RootDeleted, at: asked(Role::Sync).now });
+    let line = pin_line(read(Pin { contradicted, ..pin_on(R1.root) }), Some(&stored(&R1)));
+    expect(&line, Warning, "after RootDeleted at 2027-01-01T00:00Z");
 }
 
 #[test]
