@@ -1,5 +1,7 @@
 //! One attempt: read both sides, plan, act, and read again, until the plan says open or hold.
 
+mod pinning;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +10,6 @@ use tokio::sync::watch;
 
 use super::spared::Spared;
 use crate::ca::bundle::Bundle;
-use crate::ca::check::Sound;
 use crate::ca::issue;
 use crate::clock::Clocks;
 use crate::k8s::Write as Written;
@@ -19,9 +20,9 @@ use crate::k8s::flux::Reconciles;
 use crate::k8s::owners::Owners;
 use crate::k8s::pin::{self, Pins};
 use crate::metrics::Convergences;
-use crate::plan::{self, Contradiction, Names, News, OnRootChange, Pin, Published, Role, Situation, Step, Stored};
+use crate::plan::{self, Contradiction, Names, OnRootChange, Pin, Published, Role, Situation, Step, Stored};
 use crate::reason::{Held, Reason};
-use crate::snapshot::{Convergence, Doing, KnownRoot, LastVerified, Verified};
+use crate::snapshot::{Convergence, Doing, KnownRoot};
 use crate::vault::{Found, Refused, Vault, Write};
 
 /// A convergence needs three rounds from nothing to open; more is somebody else writing all the time.
@@ -228,53 +229,6 @@ impl Attempts {
         Ok(Some(Seen { published, pins, pin, found, now }))
     }
 
-    /// What Vault said in place of its record. Ok: to be read again.
-    async fn refused(
-        &mut self,
-        state: &watch::Sender<Convergence>,
-        pins: &pin::Read,
-        refused: Refused,
-        now: Clocks,
-    ) -> Result<(), Refused> {
-        let Some(by) = refused.contradiction() else { return Err(refused) };
-        match self.contradict(state, pins, by, now).await {
-            Ok(Written::Done) => Err(refused),
-            Ok(Written::Changed) => Ok(()),
-            Err(_) => Err(Refused { held: self.unrecorded(&refused.held), ..refused }),
-        }
-    }
-
-    /// Takes note that Vault speaks against the pin, before anybody is answered by it: in the pin, where replicas and the
-    /// next start find it, and here in any case.
-    async fn contradict(
-        &mut self,
-        state: &watch::Sender<Convergence>,
-        pins: &pin::Read,
-        by: Reason,
-        now: Clocks,
-    ) -> Result<Written, Held> {
-        let contradiction = Contradiction { by, at: now.wall };
-        state.send_modify(|state| state.planned(false, Some(contradiction)));
-        // Without one, or with one that tells it already, nobody lets in by the pin.
-        if pins.pin.as_ref().is_none_or(|pin| pin.contradicted.is_some()) {
-            return Ok(Written::Done);
-        }
-        note_doing(state, Doing::WritingPin);
-        let what = format!("{} {by}", pins.token());
-        let written = self.pinning.write(what, self.parts.pins.contradict(pins, contradiction)).await?;
-        if written == Written::Done {
-            state.send_modify(Convergence::contradiction_was_recorded);
-        }
-        Ok(written)
-    }
-
-    fn unrecorded(&self, held: &Held) -> Held {
-        held.noting(&format!(
-            "ConfigMap {} cannot take note of this, so that another replica, or a gate that starts while Vault is away, may still go by what was verified before: apply the RBAC of deploy/",
-            self.parts.names.pin
-        ))
-    }
-
     async fn take(&mut self, state: &watch::Sender<Convergence>, seen: &Seen, step: Step) -> Result<Round, Refused> {
         match step {
             Step::Open { version, stored, published, other_bytes } => {
@@ -304,32 +258,6 @@ impl Attempts {
             }
             Step::Hold(held) => Err(held.into()),
         }
-    }
-
-    /// The gate opens only over a pin that is written: it is what keeps a lost root from being replaced.
-    async fn open(
-        &mut self,
-        state: &watch::Sender<Convergence>,
-        seen: &Seen,
-        version: u64,
-        stored: &Sound,
-        published: &Sound,
-    ) -> Result<Round, Held> {
-        note_doing(state, Doing::WritingPin);
-        let Seen { pins, now, .. } = seen;
-        if !self.parts.cacerts.is_still(seen.published.resource_version()).await?
-            || self.keep_pin(pins, published, version, now.wall).await? == Written::Changed
-        {
-            return Ok(Round::Again);
-        }
-        let verified = Verified {
-            stored: Arc::clone(stored.facts()),
-            version,
-            resource_version: seen.published.resource_version().to_owned(),
-            at: *now,
-        };
-        state.send_modify(|state| state.agreed(verified, LastVerified::of(published, *now)));
-        Ok(Round::Open)
     }
 
     fn warn_of_other_bytes(&self) {
@@ -390,35 +318,6 @@ impl Attempts {
         let bundle = made.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
         tracing::info!(seconds = began.elapsed().as_secs_f64(), "made a root key");
         Ok(bundle)
-    }
-
-    async fn keep_pin(
-        &mut self,
-        read: &pin::Read,
-        sound: &Sound,
-        version: u64,
-        now: Timestamp,
-    ) -> Result<Written, Held> {
-        let pin = Pin {
-            roots: sound.roots().clone(),
-            vault_version: Some(version),
-            verified_at: Some(now),
-            ..Pin::of(sound.root)
-        };
-        let what = format!("{} {version} {}", read.token(), sound.root);
-        let write = self.parts.pins.write(read, &pin);
-        match pin.is_news_to(read.pin.as_ref(), self.parts.pin_age_max) {
-            News::None => Ok(Written::Done),
-            News::All => self.pinning.write(what, write).await,
-            News::Date => {
-                // Only the date is old; a later attempt writes it.
-                let written = self.pinning.write(what, write).await;
-                Ok(written.unwrap_or_else(|held| {
-                    tracing::warn!(reason = %held.reason, "{}", held.sentence);
-                    Written::Done
-                }))
-            }
-        }
     }
 
     /// Where attempts are counted.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::jiff::SignedDuration;
+
 use super::*;
 use crate::ca::check::At;
 use crate::ca::fixtures::{NOW, YEARS, at, now};

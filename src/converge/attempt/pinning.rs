@@ -1,0 +1,120 @@
+//! The pin's part in an attempt: what Vault says against it, and what it agrees to, is written before anybody goes by it.
+
+use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::{Attempts, Round, Seen, note_doing};
+use crate::ca::check::Sound;
+use crate::clock::Clocks;
+use crate::k8s::Write as Written;
+use crate::k8s::pin;
+use crate::plan::{Contradiction, News, Pin};
+use crate::reason::{Held, Reason};
+use crate::snapshot::{Convergence, Doing, LastVerified, Verified};
+use crate::vault::Refused;
+
+impl Attempts {
+    /// What Vault said in place of its record. Ok: to be read again.
+    pub(super) async fn refused(
+        &mut self,
+        state: &watch::Sender<Convergence>,
+        pins: &pin::Read,
+        refused: Refused,
+        now: Clocks,
+    ) -> Result<(), Refused> {
+        let Some(by) = refused.contradiction() else { return Err(refused) };
+        match self.contradict(state, pins, by, now).await {
+            Ok(Written::Done) => Err(refused),
+            Ok(Written::Changed) => Ok(()),
+            Err(_) => Err(Refused { held: self.unrecorded(&refused.held), ..refused }),
+        }
+    }
+
+    /// Takes note that Vault speaks against the pin, before anybody is answered by it: in the pin, where replicas and the
+    /// next start find it, and here in any case.
+    pub(super) async fn contradict(
+        &mut self,
+        state: &watch::Sender<Convergence>,
+        pins: &pin::Read,
+        by: Reason,
+        now: Clocks,
+    ) -> Result<Written, Held> {
+        let contradiction = Contradiction { by, at: now.wall };
+        state.send_modify(|state| state.planned(false, Some(contradiction)));
+        // Without one, or with one that tells it already, nobody lets in by the pin.
+        if pins.pin.as_ref().is_none_or(|pin| pin.contradicted.is_some()) {
+            return Ok(Written::Done);
+        }
+        note_doing(state, Doing::WritingPin);
+        let what = format!("{} {by}", pins.token());
+        let written = self.pinning.write(what, self.parts.pins.contradict(pins, contradiction)).await?;
+        if written == Written::Done {
+            state.send_modify(Convergence::contradiction_was_recorded);
+        }
+        Ok(written)
+    }
+
+    pub(super) fn unrecorded(&self, held: &Held) -> Held {
+        held.noting(&format!(
+            "ConfigMap {} cannot take note of this, so that another replica, or a gate that starts while Vault is away, may still go by what was verified before: apply the RBAC of deploy/",
+            self.parts.names.pin
+        ))
+    }
+
+    /// The gate opens only over a pin that is written: it is what keeps a lost root from being replaced.
+    pub(super) async fn open(
+        &mut self,
+        state: &watch::Sender<Convergence>,
+        seen: &Seen,
+        version: u64,
+        stored: &Sound,
+        published: &Sound,
+    ) -> Result<Round, Held> {
+        note_doing(state, Doing::WritingPin);
+        let Seen { pins, now, .. } = seen;
+        if !self.parts.cacerts.is_still(seen.published.resource_version()).await?
+            || self.keep_pin(pins, published, version, now.wall).await? == Written::Changed
+        {
+            return Ok(Round::Again);
+        }
+        let verified = Verified {
+            stored: Arc::clone(stored.facts()),
+            version,
+            resource_version: seen.published.resource_version().to_owned(),
+            at: *now,
+        };
+        state.send_modify(|state| state.agreed(verified, LastVerified::of(published, *now)));
+        Ok(Round::Open)
+    }
+
+    async fn keep_pin(
+        &mut self,
+        read: &pin::Read,
+        sound: &Sound,
+        version: u64,
+        now: Timestamp,
+    ) -> Result<Written, Held> {
+        let pin = Pin {
+            roots: sound.roots().clone(),
+            vault_version: Some(version),
+            verified_at: Some(now),
+            ..Pin::of(sound.root)
+        };
+        let what = format!("{} {version} {}", read.token(), sound.root);
+        let write = self.parts.pins.write(read, &pin);
+        match pin.is_news_to(read.pin.as_ref(), self.parts.pin_age_max) {
+            News::None => Ok(Written::Done),
+            News::All => self.pinning.write(what, write).await,
+            News::Date => {
+                // Only the date is old; a later attempt writes it.
+                let written = self.pinning.write(what, write).await;
+                Ok(written.unwrap_or_else(|held| {
+                    tracing::warn!(reason = %held.reason, "{}", held.sentence);
+                    Written::Done
+                }))
+            }
+        }
+    }
+}
