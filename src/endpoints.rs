@@ -114,9 +114,10 @@ async fn explanation(extract::Path(code): extract::Path<String>) -> Response {
 
 async fn metrics(extract::State(state): extract::State<State>) -> Response {
     let webhook = &state.webhook;
+    let (labels, certificate_ends, peers) = (state.metrics.labels(), state.serving.not_after(), state.peers.heard());
     let standing = webhook.converger.look(|known| {
-        let certificate_ends = state.serving.not_after();
-        Moment { known, policy: &webhook.policy, now: Clocks::now(), certificate_ends }.standing()
+        let (policy, now) = (&webhook.policy, Clocks::now());
+        Moment { labels, known, policy, now, certificate_ends, peers: &peers }.standing()
     });
     match standing.and_then(|standing| state.metrics.text(&standing, &state.stats)) {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),

@@ -33,11 +33,22 @@ pub(crate) struct Root {
     pub(crate) not_after: String,
 }
 
+/// Until when the check lets it pass, and what ends it.
+#[derive(Debug, Serialize)]
+pub(crate) struct End {
+    #[serde(rename = "usableUntil")]
+    pub(crate) at: Option<String>,
+    #[serde(rename = "usableUntilSetBy")]
+    pub(crate) set_by: Option<String>,
+}
+
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Vault {
     #[serde(flatten)]
     pub(crate) root: Root,
+    #[serde(flatten)]
+    pub(crate) end: End,
     pub(crate) version: u64,
     pub(crate) checked_at: String,
     pub(crate) address: String,
@@ -48,6 +59,8 @@ pub(crate) struct Vault {
 pub(crate) struct Cacerts {
     #[serde(flatten)]
     pub(crate) root: Root,
+    #[serde(flatten)]
+    pub(crate) end: End,
     pub(crate) resource_version: String,
 }
 
@@ -77,12 +90,16 @@ pub fn report(cluster: &str, role: Role, known: Snapshot<'_>, policy: &Policy, n
         r#match: matches!((stored, published), (Some(stored), Some((glance, _))) if stored.glance.roots == glance.roots),
         vault: stored.map(|stored| Vault {
             root: root(&stored.glance),
+            end: end(Some(stored.end())),
             version: stored.version,
             checked_at: stamp(stored.checked_at),
             address: stored.address.clone(),
         }),
-        cacerts: published
-            .map(|(glance, version)| Cacerts { root: root(glance), resource_version: version.to_owned() }),
+        cacerts: published.map(|(glance, version)| Cacerts {
+            root: root(glance),
+            end: end(watched.end()),
+            resource_version: version.to_owned(),
+        }),
     }
 }
 
@@ -104,6 +121,11 @@ fn root(glance: &Glance) -> Root {
         subject: glance.subject.clone(),
         not_after: stamp(glance.not_after),
     }
+}
+
+fn end(end: Option<(Timestamp, String)>) -> End {
+    let (at, set_by) = end.map(|(at, set_by)| (stamp(at), set_by)).unzip();
+    End { at, set_by }
 }
 
 /// As all of this program's JSON has it.

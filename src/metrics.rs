@@ -15,6 +15,8 @@ use prometheus::{
 use crate::ca::bundle::Glance;
 use crate::clock::Clocks;
 use crate::gate::Decision;
+use crate::peers::Heard;
+use crate::plan::Role;
 use crate::reason::Reason;
 use crate::snapshot::{Policy, Snapshot};
 
@@ -39,6 +41,23 @@ pub struct Metrics {
     /// The last self-test.
     pub self_test: SelfTest,
     registry: Registry,
+    labels: Labels,
+}
+
+/// What tells one gate's metrics from another's, where one Prometheus has them all.
+#[derive(Clone, Debug)]
+pub struct Labels {
+    /// The name of the cluster.
+    pub cluster: String,
+    /// The gate's role.
+    pub role: Role,
+}
+
+impl Labels {
+    fn registry(&self) -> prometheus::Result<Registry> {
+        let labels = [("cluster", self.cluster.as_str()), ("role", self.role.as_str())];
+        Registry::new_custom(None, Some(labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into()))
+    }
 }
 
 /// Admission calls.
@@ -83,12 +102,12 @@ impl Metrics {
     ///
     /// # Errors
     /// In words, if two metrics have one name, which a test finds out.
-    pub fn new() -> Result<Self, String> {
-        Self::assemble().map_err(|error| error.to_string())
+    pub fn new(labels: Labels) -> Result<Self, String> {
+        Self::assemble(labels).map_err(|error| error.to_string())
     }
 
-    fn assemble() -> prometheus::Result<Self> {
-        let registry = Registry::new();
+    fn assemble(labels: Labels) -> prometheus::Result<Self> {
+        let registry = labels.registry()?;
         let build = GaugeVec::new(opts("build_info", "1, with the version of this program."), &["version"])?;
         build.with_label_values(&[crate::VERSION]).set(1.0);
         registered(&registry, build)?;
@@ -104,7 +123,13 @@ impl Metrics {
             )?),
             self_test: SelfTest::default(),
             registry,
+            labels,
         })
+    }
+
+    /// What all of them carry.
+    pub fn labels(&self) -> &Labels {
+        &self.labels
     }
 
     /// All of it as text, with what was read off.
@@ -118,7 +143,7 @@ impl Metrics {
     fn encode(&self, Standing(standing): &Standing, stats: &Stats) -> prometheus::Result<Vec<u8>> {
         let mut text = Vec::new();
         self.self_test.tell(standing)?;
-        for families in [self.registry.gather(), standing.gather(), servers(stats)?.gather()] {
+        for families in [self.registry.gather(), standing.gather(), servers(stats, &self.labels)?.gather()] {
             TextEncoder::new().encode(&families, &mut text)?;
         }
         Ok(text)
@@ -225,6 +250,8 @@ impl VaultRequests {
 
 /// What is read off at each scrape instead of being counted.
 pub struct Moment<'a> {
+    /// Whose it is.
+    pub labels: &'a Labels,
     /// How the gate stands.
     pub known: Snapshot<'a>,
     /// The user's settings.
@@ -233,6 +260,8 @@ pub struct Moment<'a> {
     pub now: Clocks,
     /// The end of the serving certificate, where there is one.
     pub certificate_ends: Option<Timestamp>,
+    /// What other clusters' gates tell.
+    pub(crate) peers: &'a [Heard],
 }
 
 /// What was read off.
@@ -248,8 +277,8 @@ impl Moment<'_> {
     }
 
     fn read(&self) -> prometheus::Result<Registry> {
-        let Self { known, policy, now, certificate_ends, .. } = *self;
-        let registry = Registry::new();
+        let Self { labels, known, policy, now, certificate_ends, peers } = *self;
+        let registry = labels.registry()?;
         let open = gauge(&registry, "open", "1 if gated pods are let in.")?;
         open.set(f64::from(u8::from(known.is_open(policy, now))));
         let info = registered(
@@ -267,6 +296,8 @@ impl Moment<'_> {
             info.with_label_values(&[source, &glance.sha256.to_string()]).set(1.0);
             end.with_label_values(&[source]).set(glance.not_after.as_second() as f64);
         }
+        ends(known, &registry)?;
+        agreements(known, peers, &registry)?;
         if let Some(last) = &known.convergence.last_verified {
             let at = gauge(
                 &registry,
@@ -287,9 +318,35 @@ impl Moment<'_> {
     }
 }
 
+/// What closes the gate by itself.
+fn ends(known: Snapshot<'_>, registry: &Registry) -> prometheus::Result<()> {
+    let name = "usable_until_timestamp_seconds";
+    let help = "Until when a CA passes the check, or Vault keeps it, as Unix time.";
+    let until = registered(registry, GaugeVec::new(opts(name, help), &["source"])?)?;
+    let stored = known.convergence.root.as_ref().map(|root| ("vault", root.end()));
+    let published = known.watched.end().map(|end| ("cacerts", end));
+    for (source, (at, _)) in stored.into_iter().chain(published) {
+        until.with_label_values(&[source]).set(at.as_second() as f64);
+    }
+    Ok(())
+}
+
+/// Which of the other clusters have this one's roots, as far as both are known.
+fn agreements(known: Snapshot<'_>, peers: &[Heard], registry: &Registry) -> prometheus::Result<()> {
+    let help = "1 if that gate's cluster has the roots of this one, 0 if it has others.";
+    let same = registered(registry, GaugeVec::new(opts("peer_match", help), &["peer"])?)?;
+    let Some((own, _)) = known.watched.glance() else { return Ok(()) };
+    for peer in peers {
+        if let Some(roots) = peer.roots() {
+            same.with_label_values(&[peer.url.as_str()]).set(f64::from(u8::from(*roots == own.roots)));
+        }
+    }
+    Ok(())
+}
+
 /// What the servers have counted.
-fn servers(stats: &Stats) -> prometheus::Result<Registry> {
-    let registry = Registry::new();
+fn servers(stats: &Stats, labels: &Labels) -> prometheus::Result<Registry> {
+    let registry = labels.registry()?;
     let open = gauge(&registry, "server_connections", "Open connections.")?;
     open.set(stats.connections_open.get() as f64);
     let in_flight = gauge(&registry, "server_requests_in_flight", "Requests between their head and their answer.")?;
@@ -341,4 +398,51 @@ fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<Gaug
 fn histogram(registry: &Registry, name: &str, help: &str, seconds: &[f64]) -> prometheus::Result<Histogram> {
     let opts = HistogramOpts { common_opts: opts(name, help), buckets: seconds.to_vec() };
     registered(registry, Histogram::with_opts(opts)?)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::peers::samples::{heard, told};
+    use crate::plan::Owner;
+    use crate::samples::{BOTH, Known, POLICY, R1, SOON, published};
+
+    /// What a scrape has of these.
+    fn lines(known: &Known, peers: &[Heard], name: &str) -> Vec<String> {
+        let metrics = Metrics::new(Labels { cluster: "nas".to_owned(), role: Role::Sync }).unwrap();
+        let (labels, known, now) = (metrics.labels(), known.snapshot(), known.now);
+        let moment = Moment { labels, known, policy: &POLICY, now, certificate_ends: None, peers };
+        let text = metrics.text(&moment.standing().unwrap(), &Stats::default()).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        text.lines().filter_map(|line| line.strip_prefix(name)).map(str::to_owned).collect()
+    }
+
+    fn peer(url: &str, roots: &std::collections::BTreeSet<crate::ca::Sha256>) -> Heard {
+        let mut told = told("homelab", 1);
+        told.cacerts.as_mut().unwrap().roots = roots.clone();
+        Heard { url: url.to_owned(), ..heard(told) }
+    }
+
+    #[test]
+    fn a_peer_counts_as_the_same_by_all_of_its_roots_and_not_at_all_while_it_is_not_known() {
+        let silent = Heard { url: "https://silent".to_owned(), reached: None, told: Some(Err("no answer".to_owned())) };
+        let peers = [peer("https://same", R1.roots()), peer("https://more", BOTH.roots()), silent];
+        let of = |known: &Known| lines(known, &peers, "istio_ca_gate_peer_match{");
+        let wanted = [("more", 0), ("same", 1)];
+        let wanted = wanted.map(|(peer, is)| format!("peer=\"https://{peer}\",cluster=\"nas\",role=\"sync\"}} {is}"));
+        assert_eq!(of(&Known::open(&R1)), wanted);
+        assert!(of(&Known::nothing()).is_empty());
+    }
+
+    #[test]
+    fn what_ends_first_is_what_is_told() {
+        let open =
+            Known::open(&SOON).but(|known| known.watched.published = Some(published(Owner::Ours, &SOON).facts()));
+        let line = &lines(&open, &[], "istio_ca_gate_usable_until_timestamp_seconds{")[0];
+        assert!(line.contains("source=\"cacerts\""), "{line}");
+        assert!(line.ends_with(&format!(" {}", SOON.usable_until.at.as_second())), "{line}");
+        assert!(SOON.usable_until.at < SOON.glance.not_after);
+    }
 }

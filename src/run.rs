@@ -23,7 +23,7 @@ use crate::k8s::events;
 use crate::k8s::flux::{Reconciles, Releases};
 use crate::k8s::owners::Owners;
 use crate::k8s::pin::Pins;
-use crate::metrics::Metrics;
+use crate::metrics::{Labels, Metrics};
 use crate::peers::Peers;
 use crate::readiness::{Part, Readiness};
 use crate::self_test::{Probe, SelfTest, SelfTestArgs};
@@ -90,7 +90,8 @@ impl Prepared {
             Some(address) => Some(bind(address, "--admin-listen (variable GATE_ADMIN_LISTEN)").await?),
             None => None,
         };
-        let metrics = Metrics::new().map_err(Failure::Broken)?;
+        let metrics =
+            Metrics::new(Labels { cluster: args.cluster_name(), role: args.role }).map_err(Failure::Broken)?;
         let (service, mut work) =
             Service::assemble(args, client, vault, metrics, Arc::clone(&certificate.serving), peers);
         work.self_test = service.self_test()?;

@@ -10,6 +10,7 @@ use crate::ca::Sha256;
 use crate::ca::bundle::{Beside, Bundle};
 use crate::ca::check::{Flaw, Sound, check};
 use crate::ca::fixtures::{self, Ca, now};
+use crate::ca::issue::set_validity;
 use crate::clock::{Boot, Clocks};
 use crate::plan::{Copy, Names, Owner, Pin, Published, Stored};
 use crate::reason::{Held, Reason};
@@ -31,6 +32,12 @@ pub(crate) static R1_OTHER_BYTES: LazyLock<Arc<Sound>> = LazyLock::new(|| {
 });
 /// A CA beneath root 1.
 pub(crate) static R1_OTHER_CA: LazyLock<Arc<Sound>> = LazyLock::new(|| sound(CA_UNDER_1.bundle_under(&ROOT_1)));
+/// A CA beneath root 1 that ends long before it.
+pub(crate) static SOON: LazyLock<Arc<Sound>> = LazyLock::new(|| {
+    let ten_days = fixtures::NOW + 240 * fixtures::HOUR;
+    let ca = ROOT_1.issue_but("Ends soon", |params| set_validity(params, fixtures::NOW - fixtures::HOUR, ten_days));
+    sound(ca.bundle_under(&ROOT_1))
+});
 /// Root 2, which signs directly.
 pub(crate) static R2: LazyLock<Arc<Sound>> = LazyLock::new(|| sound(ROOT_2.bundle()));
 /// Root 1, which signs directly; root 2 is trusted too, and comes first.

@@ -89,6 +89,12 @@ impl Watched {
         }
     }
 
+    /// Until when it passes the check, and the certificate that ends it. `None`: it does not pass.
+    pub fn end(&self) -> Option<(Timestamp, String)> {
+        let until = self.sound()?.usable_until;
+        Some((until.at, until.by.to_string()))
+    }
+
     fn sound(&self) -> Option<&Arc<Facts>> {
         match self.published.as_ref()? {
             Published::Present(copy) => copy.verdict.as_ref().ok(),

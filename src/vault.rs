@@ -106,6 +106,8 @@ impl From<Held> for Refused {
 pub struct Found {
     /// What is there.
     pub stored: Stored,
+    /// When `delete_version_after` takes that version away.
+    pub deleted_at: Option<Timestamp>,
     /// The address that answered.
     pub address: String,
     at: usize,
@@ -213,6 +215,7 @@ impl Vault {
             || ReadSecretRequest::builder().mount(mount.as_str()).path(path.as_str()).build().map_err(NoAnswer::of);
         let (reply, at) = self.with_session(endpoint).await?;
         let address = self.transports[at].address().to_owned();
+        let deleted_at = answer::deletion_time(&reply);
         let stored = match answer::read(&reply, &self.settings, now)? {
             Read::Stored(stored) => stored,
             Read::NeverWritten => {
@@ -221,7 +224,7 @@ impl Vault {
                 Stored::Absent
             }
         };
-        Ok(Found { stored, address, at })
+        Ok(Found { stored, deleted_at, address, at })
     }
 
     /// Holds unless the mount is positively KV version 2, the only one with check-and-set.

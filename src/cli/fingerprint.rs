@@ -87,7 +87,7 @@ async fn of_file(path: &Path) -> Result<Glance, Failure> {
 async fn of_vault(args: &VaultArgs) -> Result<Glance, Failure> {
     let mut vault = source::vault(args)?;
     let asked = source::stored(&mut vault, Timestamp::now());
-    within("Vault", asked).await
+    within("Vault", asked).await.map(|(glance, _)| glance)
 }
 
 async fn of_cluster(args: &Fingerprint) -> Result<Glance, Failure> {

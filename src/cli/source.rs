@@ -98,16 +98,19 @@ pub(crate) fn vault(args: &VaultArgs) -> Result<Vault, Failure> {
     parts::vault(args, Role::Sync)
 }
 
-/// Vault's root.
-pub(crate) async fn stored(vault: &mut Vault, now: Timestamp) -> Result<Glance, Unread> {
+/// Vault's root, and until when it can be used.
+pub(crate) async fn stored(vault: &mut Vault, now: Timestamp) -> Result<(Glance, Timestamp), Unread> {
     let record = vault.settings().record();
     match vault.read(now).await {
-        Ok(found) => glance(&found.stored, &record),
+        Ok(found) => {
+            let (glance, end) = glance(&found.stored, &record)?;
+            Ok((glance, found.deleted_at.map_or(end, |deleted| deleted.min(end))))
+        }
         Err(Refused { held, .. }) => Err(held.into()),
     }
 }
 
-fn glance(stored: &Stored, record: &str) -> Result<Glance, Unread> {
+fn glance(stored: &Stored, record: &str) -> Result<(Glance, Timestamp), Unread> {
     let names = Names { cacerts: String::new(), pin: String::new(), record: record.to_owned() };
     let situation = Situation {
         role: Role::Sync,
@@ -118,7 +121,7 @@ fn glance(stored: &Stored, record: &str) -> Result<Glance, Unread> {
         names: &names,
     };
     match (stored, situation.step()) {
-        (Stored::Sound { sound, .. }, _) => Ok(sound.glance.clone()),
+        (Stored::Sound { sound, .. }, _) => Ok((sound.glance.clone(), sound.usable_until.at)),
         (Stored::Deleted { .. } | Stored::Unsound { .. }, Step::Hold(held)) => Err(held.into()),
         _ => Err(Unread {
             reason: Some(Reason::RootMissing),
@@ -136,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_sound_record_is_shown() {
-        assert_eq!(glance(&sound(&R1), "secret/istio/ca").unwrap(), R1.glance);
+        assert_eq!(glance(&sound(&R1), "secret/istio/ca").unwrap(), (R1.glance.clone(), R1.usable_until.at));
     }
 
     #[test]

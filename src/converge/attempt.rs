@@ -372,6 +372,8 @@ fn known_root(found: &Found, now: Clocks) -> Option<KnownRoot> {
         glance: sound.glance.clone(),
         root: sound.root,
         version: *version,
+        usable_until: sound.usable_until,
+        deleted_at: found.deleted_at,
         checked_at: now.wall,
         address: found.address.clone(),
     })

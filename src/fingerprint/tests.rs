@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::ca::check::{Flaw, Sound};
 use crate::plan::{Copy, Owner, Published};
 use crate::reason::Held;
-use crate::samples::{BOTH, Known, POLICY, R1, R1_OTHER_BYTES, R2, present, published};
+use crate::samples::{BOTH, Known, POLICY, R1, R1_OTHER_BYTES, R2, SOON, present, published};
 use crate::snapshot::KnownRoot;
 
 fn told(known: &Known) -> Value {
@@ -17,7 +18,15 @@ fn told(known: &Known) -> Value {
 
 fn known_root(sound: &Sound, known: &Known) -> KnownRoot {
     let address = "https://vault.example:8200".to_owned();
-    KnownRoot { glance: sound.glance.clone(), root: sound.root, version: 1, checked_at: known.now.wall, address }
+    KnownRoot {
+        glance: sound.glance.clone(),
+        root: sound.root,
+        version: 1,
+        usable_until: sound.usable_until,
+        deleted_at: None,
+        checked_at: known.now.wall,
+        address,
+    }
 }
 
 fn open(in_vault: &Sound, in_cluster: &Arc<Sound>) -> Known {
@@ -34,15 +43,41 @@ fn an_open_gate_is_told_in_the_contracts_shape() {
             "cluster": "nas", "role": "sync", "state": "open", "reason": null, "message": null, "match": true,
             "vault": {
                 "sha256": sha256, "sha1": sha1, "roots": [sha256], "subject": "CN=Root 1", "version": 1,
-                "notAfter": "2036-12-29T00:00:00Z", "checkedAt": "2027-01-01T00:00:00Z",
+                "notAfter": "2036-12-29T00:00:00Z", "usableUntil": stamp(R1.usable_until.at),
+                "usableUntilSetBy": "certificate 1 of root-cert.pem", "checkedAt": "2027-01-01T00:00:00Z",
                 "address": "https://vault.example:8200",
             },
             "cacerts": {
                 "sha256": sha256, "sha1": sha1, "roots": [sha256], "subject": "CN=Root 1",
-                "notAfter": "2036-12-29T00:00:00Z", "resourceVersion": "1234",
+                "notAfter": "2036-12-29T00:00:00Z", "usableUntil": stamp(R1.usable_until.at),
+                "usableUntilSetBy": "certificate 1 of root-cert.pem", "resourceVersion": "1234",
             },
         })
     );
+}
+
+#[test]
+fn what_ends_first_is_told_on_both_sides() {
+    let told = told(&open(&SOON, &SOON));
+    for side in ["vault", "cacerts"] {
+        assert_eq!(told[side]["usableUntil"], stamp(SOON.usable_until.at));
+        assert_eq!(told[side]["usableUntilSetBy"], "certificate 1 of cert-chain.pem");
+        assert!(told[side]["notAfter"].as_str() > told[side]["usableUntil"].as_str(), "{told}");
+    }
+}
+
+#[test]
+fn a_version_that_vault_deletes_before_its_certificates_end_ends_then() {
+    let deleted = |at| {
+        let known = open(&R1, &R1).but(|known| known.convergence.root.as_mut().unwrap().deleted_at = Some(at));
+        let told = told(&known);
+        assert_eq!(told["cacerts"]["usableUntil"], stamp(R1.usable_until.at));
+        (told["vault"]["usableUntil"].clone(), told["vault"]["usableUntilSetBy"].clone())
+    };
+    let soon = R1.usable_until.at - SignedDuration::from_hours(1);
+    assert_eq!(deleted(soon), (json!(stamp(soon)), json!("delete_version_after of version 1")));
+    let later = R1.usable_until.at + SignedDuration::from_hours(1);
+    assert_eq!(deleted(later).1, "certificate 1 of root-cert.pem");
 }
 
 #[test]

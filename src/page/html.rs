@@ -9,7 +9,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::{Here, STYLE};
 use crate::ca::Sha256;
 use crate::explain::{self, Explanation};
-use crate::fingerprint::{Report, Root, stamp};
+use crate::fingerprint::{End, Report, Root, stamp};
 use crate::peers::served::Told;
 use crate::peers::{Heard, Verdict};
 use crate::reason::foreign_text;
@@ -125,13 +125,23 @@ fn roots(here: &Here, now: Timestamp) -> Markup {
             tbody {
                 (both("SHA-256", of_root(&|root| fingerprints(&root.sha256, &root.roots))))
                 (both("Subject", of_root(&|root| html! { bdi { (foreign_text(&root.subject)) } })))
-                (both("Ends", of_root(&|root| moment(&root.not_after, now))))
+                (both("Root ends", of_root(&|root| moment(&root.not_after, now))))
+                (both("Usable until", [
+                    vault.as_ref().and_then(|it| usable_until(&it.end, now)),
+                    cacerts.as_ref().and_then(|it| usable_until(&it.end, now)),
+                ]))
                 (both("Version", versions))
                 (both("Read", read))
                 (both("Address", [vault.as_ref().map(|it| text(&it.address)), None]))
             }
         }
     }
+}
+
+/// When the gate closes by itself, and what ends then.
+fn usable_until(end: &End, now: Timestamp) -> Option<Markup> {
+    let (at, set_by) = (end.at.as_ref()?, end.set_by.as_ref()?);
+    Some(html! { (moment(at, now)) br; (set_by) })
 }
 
 fn both(name: &str, sides: [Option<Markup>; 2]) -> Markup {
@@ -207,7 +217,8 @@ fn what_it_told(told: &Told, now: Timestamp) -> Markup {
         @if let Some(root) = &told.cacerts {
             @let all: Vec<_> = root.roots.iter().map(Sha256::openssl).collect();
             (row("SHA-256", &fingerprints(&root.sha256.openssl(), &all)))
-            (row("Ends", &moment(&stamp(root.not_after), now)))
+            (row("Root ends", &moment(&stamp(root.not_after), now)))
+            @if let Some(end) = root.usable_until { (row("Usable until", &moment(&stamp(end), now))) }
         }
     }
 }

@@ -18,7 +18,7 @@ pub(crate) fn sha256(byte: u8) -> Sha256 {
 pub(crate) fn report() -> Value {
     let root = json!({
         "sha256": sha256(1).openssl(), "sha1": "12:34", "roots": [sha256(1).openssl()], "subject": "CN=Root",
-        "notAfter": "2036-11-21T10:00:00Z",
+        "notAfter": "2036-11-21T10:00:00Z", "usableUntil": "2030-11-21T10:00:00Z",
     });
     json!({
         "cluster": "nas", "role": "sync", "state": "open", "reason": null, "message": null, "match": true,
@@ -32,6 +32,7 @@ pub(crate) fn root(byte: u8) -> Root {
         sha256: sha256(byte),
         roots: BTreeSet::from([sha256(byte)]),
         not_after: "2036-11-21T10:00:00Z".parse().unwrap(),
+        usable_until: Some("2030-11-21T10:00:00Z".parse().unwrap()),
         subject: Some("CN=Root".to_owned()),
     }
 }

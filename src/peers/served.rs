@@ -67,6 +67,9 @@ pub(crate) struct Root {
     pub(crate) roots: BTreeSet<Sha256>,
     /// The end of the first.
     pub(crate) not_after: Timestamp,
+    /// Until when the whole CA passes the check. `None`: only its roots were seen, or it does not pass, or an older gate
+    /// tells it.
+    pub(crate) usable_until: Option<Timestamp>,
     /// The subject of the first. Older gates do not tell it.
     pub(crate) subject: Option<String>,
 }
@@ -74,7 +77,7 @@ pub(crate) struct Root {
 impl From<Glance> for Root {
     fn from(glance: Glance) -> Self {
         let Glance { sha256, roots, not_after, subject, .. } = glance;
-        Self { sha256, roots, not_after, subject: Some(subject) }
+        Self { sha256, roots, not_after, usable_until: None, subject: Some(subject) }
     }
 }
 
@@ -158,6 +161,7 @@ struct WireRoot {
     roots: Vec<String>,
     subject: Option<String>,
     not_after: String,
+    usable_until: Option<String>,
 }
 
 impl Told {
@@ -188,7 +192,8 @@ fn root(told: &WireRoot) -> Option<Root> {
     let roots: BTreeSet<_> = told.roots.iter().map(|root| fingerprint(root)).collect::<Option<_>>()?;
     let not_after = told.not_after.parse().ok()?;
     let subject = told.subject.as_deref().map(foreign_text);
-    roots.contains(&sha256).then_some(Root { sha256, roots, not_after, subject })
+    let usable_until = told.usable_until.as_ref().and_then(|end| end.parse().ok());
+    roots.contains(&sha256).then_some(Root { sha256, roots, not_after, usable_until, subject })
 }
 
 /// `AB:CD:…`
@@ -222,12 +227,17 @@ mod tests {
             (root.subject.as_deref(), root.not_after.to_string().as_str()),
             (Some("CN=Root"), "2036-11-21T10:00:00Z")
         );
+        assert_eq!(root.usable_until.unwrap().to_string(), "2030-11-21T10:00:00Z");
     }
 
     #[test]
-    fn an_older_gate_tells_no_subject() {
-        let told = read(|report| drop(report["cacerts"].as_object_mut().unwrap().remove("subject"))).unwrap();
-        assert_eq!(told.cacerts.unwrap().subject, None);
+    fn an_older_gate_tells_neither_a_subject_nor_until_when_its_ca_can_be_used() {
+        let without = |key: &str| {
+            let told = read(|report| drop(report["cacerts"].as_object_mut().unwrap().remove(key))).unwrap();
+            told.cacerts.unwrap()
+        };
+        assert_eq!(without("subject").subject, None);
+        assert_eq!(without("usableUntil").usable_until, None);
     }
 
     #[test]

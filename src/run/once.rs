@@ -9,7 +9,7 @@ use super::parts::{self, Made};
 use super::{Failure, PIN_AGE_MAX};
 use crate::args::Once;
 use crate::converge::{Converger, Schedule};
-use crate::metrics::Metrics;
+use crate::metrics::{Labels, Metrics};
 use crate::plan::Role;
 use crate::shutdown::Signals;
 use crate::telemetry;
@@ -41,7 +41,7 @@ async fn once(args: Once, role: Role) -> Result<(), Failure> {
     let record = vault.settings().record();
     let client = parts::client(&args.kubernetes).await?;
     // Nobody scrapes a process that ends.
-    let metrics = Metrics::new().map_err(Failure::Broken)?;
+    let metrics = Metrics::new(Labels { cluster: args.cluster.name_in(role), role }).map_err(Failure::Broken)?;
     let Made { cacerts, attempts, events, writer, .. } =
         parts::assemble(role, &args.cluster, &args.converge, client, vault, PIN_AGE_MAX, &metrics);
     drop(events);

@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::ca::Sha256;
 use crate::ca::bundle::Glance;
-use crate::ca::check::Facts;
+use crate::ca::check::{Facts, Until};
 use crate::clock::{Boot, Clocks};
 use crate::plan::{Contradiction, Pin};
 use crate::reason::Held;
@@ -21,10 +21,24 @@ pub struct KnownRoot {
     pub root: Sha256,
     /// KV version.
     pub version: u64,
+    /// Until when it passes the check.
+    pub usable_until: Until,
+    /// When `delete_version_after` takes that version away.
+    pub deleted_at: Option<Timestamp>,
     /// When it was read.
     pub checked_at: Timestamp,
     /// The address that answered.
     pub address: String,
+}
+
+impl KnownRoot {
+    /// Until when the gate can stand on it, and what ends it: a certificate, or Vault itself.
+    pub fn end(&self) -> (Timestamp, String) {
+        match self.deleted_at {
+            Some(at) if at < self.usable_until.at => (at, format!("delete_version_after of version {}", self.version)),
+            _ => (self.usable_until.at, self.usable_until.by.to_string()),
+        }
+    }
 }
 
 /// `cacerts` was found sound, and to hold the root that Vault holds.

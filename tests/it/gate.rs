@@ -15,7 +15,7 @@ use istio_ca_gate::k8s::external_secrets::ExternalSecrets;
 use istio_ca_gate::k8s::flux::{Reconciles, Releases};
 use istio_ca_gate::k8s::owners::Owners;
 use istio_ca_gate::k8s::pin::Pins;
-use istio_ca_gate::metrics::Metrics;
+use istio_ca_gate::metrics::{Labels, Metrics};
 use istio_ca_gate::plan::{Names, OnRootChange, Role};
 use istio_ca_gate::readiness::Readiness;
 use istio_ca_gate::selector;
@@ -142,7 +142,8 @@ impl Gate {
         let ca = ServingCa::make(now, life).map_err(anyhow::Error::msg)?;
         let names = [NAME.to_owned(), "127.0.0.1".to_owned()];
         let serving = Serving::issue(&ca, &names, now, life).map_err(anyhow::Error::msg)?;
-        let metrics = Metrics::new().map_err(anyhow::Error::msg)?;
+        let metrics =
+            Metrics::new(Labels { cluster: "nas".to_owned(), role: Role::Sync }).map_err(anyhow::Error::msg)?;
         let counted = metrics.convergences.clone();
         let requests = metrics.vault.clone();
         let state = State {

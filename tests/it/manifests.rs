@@ -10,7 +10,7 @@ use istio_ca_gate::reason::Reason;
 use serde_json::Value;
 
 /// What `/metrics` has, beside `process_*`; of a histogram the name without its suffixes.
-pub const METRICS: [&str; 14] = [
+pub const METRICS: [&str; 16] = [
     "istio_ca_gate_admission_duration_seconds",
     "istio_ca_gate_admission_in_flight",
     "istio_ca_gate_admission_requests_total",
@@ -19,13 +19,18 @@ pub const METRICS: [&str; 14] = [
     "istio_ca_gate_convergences_total",
     "istio_ca_gate_last_verified_timestamp_seconds",
     "istio_ca_gate_open",
+    "istio_ca_gate_peer_match",
     "istio_ca_gate_root_info",
     "istio_ca_gate_root_not_after_timestamp_seconds",
     "istio_ca_gate_self_test_ok",
     "istio_ca_gate_serving_certificate_not_after_timestamp_seconds",
+    "istio_ca_gate_usable_until_timestamp_seconds",
     "istio_ca_gate_vault_requests_total",
     "process_",
 ];
+
+/// Where the gate explains each, by its Service's name.
+const PAGES: &str = "http://istio-ca-gate.istio-system.svc:8080/reasons/";
 
 /// Reasons that pass by themselves.
 const NOBODY_IS_NEEDED: [Reason; 2] = [Reason::Converging, Reason::DryRun];
@@ -92,6 +97,20 @@ fn alerts_and_dashboard_ask_for_metrics_that_the_gate_has() -> Result<()> {
 }
 
 #[test]
+fn each_alert_is_of_one_cluster_whatever_else_the_same_prometheus_has() -> Result<()> {
+    for (name, alert) in alerts()? {
+        let expression = expression(&alert);
+        // Every aggregation and every match keeps the cluster, or another cluster's gate would hide this one's.
+        for keyword in ["by (", "on ("] {
+            let mut lists = expression.split(keyword).skip(1).map(|rest| rest.split(')').next().unwrap_or_default());
+            ensure!(lists.all(|labels| labels.split(", ").any(|label| label == "cluster")), "{name}: {expression}");
+        }
+        ensure!(expression.contains("by (cluster"), "{name}: {expression}");
+    }
+    Ok(())
+}
+
+#[test]
 fn each_reason_that_needs_a_person_has_one_alert() -> Result<()> {
     let alerts = alerts()?;
     for reason in Reason::ALL {
@@ -113,6 +132,10 @@ fn each_alert_says_how_bad_it_is_and_points_to_a_section_that_exists() -> Result
     for (name, alert) in alerts()? {
         ensure!(matches!(alert["labels"]["severity"].as_str(), Some("critical" | "warning")), "{name}");
         ensure!(alert["annotations"]["summary"].is_string(), "{name}");
+        // A page of the gate: that it has one of each name is tested where the names are.
+        let runbook = alert["annotations"]["runbook_url"].as_str().context(name.clone())?;
+        let code = runbook.strip_prefix(PAGES).context(name.clone())?;
+        ensure!(code == name || code == "{{ $labels.outcome }}", "{name}: {runbook}");
         let description = alert["annotations"]["description"].as_str().context(name.clone())?;
         for word in description.split_whitespace().filter(|word| word.starts_with("docs/")) {
             let (page, section) = word.trim_end_matches('.').split_once('#').context(name.clone())?;

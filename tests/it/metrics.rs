@@ -12,11 +12,16 @@ use serde_json::json;
 use standin::scripted::Answer;
 use testbed::eventually;
 
-/// The value of a sample, by its whole line up to the value.
+/// The value of a sample, by its whole line up to the value, but for what all samples carry.
 async fn sample(gate: &Gate, series: &str) -> Result<f64> {
     let reply = gate.send("GET", "/metrics", b"").await?;
     ensure!(reply.status == 200 && reply.content_type.starts_with("text/plain; version=0.0.4"), "{reply:?}");
-    let line = reply.body.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    for line in reply.body.lines().filter(|line| !line.starts_with('#')) {
+        ensure!(line.contains("cluster=\"nas\"") && line.contains("role=\"sync\""), "{line}");
+    }
+    let body = reply.body.replace("cluster=\"nas\"", "").replace("role=\"sync\"", "");
+    let body = body.replace(",,", ",").replace("{,", "{").replace(",}", "}").replace(",,", ",").replace("{}", "");
+    let line = body.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     Ok(line.with_context(|| format!("no {series} in {}", reply.body))?.parse()?)
 }
 
@@ -77,6 +82,9 @@ async fn an_open_gate_tells_its_roots_and_what_it_asked_of_vault() -> Result<()>
     ensure!(sample(&gate, reads).await? >= 2.0, "every publish is read back");
     let end = |source: &str| format!(r#"istio_ca_gate_root_not_after_timestamp_seconds{{source="{source}"}}"#);
     ensure!(sample(&gate, &end("vault")).await? == sample(&gate, &end("cacerts")).await?);
+    let until = |source: &str| format!(r#"istio_ca_gate_usable_until_timestamp_seconds{{source="{source}"}}"#);
+    ensure!(sample(&gate, &until("vault")).await? == sample(&gate, &until("cacerts")).await?);
+    ensure!(sample(&gate, &until("vault")).await? > 1.7e9);
     ensure!(sample(&gate, "istio_ca_gate_last_verified_timestamp_seconds").await? > 1.7e9);
     ensure!(sample(&gate, "process_resident_memory_bytes").await? > 1e6);
     Ok(())

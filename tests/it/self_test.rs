@@ -82,8 +82,9 @@ async fn product(kubernetes: Kubernetes) -> Result<Product> {
 async fn is(product: &Product, ok: u8, says: &str) -> Result<()> {
     let probe = || async {
         let metrics = product.get("metrics").await?;
-        ensure!(metrics.contains(&format!("\nistio_ca_gate_self_test_ok {ok}\n")), "{metrics}");
-        ensure!(metrics.contains("\nistio_ca_gate_self_test_timestamp_seconds 1"), "{metrics}");
+        let tells = |line: &str| line.starts_with("istio_ca_gate_self_test_ok{") && line.ends_with(&format!("}} {ok}"));
+        ensure!(metrics.lines().any(tells), "{metrics}");
+        ensure!(metrics.contains("\nistio_ca_gate_self_test_timestamp_seconds{"), "{metrics}");
         ensure!(product.process.log().contains(says), "{says:?} is not in the log");
         Ok(())
     };
@@ -184,7 +185,9 @@ async fn a_gate_that_is_called_hears_of_itself_and_stays_dormant() -> Result<()>
     let is = async |ok: u8, says: &str| {
         eventually(&format!("the self-test to be {ok} with {says:?}"), SOON, || async {
             let metrics = gate.get("metrics").await?;
-            ensure!(metrics.contains(&format!("\nistio_ca_gate_self_test_ok {ok}\n")), "{metrics}");
+            let tells =
+                |line: &str| line.starts_with("istio_ca_gate_self_test_ok{") && line.ends_with(&format!("}} {ok}"));
+            ensure!(metrics.lines().any(tells), "{metrics}");
             ensure!(gate.log().contains(says), "{says:?} is not in the log");
             Ok(())
         })

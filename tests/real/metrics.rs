@@ -17,7 +17,7 @@ struct Sample {
 
 /// The names that dashboards and alerts rely on, apart from those that are there only with a certificate from files or
 /// a self-test.
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
     "istio_ca_gate_admission_requests_total",
     "istio_ca_gate_admission_duration_seconds",
     "istio_ca_gate_admission_in_flight",
@@ -27,6 +27,7 @@ const NAMES: [&str; 13] = [
     "istio_ca_gate_root_info",
     "istio_ca_gate_root_not_after_timestamp_seconds",
     "istio_ca_gate_serving_certificate_not_after_timestamp_seconds",
+    "istio_ca_gate_usable_until_timestamp_seconds",
     "istio_ca_gate_vault_requests_total",
     "istio_ca_gate_last_verified_timestamp_seconds",
     "istio_ca_gate_build_info",
@@ -53,6 +54,10 @@ async fn prometheus_reads_every_promised_metric_and_its_linter_finds_nothing() -
     let metrics = gate.process.until("the scrape after the opening", SOON, || scrape_open(&gate)).await?;
     for name in NAMES {
         ensure!(metrics.contains_key(name), "no {name}");
+    }
+    for (name, samples) in &metrics {
+        let are_ours = |sample: &Sample| sample.labels.contains_key("cluster") && sample.labels["role"] == "bootstrap";
+        ensure!(samples.iter().all(are_ours), "{name} does not tell whose it is: {samples:?}");
     }
     let roots: Vec<_> = metrics["istio_ca_gate_root_info"].iter().map(|root| &root.labels["sha256"]).collect();
     ensure!(roots.len() == 2 && roots[0] == roots[1], "{roots:?}");

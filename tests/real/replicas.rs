@@ -249,7 +249,8 @@ async fn a_replica_that_is_killed_under_load_takes_only_its_own_calls_with_it() 
     // The failurePolicy holds: what could not be asked was not let in.
     ensure!(lost.iter().all(|text| text.contains("failed calling webhook")), "{lost:?}");
     let text = reqwest::get(gates[0].url("metrics")).await?.text().await?;
-    ensure!(text.contains("istio_ca_gate_open 1"), "{text}");
+    let is_open = |line: &str| line.starts_with("istio_ca_gate_open{") && line.ends_with("} 1");
+    ensure!(text.lines().any(is_open), "{text}");
     world.side.restart("istiod").await?;
     world.side.pod("istiod").await.context("the ReplicaSet's own pod")?;
     Ok(())

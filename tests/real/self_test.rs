@@ -30,7 +30,8 @@ async fn is(gate: &Gate, ok: u8, says: &str) -> Result<()> {
     let what = format!("the self-test to be {ok} with {says:?}");
     let probe = || async {
         let metrics = reqwest::get(gate.url("metrics")).await?.text().await?;
-        ensure!(metrics.contains(&format!("\nistio_ca_gate_self_test_ok {ok}\n")), "{metrics}");
+        let tells = |line: &str| line.starts_with("istio_ca_gate_self_test_ok{") && line.ends_with(&format!("}} {ok}"));
+        ensure!(metrics.lines().any(tells), "{metrics}");
         let log = gate.process.log();
         let new = log.get(before..).unwrap_or_default();
         let last = new.lines().rfind(|line| line.contains("self-test: ")).unwrap_or_default();

@@ -117,7 +117,8 @@ async fn ask_vault(vault: &mut Vault, timeout: Duration) -> Vec<Place> {
     let name = format!("Vault {}", vault.settings().record());
     vault.reload_ca();
     let told = within(timeout, source::stored(vault, Timestamp::now())).await;
-    vec![Place { kind: Kind::Vault, name, told: told.map(Root::from) }]
+    let told = told.map(|(glance, end)| Root { usable_until: Some(end), ..Root::from(glance) });
+    vec![Place { kind: Kind::Vault, name, told }]
 }
 
 async fn ask_url(gates: &Gates, url: &Url, timeout: Duration) -> Vec<Place> {

@@ -142,6 +142,7 @@ pub(super) mod tests {
             sha256: sha256(roots[0]),
             roots: roots.iter().map(|root| sha256(*root)).collect(),
             not_after: now(),
+            usable_until: None,
             subject: Some(format!("CN=Root {}", roots[0])),
         };
         Place { kind, name: name.to_owned(), told: Ok(root) }

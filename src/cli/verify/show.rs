@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use tabled::builder::Builder;
 use tabled::settings::peaker::PriorityMax;
@@ -22,6 +22,9 @@ const HEADINGS_WIDE: [&str; 5] = ["PLACE", "VERDICT", "EXPIRES", "SUBJECT", "SHA
 
 /// Pairs of digits of a fingerprint in the narrow table: eyes compare no more, and the verdict goes by all of it.
 const SHORT: usize = 4;
+
+/// How long before the end a person should know of it; the alerts begin then, too.
+const SOON: SignedDuration = SignedDuration::from_hours(90 * 24);
 
 /// Stands where there is nothing to tell.
 const NOTHING: &str = "-";
@@ -78,13 +81,16 @@ fn row(place: &Place, verdict: Verdict, now: Timestamp, width: Width) -> Vec<Cel
                 Verdict::Partly => ("differs in part", Tone::Bad),
                 Verdict::Differs | Verdict::Unread => ("differs", Tone::Bad),
             };
-            let expired = root.not_after < now;
+            let end = root.usable_until.unwrap_or(root.not_after);
+            let expired = end < now;
+            let soon = end.duration_since(now) < SOON;
+            let tone = if expired { Some(Tone::Bad) } else { soon.then_some(Tone::Doubtful) };
             let (end, fingerprint) = match width {
-                Width::Wide => (stamp(root.not_after), root.sha256.openssl()),
-                Width::Columns(_) => (root.not_after.strftime("%Y-%m-%d").to_string(), short(&root.sha256.openssl())),
+                Width::Wide => (stamp(end), root.sha256.openssl()),
+                Width::Columns(_) => (end.strftime("%Y-%m-%d").to_string(), short(&root.sha256.openssl())),
             };
             let end = if expired { "expired " } else { "" }.to_owned() + &end;
-            cells.extend([(verdict.0.to_owned(), Some(verdict.1)), (end, expired.then_some(Tone::Bad))]);
+            cells.extend([(verdict.0.to_owned(), Some(verdict.1)), (end, tone)]);
             cells.extend((width == Width::Wide).then(|| plain(subject(root))));
             cells.push(plain(fingerprint + &more(root)));
         }
@@ -181,6 +187,7 @@ struct PlaceOf<'a> {
     roots: Option<Vec<String>>,
     subject: Option<&'a str>,
     not_after: Option<String>,
+    usable_until: Option<String>,
 }
 
 /// For programs: the shape that docs/operate.md shows. On one line unless `pretty`.
@@ -241,6 +248,7 @@ fn of(place: &Place, verdict: Verdict) -> PlaceOf<'_> {
         roots: root.map(|root| openssl(&root.roots)),
         subject: root.and_then(|root| root.subject.as_deref()),
         not_after: root.map(|root| stamp(root.not_after)),
+        usable_until: root.and_then(|root| root.usable_until).map(stamp),
     }
 }
 
@@ -338,7 +346,7 @@ mod tests {
 
     #[test]
     fn an_expired_root_is_told_so_and_changes_no_verdict() {
-        let later = now() + k8s_openapi::jiff::SignedDuration::from_secs(1);
+        let later = now() + SignedDuration::from_secs(1);
         let table = table(&compare(vec![file(&[1])]), later, Width::Wide);
         assert!(table.contains("expired 2027-01-01T00:00:00Z") && table.contains("equal"), "{table}");
     }
@@ -351,6 +359,16 @@ mod tests {
         assert_eq!(told(&place), format!("{}…", "ü".repeat(49)));
         place.told.as_mut().unwrap().subject = None;
         assert_eq!(told(&place), "-");
+    }
+
+    #[test]
+    fn the_end_is_that_of_the_whole_ca_where_it_is_known() {
+        let mut ends = place(Kind::Vault, "Vault secret/istio/ca", &[1]);
+        let soon = now() + SignedDuration::from_hours(24);
+        ends.told.as_mut().unwrap().usable_until = Some(soon);
+        ends.told.as_mut().unwrap().not_after = now() + SignedDuration::from_hours(24 * 3650);
+        let table = table(&compare(vec![ends]), now(), Width::Wide);
+        assert!(table.contains(&paint(Tone::Doubtful, &stamp(soon))), "{table}");
     }
 
     #[test]
@@ -376,11 +394,12 @@ mod tests {
                     {
                         "kind": "vault", "place": "Vault secret/istio/ca", "verdict": "unread",
                         "reason": "VaultSealed", "message": "unseal it",
-                        "sha256": null, "roots": null, "subject": null, "notAfter": null,
+                        "sha256": null, "roots": null, "subject": null, "notAfter": null, "usableUntil": null,
                     },
                     {
                         "kind": "cacerts", "place": "nas cacerts", "verdict": "equal", "reason": null, "message": null,
                         "sha256": one, "roots": [one], "subject": "CN=Root 1", "notAfter": "2027-01-01T00:00:00Z",
+                        "usableUntil": null,
                     },
                 ],
             })

@@ -406,6 +406,8 @@ fn vaults_root_is_the_one_last_read() {
         glance: R1.glance.clone(),
         root: R1.root,
         version: 3,
+        usable_until: R1.usable_until,
+        deleted_at: None,
         checked_at: clocks().wall,
         address: "https://vault".to_owned(),
     };
