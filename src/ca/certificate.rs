@@ -102,6 +102,9 @@ impl<'a> Certificate<'a> {
         if let Some(unknown) = self.extensions.iter().find(|one| !is_understood(one)) {
             return Err(Flaw::CriticalExtension(at, Oid::new(unknown.oid.into()).to_id_string()));
         }
+        if self.extension(id::ALTERNATIVE_NAME).is_some_and(|one| one.critical && !has_name_for_go(one.value)) {
+            return Err(Flaw::CriticalExtension(at, "2.5.29.17".to_owned()));
+        }
         // Found by now: the shape was looked at.
         if !self.x509.basic_constraints().ok().flatten().is_some_and(|constraints| constraints.value.ca) {
             return Err(Flaw::NotCa(at));
@@ -127,8 +130,11 @@ impl<'a> Certificate<'a> {
     }
 
     pub(super) fn weak_signature(&self) -> Option<Flaw> {
-        let is_weak = !SHA2.contains(&self.x509.signature_algorithm.algorithm);
-        is_weak.then_some(Flaw::UnsupportedSignature(self.at))
+        let identifier = &self.x509.signature_algorithm;
+        // ECDSA has no parameters: webpki and BoringSSL refuse a NULL.
+        let is_bare = SHA2[..3].contains(&identifier.algorithm) || identifier.parameters.is_none();
+        let is_fine = SHA2.contains(&identifier.algorithm) && is_bare;
+        (!is_fine).then_some(Flaw::UnsupportedSignature(self.at))
     }
 
     pub(super) fn check_time(&self, now: Timestamp) -> Result<(), Flaw> {
@@ -229,6 +235,12 @@ impl<'a> Certificate<'a> {
     fn key_identifier(&self) -> Option<&'a [u8]> {
         der::only(self.extension(id::SUBJECT_KEY)?.value, OCTET_STRING)
     }
+}
+
+/// Whether there is an alternative name of a kind that Go knows: else it takes the whole extension for unknown.
+fn has_name_for_go(value: &[u8]) -> bool {
+    let mut names = Reader::new(der::only(value, SEQUENCE).unwrap_or_default());
+    std::iter::from_fn(|| names.any()).any(|name| matches!(name.tag, 0x81 | 0x82 | 0x86 | 0x87))
 }
 
 /// A name as OpenSSL compares it: whatever the kind of its strings, without regard to case and to blanks around words.

@@ -22,7 +22,7 @@ use super::certificate::Certificate;
 pub use super::flaw::{At, Flaw, Garble, Note, Until};
 use super::path::{self, Files, Path};
 use super::pem::{Block, Certificates, Der, Piece, Pieces, certificates, garble};
-use super::{Sha256, crl, trial};
+use super::{Sha256, crl, der, trial};
 
 /// A bundle that passed the strict check.
 #[derive(Clone, Debug)]
@@ -142,6 +142,10 @@ fn facts(
     }
     trial::run(&*key, signing, chain, roots, now)?;
     if let Some(lists) = bundle.beside.crl.as_ref().filter(|_| !bundle.beside.tls) {
+        let ends = paths.iter().filter_map(|path| path::end(path));
+        if let Some(end) = ends.into_iter().find(|end| !lists.is_empty() && !end.is_self_issued()) {
+            return Err(Flaw::CrlOfPart(end.at));
+        }
         let cas: Vec<_> = needed.iter().copied().chain(chain).collect();
         notes.extend(crl::check(lists, &cas, now)?);
     }
@@ -247,6 +251,9 @@ fn signing_key(key: &KeyPem) -> Result<Arc<dyn SigningKey>, Flaw> {
         return Err(Flaw::KeyEncrypted);
     }
     let der = block.decode().ok_or(Flaw::KeyMalformed)?;
+    if !is_as_labelled(block.label, &der) {
+        return Err(Flaw::KeyMalformed);
+    }
     let key = match block.label {
         "PRIVATE KEY" => PrivateKeyDer::Pkcs8(der.as_slice().into()),
         "RSA PRIVATE KEY" => PrivateKeyDer::Pkcs1(der.as_slice().into()),
@@ -254,6 +261,17 @@ fn signing_key(key: &KeyPem) -> Result<Arc<dyn SigningKey>, Flaw> {
         _ => return Err(Flaw::KeyMalformed),
     };
     any_supported_type(&key).map_err(|_| Flaw::KeyMalformed)
+}
+
+/// Go goes by the label, where others look at what is there.
+fn is_as_labelled(label: &str, der: &[u8]) -> bool {
+    let second = match label {
+        "EC PRIVATE KEY" => der::OCTET_STRING,
+        "RSA PRIVATE KEY" => der::INTEGER,
+        _ => der::SEQUENCE,
+    };
+    let mut reader = der::Reader::new(der::only(der, der::SEQUENCE).unwrap_or_default());
+    reader.take(der::INTEGER).is_some() && reader.peek() == Some(second)
 }
 
 fn is_encrypted(block: &Block<'_>) -> bool {

@@ -40,6 +40,10 @@ pub(super) fn check(pem: &[u8], cas: &[&Certificate<'_>], now: Timestamp) -> Res
             return Err(Flaw::CrlRevokes(revoked.at));
         }
     }
+    let begins = lists.iter().map(|list| timestamp(list.last_update()));
+    if let Some(begin) = begins.max().filter(|begin| now < *begin) {
+        return Err(Flaw::CrlNotYetValid(begin));
+    }
     let ends = lists.iter().filter_map(CertificateRevocationList::next_update).map(timestamp);
     let ended = ends.min().filter(|end| now > *end);
     Ok(ended.map(Note::CrlOutdated).into_iter().collect())

@@ -7,6 +7,7 @@ use rcgen::{
 };
 
 use super::bundle::{Beside, Bundle, KeyPem};
+use super::der;
 use super::issue::set_validity;
 
 /// 2027-01-01T00:00:00Z, the time of all tests.
@@ -108,6 +109,26 @@ pub(crate) fn bundle(roots: &[&Ca], chain: &[&Ca], ca: &Ca) -> Bundle {
 
 fn pems(cas: &[&Ca]) -> Vec<u8> {
     cas.iter().map(|ca| ca.certificate.pem()).collect::<String>().into_bytes()
+}
+
+/// A P-256 root's DER, with other parts of what it signs.
+pub(crate) fn signed_anew(root: &Ca, change: impl FnOnce(&mut Vec<Vec<u8>>)) -> Vec<u8> {
+    signed_anew_by(root, root, change)
+}
+
+/// The same of a CA that another one signs.
+pub(crate) fn signed_anew_by(issuer: &Ca, ca: &Ca, change: impl FnOnce(&mut Vec<Vec<u8>>)) -> Vec<u8> {
+    use rcgen::SigningKey as _;
+    let whole = der::only(ca.certificate.der(), der::SEQUENCE).unwrap();
+    let mut reader = der::Reader::new(der::Reader::new(whole).take(der::SEQUENCE).unwrap());
+    let mut parts: Vec<Vec<u8>> =
+        std::iter::from_fn(|| reader.any()).map(|part| der::element(part.tag, &[part.value])).collect();
+    change(&mut parts);
+    let algorithm = parts.iter().find(|part| part[0] == der::SEQUENCE).unwrap().clone();
+    let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+    let signed = der::element(der::SEQUENCE, &parts);
+    let signature = issuer.key.sign(&signed).unwrap();
+    der::element(der::SEQUENCE, &[&signed, &algorithm, &der::element(der::BIT_STRING, &[&[0], &signature])])
 }
 
 /// A PEM block with lines of any width.

@@ -162,6 +162,12 @@ pub enum Flaw {
     /// A CA without a list.
     #[error("{CRL} has no list that {0} signed, so that istiod exits or proxies refuse everybody")]
     CrlMissing(At),
+    /// The way ends at a trust anchor whose issuer is unknown, so that no list is known to be right.
+    #[error("{CRL} is there, and {0} is trusted without being a root: with lists, Envoy refuses everybody then")]
+    CrlOfPart(At),
+    /// A list that has not begun.
+    #[error("{CRL} has a list that is not valid before {0}, so that proxies refuse everybody")]
+    CrlNotYetValid(Timestamp),
     /// A CA on the list of its issuer.
     #[error("{CRL} revokes {0}")]
     CrlRevokes(At),
@@ -194,6 +200,9 @@ pub enum Garble {
     /// As `jq` gives a list.
     #[error("is a JSON list of PEM blocks")]
     JsonList,
+    /// Longer than OpenSSL's family reads.
+    #[error("has lines of more than 250 characters, which not every peer reads to their end")]
+    LongLines,
     /// istiod puts another file right behind it.
     #[error("does not end with an end of line, and istiod puts ca.crt right behind it")]
     NoLastLine,
@@ -222,6 +231,7 @@ impl Garble {
             }
             Self::Joined => r"`sed 's/-----END [A-Z ]*-----/&\n/g' FILE`",
             Self::JsonList => "`jq -r '.[]' FILE`",
+            Self::LongLines => "`fold -w 64 FILE`",
             Self::NoLastLine => "`sed -e '$a\\' FILE`",
             Self::Indented => r"`sed 's/^[ \t]*//' FILE`",
             Self::NotUtf8 => "`iconv -f LATIN1 -t UTF-8 FILE`",
@@ -293,7 +303,8 @@ impl Flaw {
                 "give the key of that certificate: compare `openssl x509 -pubkey -noout` and `openssl pkey -pubout`"
             }
             Self::CrlMalformed => "give lists in PEM, or take ca-crl.pem out of the Secret",
-            Self::CrlMissing(_) | Self::CrlRevokes(_) => {
+            Self::CrlNotYetValid(_) => "wait, or set the clock of whoever made it",
+            Self::CrlMissing(_) | Self::CrlRevokes(_) | Self::CrlOfPart(_) => {
                 "put a list of each CA of the chain into ca-crl.pem, signed by the CA of now, or take ca-crl.pem out of the Secret"
             }
         }
@@ -376,7 +387,7 @@ mod tests {
         }
     }
 
-    const GARBLES: [Garble; 12] = [
+    const GARBLES: [Garble; 13] = [
         Garble::LiteralNewlines,
         Garble::Base64,
         Garble::Utf16,
@@ -385,6 +396,7 @@ mod tests {
         Garble::OneLine,
         Garble::Joined,
         Garble::JsonList,
+        Garble::LongLines,
         Garble::NoLastLine,
         Garble::Indented,
         Garble::NotUtf8,

@@ -10,6 +10,9 @@ use super::bundle::MAX_CERTIFICATE;
 use super::der::{self, SEQUENCE};
 use super::flaw::{At, Flaw, Garble};
 
+/// BoringSSL reads lines into 254 bytes.
+const MAX_LINE: usize = 250;
+
 /// The certificates of a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Certificates {
@@ -41,6 +44,9 @@ fn read(file: &'static str, pem: &[u8], most: usize) -> Result<Certificates, Fla
                 }
                 if block.text.len() > MAX_CERTIFICATE {
                     return Err(Flaw::CertificateTooLarge(at));
+                }
+                if block.body.lines().any(|line| end_trimmed(line).len() > MAX_LINE) {
+                    return Err(Flaw::Garbled(file, Garble::LongLines));
                 }
                 read.ders.push(block.decode().ok_or(Flaw::Malformed(at))?);
             }
@@ -246,9 +252,17 @@ mod tests {
 
     #[test]
     fn lines_of_any_width_are_accepted() {
-        for width in [1, 4, 63, 76, 1000] {
+        for width in [1, 4, 63, 76, 136] {
             assert_eq!(read(pem("CERTIFICATE", DER, width, "\n")), Ok(1), "{width}");
         }
+    }
+
+    #[test]
+    fn lines_that_boringssl_cuts_are_refused() {
+        let text = |width| pem("CERTIFICATE", &[7; 300], width, "\n");
+        assert!(certificates(ROOT_CERT, text(250).as_bytes(), 1).is_ok());
+        let flaw = Flaw::Garbled(ROOT_CERT, Garble::LongLines);
+        assert_eq!(certificates(ROOT_CERT, text(252).as_bytes(), 1), Err(flaw));
     }
 
     #[test]

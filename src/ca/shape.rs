@@ -310,7 +310,184 @@ fn is_plain_uri(uri: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::super::bundle::{Bundle, ROOT_CERT};
+    use super::super::check::check as strict_check;
+    use super::super::fixtures::{self, Ca, now};
+    use super::der::{
+        BMP_STRING, GENERALIZED_TIME, IA5_STRING, NULL, NUMERIC_STRING, PRINTABLE_STRING, UTC_TIME, UTF8_STRING,
+    };
     use super::*;
+
+    const AT: At = At { file: ROOT_CERT, position: 1 };
+    const ISSUER: usize = 3;
+    const VALIDITY: usize = 4;
+    const SUBJECT: usize = 5;
+    const KEY: usize = 6;
+    const EXTENSIONS: usize = 7;
+
+    /// The verdict on a root whose parts were changed before it signed itself.
+    fn verdict(change: impl FnOnce(&mut Vec<Vec<u8>>)) -> Result<(), Flaw> {
+        let root = Ca::root("Root");
+        let pem = fixtures::pem("CERTIFICATE", &fixtures::signed_anew(&root, change), 64, "\n").into_bytes();
+        let bundle = Bundle { root_cert: pem.clone(), cert_chain: pem.clone(), ca_cert: pem, ..root.bundle() };
+        strict_check(bundle, now()).map(|_| ())
+    }
+
+    fn patched(parts: &mut [Vec<u8>], part: usize, from: &[u8], to: &[u8]) {
+        let at = parts[part].windows(from.len()).position(|window| window == from).unwrap();
+        parts[part][at..at + from.len()].copy_from_slice(to);
+    }
+
+    #[test]
+    fn a_root_that_is_signed_anew_is_sound() {
+        assert_eq!(verdict(|_| ()), Ok(()));
+    }
+
+    #[test]
+    fn ber_where_der_is_due_is_refused() {
+        let is_lax = |verdict| matches!(verdict, Err(Flaw::NotDer(AT) | Flaw::Malformed(AT)));
+        assert!(is_lax(verdict(|parts| patched(parts, EXTENSIONS, &[1, 1, 0xff], &[1, 1, 1]))));
+        assert!(is_lax(verdict(|parts| parts[1] = vec![INTEGER, 2, 0, 1])));
+        assert!(is_lax(verdict(|parts| {
+            let length = parts[VALIDITY][1];
+            parts[VALIDITY].splice(1..2, [0x81, length]);
+        })));
+        let until = der::element(GENERALIZED_TIME, &[b"20360101000000Z"]);
+        for (tag, time) in [
+            (GENERALIZED_TIME, b"20260101000000.5Z".as_slice()),
+            (GENERALIZED_TIME, b"20260101000000+0000"),
+            (UTC_TIME, b"2601010000Z"),
+            (UTC_TIME, b"260101000000+0000"),
+        ] {
+            let from = der::element(tag, &[time]);
+            assert!(is_lax(verdict(|parts| parts[VALIDITY] = der::element(SEQUENCE, &[&from, &until]))), "{time:?}");
+        }
+        // Signed by the key, and yet another kind of serial.
+        assert_eq!(verdict(|parts| parts[1] = vec![INTEGER, 1, 0x80]), Err(Flaw::NegativeSerial(AT)));
+        assert_eq!(verdict(|parts| parts[1] = vec![INTEGER, 1, 0]), Ok(()));
+    }
+
+    #[test]
+    fn strings_that_go_cannot_read_are_refused() {
+        let with = |tag, value: &[u8]| {
+            let name = der::element(SEQUENCE, &[&der::element(OID, &[&[0x55, 4, 3]]), &der::element(tag, &[value])]);
+            let name = der::element(SEQUENCE, &[&der::element(SET, &[&name])]);
+            verdict(|parts| {
+                parts[ISSUER].clone_from(&name);
+                parts[SUBJECT] = name;
+            })
+        };
+        for (tag, value) in [
+            (PRINTABLE_STRING, b"a*b".as_slice()),
+            (BMP_STRING, b"\0a"),
+            (NUMERIC_STRING, b"1 2"),
+            (IA5_STRING, b"a_b@c"),
+        ] {
+            assert_eq!(with(tag, value), Ok(()), "{tag:x}");
+        }
+        for (tag, value) in [
+            (PRINTABLE_STRING, b"a_b".as_slice()),
+            (PRINTABLE_STRING, b"a@b"),
+            (IA5_STRING, b"\xe4"),
+            (NUMERIC_STRING, b"a"),
+            (BMP_STRING, b"a"),
+            (BMP_STRING, b"\xd8\0"),
+            (UTF8_STRING, b"\xff"),
+            (0x1c, b"\0\0\0a"),
+        ] {
+            let flaw = with(tag, value).unwrap_err();
+            assert!(
+                matches!(flaw, Flaw::NotDer(AT) | Flaw::Malformed(AT) | Flaw::Unreadable(AT, _)),
+                "{tag:x}: {flaw}"
+            );
+        }
+        // Visible strings are fine elsewhere.
+        assert_eq!(with(0x1a, b"a"), Err(Flaw::Unreadable(AT, "a string in its issuer or subject")));
+    }
+
+    #[test]
+    fn parts_that_webpki_or_go_cannot_take_are_refused() {
+        let identifier = verdict(|parts| parts.insert(EXTENSIONS, vec![0x81, 2, 0, 1]));
+        assert_eq!(identifier, Err(Flaw::Unreadable(AT, "a unique identifier of its issuer or subject")));
+        let version = verdict(|parts| drop(parts.remove(0)));
+        assert_eq!(version, Err(Flaw::Version(AT, 1)));
+        let compressed = verdict(|parts| {
+            let at = parts[KEY].len() - 65;
+            let point = parts[KEY].split_off(at);
+            let mut short = vec![2 + (point[64] & 1)];
+            short.extend_from_slice(&point[1..33]);
+            let algorithm = parts[KEY][2..parts[KEY].len() - 3].to_vec();
+            parts[KEY] = der::element(SEQUENCE, &[&algorithm, &der::element(BIT_STRING, &[&[0], &short])]);
+        });
+        assert_eq!(compressed, Err(Flaw::UnsupportedKey(AT)));
+        let off_the_curve = verdict(|parts| *parts[KEY].last_mut().unwrap() ^= 1);
+        assert_eq!(off_the_curve, Err(Flaw::UnsupportedKey(AT)));
+    }
+
+    #[test]
+    fn a_null_behind_ecdsa_is_refused_where_somebody_verifies_it() {
+        let root = Ca::root("Root");
+        let ca = root.issue("CA");
+        let der = fixtures::signed_anew_by(&root, &ca, |parts| {
+            let oid = der::only(&parts[2], SEQUENCE).unwrap().to_vec();
+            parts[2] = der::element(SEQUENCE, &[&oid, &der::element(NULL, &[])]);
+        });
+        let pem = fixtures::pem("CERTIFICATE", &der, 64, "\n").into_bytes();
+        let bundle = Bundle { cert_chain: pem.clone(), ca_cert: pem, ..ca.bundle_under(&root) };
+        let flaw = strict_check(bundle, now()).unwrap_err();
+        assert_eq!(flaw, Flaw::UnsupportedSignature(At { file: "cert-chain.pem", position: 1 }));
+    }
+
+    #[test]
+    fn a_critical_alternative_name_that_go_does_not_know_is_refused() {
+        let directory = der::element(SEQUENCE, &[&der::element(0xa4, &[&der::element(SEQUENCE, &[])])]);
+        for critical in [false, true] {
+            let root = Ca::root_but("Root", |params| {
+                let mut names = rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 17], directory.clone());
+                names.set_criticality(critical);
+                params.custom_extensions.push(names);
+            });
+            let told = strict_check(root.bundle(), now()).map(|_| ());
+            assert_eq!(told, if critical { Err(Flaw::CriticalExtension(AT, "2.5.29.17".to_owned())) } else { Ok(()) });
+        }
+    }
+
+    #[test]
+    fn extensions_that_go_cannot_read_are_refused() {
+        let with = |id: u8, value: &[u8]| {
+            let extension = rcgen::CustomExtension::from_oid_content(&[2, 5, 29, id.into()], value.to_vec());
+            let root = Ca::root_but("Root", |params| {
+                if id == id::BASIC_CONSTRAINTS {
+                    params.is_ca = rcgen::IsCa::NoCa;
+                }
+                params.custom_extensions.push(extension);
+            });
+            strict_check(root.bundle(), now()).map(|_| ())
+        };
+        let name = |tag, value: &[u8]| der::element(SEQUENCE, &[&der::element(tag, &[value])]);
+        let policy = der::element(SEQUENCE, &[&der::element(OID, &[&[42, 3]])]);
+        for (id, value) in [
+            (id::BASIC_CONSTRAINTS, vec![0x30, 3, 1, 1, 0xff]),
+            (id::ALTERNATIVE_NAME, name(0x86, b"spiffe://cluster.local/ns/a")),
+            (id::POLICIES, der::element(SEQUENCE, &[&policy])),
+        ] {
+            assert_eq!(with(id, &value), Ok(()), "{id}");
+        }
+        for (id, value, what) in [
+            (id::BASIC_CONSTRAINTS, vec![0x30, 3, 1, 1, 1], "basic constraints"),
+            (id::BASIC_CONSTRAINTS, vec![0x30, 5, 1, 1, 0xff, 5, 0], "basic constraints"),
+            (id::BASIC_CONSTRAINTS, vec![0x30, 3, 1, 1, 0xff, 0], "basic constraints"),
+            (id::ALTERNATIVE_NAME, name(0x86, b"http://[::1"), "an alternative name"),
+            (id::ALTERNATIVE_NAME, name(0x87, &[1, 2, 3, 4, 5]), "an alternative name"),
+            (id::ALTERNATIVE_NAME, name(0x82, b"\xe4"), "an alternative name"),
+            (id::POLICIES, der::element(SEQUENCE, &[&policy, &policy]), "certificate policies"),
+        ] {
+            let flaw = with(id, &value).unwrap_err();
+            assert!(flaw == Flaw::Unreadable(AT, what) || flaw == Flaw::Malformed(AT), "{id}: {flaw}");
+        }
+    }
 
     #[test]
     fn plain_uris_are_read_and_others_are_not() {

@@ -271,17 +271,14 @@ fn two_roots_of_one_name_without_key_identifiers_are_refused() {
 
 /// A root without subjectKeyIdentifier, which rcgen always writes: here it is an extension that nobody knows.
 fn without_identifier(root: &Ca) -> String {
-    use super::super::der::element;
-    use rcgen::SigningKey as _;
-    let (_, x509) = x509_parser::parse_x509_certificate(root.certificate.der()).unwrap();
-    let mut signed = x509.tbs_certificate.as_ref().to_vec();
-    for id in [14, 35] {
-        let at = signed.windows(5).position(|window| window == [6, 3, 0x55, 0x1d, id]).unwrap();
-        signed[at + 4] = id + 50;
-    }
-    let algorithm = [0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
-    let signature = root.key.sign(&signed).unwrap();
-    pem("CERTIFICATE", &element(0x30, &[&signed, &algorithm, &element(3, &[&[0], &signature])]), 64, "\n")
+    let der = fixtures::signed_anew(root, |parts| {
+        for id in [14, 35] {
+            let extensions = parts.last_mut().unwrap();
+            let at = extensions.windows(5).position(|window| window == [6, 3, 0x55, 0x1d, id]).unwrap();
+            extensions[at + 4] = id + 50;
+        }
+    });
+    pem("CERTIFICATE", &der, 64, "\n")
 }
 
 #[test]
@@ -495,6 +492,10 @@ fn revocation_lists_have_to_fit_the_cas_that_sign() {
     assert_eq!(verdict(&one, lists(&[&one], later, &[])), Err(Flaw::CrlMissing(root_at(1))));
     assert_eq!(verdict(&one, lists(&[&one, &root], later, &[&one])), Err(Flaw::CrlRevokes(chain_at(1))));
     assert_eq!(verdict(&one, lists(&[&one, &root], later, &[&two])), Ok(vec![]));
+    // Not a root, so that Envoy wants a list of a CA that it does not know.
+    let mut part = bundle(&[&one], &[&one], &one);
+    part.beside.crl = Some(lists(&[&one, &root], later, &[]));
+    assert_eq!(check(part, now()).err(), Some(Flaw::CrlOfPart(root_at(1))));
     let beside = sound(bundle(&[&root], &[&two, &root], &two));
     assert_eq!(beside.check_beside(&lists(&[&one, &root], later, &[])), Err(Flaw::CrlMissing(chain_at(1))));
     assert_eq!(beside.check_beside(&lists(&[&two, &root], later, &[])), Ok(()));
@@ -734,6 +735,8 @@ fn an_ec_key_may_be_sec1_or_pkcs8() {
     let sec1 = traditional(root.key.serialized_der());
     assert_eq!(with_key(&root, pem("EC PRIVATE KEY", &sec1, 64, "\n")), Ok(print(&root)));
     assert_eq!(with_key(&root, pem("PRIVATE KEY", &sec1, 64, "\n")), Err(Flaw::KeyMalformed));
+    let pkcs8 = root.key.serialized_der();
+    assert_eq!(with_key(&root, pem("EC PRIVATE KEY", pkcs8, 64, "\n")), Err(Flaw::KeyMalformed));
 }
 
 #[test]
