@@ -185,6 +185,7 @@ put() {
 differences() {
     jq -rn --argjson now "$1" --argjson wanted "$2" '
         def plain: if type == "array" then map(plain) | sort | if . == [] then null else . end
+            elif type == "object" then map_values(plain)
             elif type == "string" then sub("\\s+$"; "") | if . == "" then null else . end else . end;
         [$wanted | to_entries[] | .key as $key | select((.value | plain) != ($now[$key] | plain))
             | [$now[$key], .value | tojson]
@@ -282,15 +283,19 @@ mounted() {
 # What every role grants. The empty and zero ones would grant more, or end the gate's token early.
 readonly GRANTED='"token_ttl": 3600, "token_max_ttl": 86400, "token_period": 0, "token_num_uses": 0'
 
+# The gate's account, and that of the Job, which is called like the role.
+
 kubernetes_role() { # MOUNT NAME
-    settle "auth/$1/role/$2" '{"bound_service_account_names": ["'"$2"'"],
+    settle "auth/$1/role/$2" '{"bound_service_account_names": ["istio-ca-gate", "'"$2"'"],
         "bound_service_account_namespaces": ["istio-system"], "bound_service_account_namespace_selector": "",
         "audience": "vault", "token_policies": ["'"$2"'"], '"$GRANTED"'}'
 }
 
 jwt_role() { # MOUNT NAME
     settle "auth/$1/role/$2" '{"role_type": "jwt", "user_claim": "sub", "bound_audiences": ["vault"],
-        "bound_subject": "system:serviceaccount:istio-system:'"$2"'", "token_policies": ["'"$2"'"], '"$GRANTED"'}'
+        "bound_subject": "", "bound_claims_type": "string", "bound_claims": {"sub":
+        ["system:serviceaccount:istio-system:istio-ca-gate", "system:serviceaccount:istio-system:'"$2"'"]},
+        "token_policies": ["'"$2"'"], '"$GRANTED"'}'
 }
 
 homelab() {

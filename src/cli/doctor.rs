@@ -88,9 +88,9 @@ pub struct Doctor {
     /// The gate's certificate is from this file: whether caBundle is its CA is not looked at
     #[arg(long, env = "GATE_TLS_CERT_FILE")]
     pub tls_cert_file: Option<PathBuf>,
-    /// The gate's service account [default: istio-ca-bootstrap or istio-ca-sync, by role]
-    #[arg(long, env = "GATE_SERVICE_ACCOUNT", value_parser = dns_label)]
-    pub service_account: Option<String>,
+    /// The gate's service account
+    #[arg(long, env = "GATE_SERVICE_ACCOUNT", default_value = "istio-ca-gate", value_parser = dns_label)]
+    pub service_account: String,
     /// Namespace in which a gated pod is created by dry run, to see whether the API server calls [default: --namespace]
     #[arg(long, env = "GATE_SELF_TEST", value_name = "NAMESPACE", value_parser = dns_label)]
     pub self_test: Option<String>,
@@ -215,10 +215,6 @@ async fn look(checks: &[(Group, &dyn Check)], about: About, screen: &mut Screen)
 
 fn asked(args: &Doctor, role: Role, settings: &crate::vault::Settings) -> Asked {
     let ClusterArgs { namespace, secret, .. } = &args.cluster;
-    let account = match role {
-        Role::Bootstrap => "istio-ca-bootstrap",
-        Role::Sync => "istio-ca-sync",
-    };
     Asked {
         role,
         pre: args.pre,
@@ -228,7 +224,7 @@ fn asked(args: &Doctor, role: Role, settings: &crate::vault::Settings) -> Asked 
         webhook_config: args.webhook_config.clone(),
         self_test: args.self_test.as_ref().unwrap_or(namespace).clone(),
         gated: Gated(args.gate_selectors.clone()),
-        account: args.service_account.clone().unwrap_or_else(|| account.to_owned()),
+        account: args.service_account.clone(),
         names: Names {
             cacerts: format!("{namespace}/{secret}"),
             pin: format!("{namespace}/{}", pin::NAME),

@@ -25,8 +25,8 @@ const MUTATING_WEBHOOK: &str = include_str!("../../deploy/kustomize/base/mutatin
 const BOOTSTRAP_POLICY: &str = include_str!("../../deploy/vault/istio-ca-bootstrap.hcl");
 const SYNC_POLICY: &str = include_str!("../../deploy/vault/istio-ca-sync.hcl");
 
-/// The service account of the manifests, which the overlays rename.
-const MANIFEST_ACCOUNT: &str = "istio-ca-gate";
+/// The gate's service account.
+const ACCOUNT: &str = "istio-ca-gate";
 
 /// A cluster, and what its gate is to Vault.
 #[derive(Clone, Debug)]
@@ -55,18 +55,12 @@ pub enum Login {
 impl Side {
     /// The cluster that makes the root.
     pub fn homelab(api: KubernetesApi) -> Self {
-        Self {
-            name: "homelab",
-            role: "bootstrap",
-            service_account: "istio-ca-bootstrap",
-            auth_mount: "kubernetes",
-            api,
-        }
+        Self { name: "homelab", role: "bootstrap", service_account: ACCOUNT, auth_mount: "kubernetes", api }
     }
 
     /// The cluster that copies it.
     pub fn nas(api: KubernetesApi) -> Self {
-        Self { name: "nas", role: "sync", service_account: "istio-ca-sync", auth_mount: "kubernetes-nas", api }
+        Self { name: "nas", role: "sync", service_account: ACCOUNT, auth_mount: "kubernetes-nas", api }
     }
 
     /// Applies what the gate needs of deploy/: namespace, service account, rights and webhook configurations.
@@ -75,16 +69,7 @@ impl Side {
         let account = json!({ "name": self.service_account, "namespace": NAMESPACE });
         self.make(&json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": account })).await?;
         let manifests = [manifests(RBAC)?, manifests(WEBHOOK)?, manifests(MUTATING_WEBHOOK)?];
-        for mut object in manifests.into_iter().flatten() {
-            for subject in object["subjects"].as_array_mut().into_iter().flatten() {
-                if subject["name"] == MANIFEST_ACCOUNT {
-                    subject["name"] = json!(self.service_account);
-                    subject["namespace"] = json!(NAMESPACE);
-                }
-            }
-            if matches!(object["kind"].as_str(), Some("Role" | "RoleBinding")) {
-                object["metadata"]["namespace"] = json!(NAMESPACE);
-            }
+        for object in manifests.into_iter().flatten() {
             self.make(&object).await?;
         }
         Ok(())
@@ -177,11 +162,12 @@ impl Side {
         self.grant(vault, login).await
     }
 
-    /// Writes the role that the gate logs in as.
+    /// Writes the role that the gate and the Job log in as.
     pub async fn grant(&self, vault: &VaultApi, login: Login) -> Result<()> {
+        let accounts = [self.service_account, &self.job_account()];
         let role = match login {
             Login::TokenReview => json!({
-                "bound_service_account_names": self.service_account,
+                "bound_service_account_names": accounts,
                 "bound_service_account_namespaces": NAMESPACE,
                 "audience": "vault",
                 "token_policies": self.policy(),
@@ -190,13 +176,18 @@ impl Side {
             Login::Signature => json!({
                 "role_type": "jwt",
                 "bound_audiences": "vault",
-                "bound_subject": format!("system:serviceaccount:{NAMESPACE}:{}", self.service_account),
+                "bound_claims": { "sub": accounts.map(|name| format!("system:serviceaccount:{NAMESPACE}:{name}")) },
                 "user_claim": "sub",
                 "token_policies": self.policy(),
                 "token_ttl": "1h",
             }),
         };
         vault.role(self.auth_mount, &self.policy(), role).await
+    }
+
+    /// The Job's service account, which it had before there was a gate.
+    pub fn job_account(&self) -> String {
+        self.policy()
     }
 
     /// The name of policy and role in Vault.

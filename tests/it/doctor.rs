@@ -314,7 +314,7 @@ async fn what_the_asker_may_not_look_at_is_a_note_with_the_right_that_is_missing
 fn deployed(kubernetes: &Kubernetes, settings: Value) {
     kubernetes.put(CONFIG_MAPS, json!({ "metadata": { "name": "istio-ca-gate-settings" }, "data": settings }));
     let container = json!({ "name": "gate", "args": ["serve"], "envFrom": [{ "configMapRef": { "name": "istio-ca-gate-settings" } }] });
-    let template = json!({ "spec": { "serviceAccountName": "istio-ca-sync", "containers": [container] } });
+    let template = json!({ "spec": { "serviceAccountName": "istio-ca-gate", "containers": [container] } });
     let gate = json!({ "metadata": { "name": "istio-ca-gate" }, "spec": { "selector": {}, "template": template } });
     kubernetes.put(DEPLOYMENTS, gate);
 }
@@ -343,7 +343,7 @@ async fn role_address_and_mount_are_the_clusters_own_where_nothing_says_otherwis
 
     deployed(&ward.kubernetes, settings);
     let report = bare(&[]).await?;
-    report.expect("settings", "ok", "--role=sync --service-account=istio-ca-sync")?;
+    report.expect("settings", "ok", "--role=sync --service-account=istio-ca-gate")?;
     report.expect("vault-state", "ok", "active")?;
     ensure!(report.line("vault-auth-mount")?["looked"] == "auth/kubernetes-nas", "{}", report.stdout);
     let report = bare(&["--vault-auth-mount", "mine"]).await?;

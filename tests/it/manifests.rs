@@ -296,8 +296,8 @@ fn each_policy_is_about_the_accounts_of_all_overlays_and_of_nobody_else() -> Res
     let mut accounts = BTreeSet::from(["istio-ca-gate".to_owned(), "istio-ca-job".to_owned()]);
     for overlay in ["overlays/homelab", "overlays/nas", "jobs/homelab", "jobs/nas"] {
         let kustomization = documents(&read(&format!("kustomize/{overlay}/kustomization.yaml"))?)?.remove(0);
-        let patches = kustomization["patches"].as_array().context("no patches")?;
-        let renamed = patches.iter().filter(|patch| patch["target"]["kind"] == "ServiceAccount");
+        let patches = kustomization["patches"].as_array().into_iter().flatten();
+        let renamed = patches.filter(|patch| patch["target"]["kind"] == "ServiceAccount");
         for patch in renamed {
             let patch = &documents(patch["patch"].as_str().context("no patch")?)?[0][0];
             ensure!(patch["path"] == "/metadata/name", "{patch}");

@@ -69,6 +69,8 @@ impl Beside {
         let record = json!({ "root-cert.pem": root, "cert-chain.pem": root, "key.pem": ca["ca-key.pem"] });
         vault.ok("POST", "secret/data/istio/ca", Some(json!({ "data": record, "options": { "cas": 0 } }))).await?;
 
+        // The account of the set-up of old.
+        side.cluster.kubectl(&["-n", NAMESPACE, "create", "serviceaccount", "istio-ca-sync"]).await?;
         let definitions = binaries::external_secrets_definitions()?;
         let definitions = definitions.to_str().context("the folder's name is not UTF-8")?;
         side.cluster.kubectl(&["apply", "--server-side", "-k", definitions]).await?;

@@ -9,21 +9,28 @@ use testbed::{Process, Program, Vault, VaultOptions, eventually};
 use crate::gate::{Gate, binary};
 use crate::world::{self, NAMESPACE, SOON, Side, SmallWorld};
 
-/// A run of the program with the rights of its side's service account.
+/// A run of the program with the rights of a service account.
 pub struct Run {
     pub process: Process,
     _folder: TempDir,
 }
 
 impl Run {
-    async fn start(side: &Side, vault: &Vault, args: &[&str], settings: &[(String, String)]) -> Result<Self> {
+    async fn start(
+        side: &Side,
+        vault: &Vault,
+        account: &str,
+        args: &[&str],
+        settings: &[(String, String)],
+    ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let cluster = &side.cluster;
-        let token = cluster.service_account_token(NAMESPACE, side.service_account, &[cluster.issuer()], 3600).await?;
+        let token = cluster.service_account_token(NAMESPACE, account, &[cluster.issuer()], 3600).await?;
         let jwt_file = folder.path().join("token");
-        std::fs::write(&jwt_file, side.gate_token("vault").await?)?;
+        let jwt = cluster.service_account_token(NAMESPACE, account, &["vault"], 3600).await?;
+        std::fs::write(&jwt_file, jwt)?;
         let kubeconfig = folder.path().join("kubeconfig");
-        std::fs::write(&kubeconfig, side.api.kubeconfig(side.service_account, &token))?;
+        std::fs::write(&kubeconfig, side.api.kubeconfig(account, &token))?;
         let mut program = Program::new(binary()).args(args);
         for (name, value) in settings {
             program = program.env(name, value);
@@ -37,17 +44,18 @@ impl Run {
         Ok(Self { process, _folder: folder })
     }
 
-    /// One by hand.
+    /// One by hand, with the gate's account.
     pub async fn by_hand(side: &Side, vault: &Vault, args: &[&str]) -> Result<Self> {
         let settings = [("GATE_CLUSTER", side.name), ("GATE_VAULT_AUTH_MOUNT", side.auth_mount)];
-        Self::start(side, vault, args, &settings.map(|(name, value)| (name.to_owned(), value.to_owned()))).await
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Self::start(side, vault, side.service_account, args, &settings).await
     }
 
     /// What the kubelet would run for the pod of the side's Job, apart from where Vault is.
     async fn as_the_pod(side: &Side, vault: &Vault) -> Result<Self> {
         let pod = pod_of_job(side).await?;
         let spec = &pod["spec"];
-        ensure!(spec["serviceAccountName"] == side.service_account, "{spec}");
+        ensure!(spec["serviceAccountName"] == side.job_account(), "{spec}");
         let projected = &spec["volumes"].as_array().context("no volumes")?;
         let token = projected
             .iter()
@@ -61,7 +69,7 @@ impl Run {
         let settings = settings["data"].as_object().context("no data")?.iter();
         let settings: Vec<_> =
             settings.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned())).collect();
-        Self::start(side, vault, &args, &settings).await
+        Self::start(side, vault, &side.job_account(), &args, &settings).await
     }
 
     /// Waits for its end, which is to be a good one, and returns the line that it ends with.
@@ -77,7 +85,7 @@ impl Run {
 
 /// The pod that the Job's controller makes.
 async fn pod_of_job(side: &Side) -> Result<Value> {
-    let path = format!("/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=job-name%3D{}", side.service_account);
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=job-name%3D{}", side.job_account());
     eventually("the Job's pod", SOON, || async {
         let pods = side.object(&path).await?.context("no list")?;
         pods["items"].get(0).cloned().context("no pod yet")
@@ -85,14 +93,14 @@ async fn pod_of_job(side: &Side) -> Result<Value> {
     .await
 }
 
-/// Whether RBAC lets the side's service account do this.
+/// Whether RBAC lets the Job's service account do this.
 async fn may(side: &Side, verb: &str, group: &str, resource: &str, name: &str) -> Result<bool> {
     let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
     let review = json!({
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SubjectAccessReview",
         "spec": {
-            "user": format!("system:serviceaccount:{NAMESPACE}:{}", side.service_account),
+            "user": format!("system:serviceaccount:{NAMESPACE}:{}", side.job_account()),
             "resourceAttributes": {
                 "namespace": NAMESPACE, "verb": verb, "group": group, "resource": resource,
                 "subresource": subresource, "name": name,

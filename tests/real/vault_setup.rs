@@ -86,6 +86,13 @@ async fn only_the_gate_is_let_in(vault: &Vault, side: &Side, other: &Side) -> Re
     let granted = &answer["auth"];
     ensure!(granted["token_policies"] == json!(["default", side.policy()]), "{granted}");
     ensure!(granted["lease_duration"] == 3600, "{granted}");
+    // And the Job's, which may have been there before.
+    let account = json!({ "metadata": { "name": side.job_account() } });
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts");
+    side.cluster.request("POST", &path, Some(account)).await?;
+    let job = side.cluster.service_account_token(NAMESPACE, &side.job_account(), &["vault"], 3600).await?;
+    let (status, answer) = log_in(vault, side, &job).await?;
+    ensure!(status == 200, "{answer}");
     for (cluster, namespace) in [(side, "default"), (other, NAMESPACE)] {
         let account = json!({ "metadata": { "name": side.service_account } });
         let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
@@ -227,13 +234,13 @@ fn step_of(path: &str) -> &'static str {
     }
 }
 
-fn wrongs(ca: &str) -> Result<[Wrong; 10]> {
+fn wrongs(ca: &str) -> Result<[Wrong; 11]> {
     let policy = json!({ "policy": "path \"secret/data/istio/ca\" { capabilities = [\"create\", \"update\"] }" });
     let keys = json!({ "jwt_validation_pubkeys": [token_signing_key()?.1], "bound_issuer": "https://nas.test" });
     let host =
         json!({ "kubernetes_host": "https://other.test", "kubernetes_ca_cert": ca, "disable_local_ca_jwt": true });
     let (homelab, nas) = ("auth/kubernetes/role/istio-ca-bootstrap", "auth/kubernetes-nas/role/istio-ca-sync");
-    let says = "bound_service_account_names is [\"*\"], not [\"istio-ca-bootstrap\"]";
+    let says = "bound_service_account_names is [\"*\"], not [\"istio-ca-gate\",\"istio-ca-bootstrap\"]";
     Ok([
         wrong("sys/policies/acl/istio-ca-sync", policy, "policy istio-ca-sync is not that of istio-ca-sync.hcl"),
         wrong(homelab, json!({ "bound_service_account_names": "*" }), says),
@@ -249,6 +256,11 @@ fn wrongs(ca: &str) -> Result<[Wrong; 10]> {
             nas,
             json!({ "role_type": "jwt", "bound_audiences": "vault,other" }),
             "bound_audiences is [\"vault\",\"other\"]",
+        ),
+        wrong(
+            nas,
+            json!({ "role_type": "jwt", "bound_subject": "somebody", "bound_claims": {} }),
+            "bound_subject is \"somebody\", not \"\"",
         ),
         wrong(nas, json!({ "role_type": "jwt", "token_ttl": "12h" }), "token_ttl is 43200, not 3600"),
         wrong("auth/kubernetes-nas/config", keys, "jwt_validation_pubkeys is another"),

@@ -54,7 +54,7 @@ resource "vault_kubernetes_auth_backend_role" "homelab" {
 
   backend                          = var.homelab_mount
   role_name                        = "istio-ca-bootstrap"
-  bound_service_account_names      = ["istio-ca-bootstrap"]
+  bound_service_account_names      = ["istio-ca-gate", "istio-ca-bootstrap"]
   bound_service_account_namespaces = ["istio-system"]
   audience                         = "vault"
   token_policies                   = [vault_policy.gate["istio-ca-bootstrap"].name]
@@ -92,7 +92,7 @@ resource "vault_jwt_auth_backend_role" "nas" {
   role_type       = "jwt"
   user_claim      = "sub"
   bound_audiences = ["vault"]
-  bound_subject   = "system:serviceaccount:istio-system:istio-ca-sync"
+  bound_claims    = { sub = "system:serviceaccount:istio-system:istio-ca-gate,system:serviceaccount:istio-system:istio-ca-sync" }
   token_policies  = [vault_policy.gate["istio-ca-sync"].name]
   token_ttl       = local.token_ttl
   token_max_ttl   = local.token_max_ttl
@@ -123,7 +123,7 @@ resource "vault_kubernetes_auth_backend_role" "nas" {
 
   backend                          = vault_auth_backend.nas[0].path
   role_name                        = "istio-ca-sync"
-  bound_service_account_names      = ["istio-ca-sync"]
+  bound_service_account_names      = ["istio-ca-gate", "istio-ca-sync"]
   bound_service_account_namespaces = ["istio-system"]
   audience                         = "vault"
   token_policies                   = [vault_policy.gate["istio-ca-sync"].name]

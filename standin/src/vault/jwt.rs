@@ -25,6 +25,7 @@ pub(super) struct Role {
     token: TokenFields,
     bound_audiences: Option<Vec<String>>,
     bound_subject: String,
+    bound_claims: Option<Map<String, Value>>,
     user_claim: String,
     expiration_leeway: i64,
     not_before_leeway: i64,
@@ -65,9 +66,28 @@ impl Jwt {
         let alias = all.get(user).ok_or_else(|| Refusal::bad(format!("claim {user:?} not found in token")))?;
         let odd = || Refusal::bad(format!("claim {user:?} could not be converted to string"));
         let alias = alias.as_str().ok_or_else(odd)?.to_owned();
+        for (claim, wanted) in role.bound_claims.iter().flatten() {
+            let has = all.get(claim).ok_or_else(|| Refusal::bad(missing(claim)))?;
+            if !listed(has).iter().any(|value| listed(wanted).contains(value)) {
+                return Err(Refusal::bad(unmatched(claim)));
+            }
+        }
         let metadata = texts([("role", &name)]);
         Ok(Granted { display_name: alias.clone(), alias, metadata, token: role.token.clone() })
     }
+}
+
+fn missing(claim: &str) -> String {
+    format!("error validating claims: claim {claim:?} is missing")
+}
+
+fn unmatched(claim: &str) -> String {
+    format!("error validating claims: claim {claim:?} does not match any associated bound claim values")
+}
+
+/// A claim's values, of which there may be one.
+fn listed(value: &Value) -> Vec<&Value> {
+    value.as_array().map_or_else(|| vec![value], |values| values.iter().collect())
 }
 
 impl Configured for Config {
@@ -162,10 +182,14 @@ impl Granting for Role {
                 *text = asked.text(field).to_owned();
             }
         }
+        if let Some(claims) = asked.get("bound_claims").and_then(Value::as_object) {
+            self.bound_claims = Some(claims.clone());
+        }
         if self.user_claim.is_empty() {
             return Err(Refusal::bad("a user claim must be defined on the role"));
         }
-        if self.bound_subject.is_empty() && self.bound_audiences.as_ref().is_none_or(Vec::is_empty) {
+        let claims = self.bound_claims.as_ref().is_some_and(|claims| !claims.is_empty());
+        if !claims && self.bound_subject.is_empty() && self.bound_audiences.as_ref().is_none_or(Vec::is_empty) {
             return Err(Refusal::bad("must have at least one bound constraint when creating/updating a role"));
         }
         Ok(())
@@ -175,7 +199,7 @@ impl Granting for Role {
         let mut shown = json!({
             "allowed_redirect_uris": null,
             "bound_audiences": self.bound_audiences,
-            "bound_claims": null,
+            "bound_claims": self.bound_claims,
             "bound_claims_type": "string",
             "bound_subject": self.bound_subject,
             "claim_mappings": null,

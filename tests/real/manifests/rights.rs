@@ -155,12 +155,13 @@ async fn settled(cluster: &Cluster, account: &str, deed: Deed) -> Result<()> {
     .await
 }
 
-async fn least_rights(name: &str, account: &str, other: &str) -> Result<()> {
-    let cluster = cluster(name).await?;
+async fn least_rights(name: &str, job: &str, other: &str) -> Result<()> {
+    let (cluster, account) = (cluster(name).await?, "istio-ca-gate");
     apply(&cluster, &deploy(&format!("kustomize/jobs/{name}"))).await?;
-    settled(&cluster, account, THE_JOB_MAY[0]).await?;
-    let mut asked = all_are(&cluster, account, &THE_JOB_MAY, true).await?;
-    asked += all_are(&cluster, account, &THE_JOB_MAY_NOT, false).await?;
+    settled(&cluster, job, THE_JOB_MAY[0]).await?;
+    let mut asked = all_are(&cluster, job, &THE_JOB_MAY, true).await?;
+    asked += all_are(&cluster, job, &THE_JOB_MAY_NOT, false).await?;
+    asked += all_are(&cluster, account, &THE_JOB_MAY, false).await?;
 
     apply(&cluster, &deploy(&format!("kustomize/overlays/{name}"))).await?;
     settled(&cluster, account, THE_GATE_MAY[32]).await?;
@@ -172,6 +173,7 @@ async fn least_rights(name: &str, account: &str, other: &str) -> Result<()> {
     asked += all_are(&cluster, account, &COMPONENTS_LET_IT, true).await?;
     asked += all_are(&cluster, account, &NOBODY_MAY, false).await?;
     // Nothing is granted to anybody else.
+    asked += all_are(&cluster, job, &THE_JOB_MAY_NOT, false).await?;
     for stranger in ["default", other] {
         asked += all_are(&cluster, stranger, &[THE_GATE_MAY[0], THE_GATE_MAY[32], COMPONENTS_LET_IT[9]], false).await?;
     }

@@ -331,7 +331,7 @@ async fn a_thief_of_the_gates_token_can_write_what_the_gate_writes_and_nothing_e
     apply_all(&cluster).await?;
     release_and_external_secret(&cluster).await?;
     let owner = owner(&cluster, "blocked").await?;
-    let token = cluster.service_account_token(NAMESPACE, "istio-ca-bootstrap", &[cluster.issuer()], 3600).await?;
+    let token = cluster.service_account_token(NAMESPACE, "istio-ca-gate", &[cluster.issuer()], 3600).await?;
     in_force(&cluster, &token, &probes(&owner), true).await?;
     no_field_is_forgotten(&cluster).await?;
     expressions_are_sound(&cluster).await?;

@@ -14,7 +14,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
 {{- define "gate.account" -}}
-{{ .Values.serviceAccount.name | default (printf "istio-ca-%s" (.Values.role | default "bootstrap")) }}
+{{ .Values.serviceAccount.name | default "istio-ca-gate" }}
 {{- end }}
 
 {{/* The subject of all bindings. */}}
