@@ -8,6 +8,7 @@ pub mod events;
 pub mod external_secrets;
 pub mod flux;
 pub mod follow;
+pub mod mesh;
 pub mod names;
 pub mod order;
 pub mod owners;
@@ -17,17 +18,20 @@ pub mod root_cert;
 pub mod serving;
 
 use std::error::Error;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::HeaderValue;
-use http::header::CONNECTION;
+use http::header::{CONNECTION, DATE};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use kube::api::PatchParams;
 use kube::client::Body;
 use tower::service_fn;
 
 use crate::reason::{Held, Reason, foreign_text, innermost};
+use crate::skew;
 use client::ThroughProxy;
 
 /// Our name in `managedFields`, and the value of the managed-by label.
@@ -191,6 +195,35 @@ pub(crate) fn forgetful(client: &Client) -> Client {
         async move { below.send(request).await }
     });
     Client::new(closing, namespace)
+}
+
+/// How far the API server's clock is ahead of this one, by the last answer that told.
+#[derive(Clone, Debug, Default)]
+pub struct ApiClock(Arc<Mutex<Option<SignedDuration>>>);
+
+impl ApiClock {
+    /// The same client, whose answers tell it.
+    pub fn of(&self, client: &Client) -> Client {
+        let (below, namespace, told) = (client.clone(), client.default_namespace().to_owned(), self.clone());
+        let timed = service_fn(move |request: http::Request<Body>| {
+            let (below, told) = (below.clone(), told.clone());
+            async move {
+                let answer = below.send(request).await?;
+                let date = answer.headers().get(DATE).and_then(|date| skew::http_date(date.to_str().ok()?));
+                if let Some(date) = date {
+                    *told.0.lock().unwrap_or_else(PoisonError::into_inner) =
+                        Some(date.duration_since(Timestamp::now()));
+                }
+                kube::Result::<_>::Ok(answer)
+            }
+        });
+        Client::new(timed, namespace)
+    }
+
+    /// `None`: no answer has told.
+    pub fn ahead(&self) -> Option<SignedDuration> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Name and managed-by label of an object of ours.

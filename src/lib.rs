@@ -40,6 +40,7 @@ mod samples;
 pub mod selector;
 pub mod self_test;
 pub mod shutdown;
+pub mod skew;
 pub mod snapshot;
 pub mod telemetry;
 pub mod tls;

@@ -2,6 +2,7 @@
 
 mod pin;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
@@ -148,6 +149,22 @@ pub enum Owner {
     Other,
 }
 
+/// What this cluster's mesh is served as its roots by the istiod that ran last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mesh {
+    /// Nothing: istiod has not run here, or its left-over was taken away.
+    Absent,
+    /// These.
+    Serves {
+        /// The first of them, for people.
+        first: Sha256,
+        /// All.
+        roots: BTreeSet<Sha256>,
+    },
+    /// Something that cannot be read as roots.
+    Unreadable,
+}
+
 /// The next step of a convergence.
 #[derive(Clone, Debug)]
 pub enum Step {
@@ -191,6 +208,11 @@ impl Step {
         }
     }
 
+    /// Whether it brings a root to where there may be another one.
+    pub const fn brings_root(&self) -> bool {
+        matches!(self, Self::Bootstrap | Self::Publish { .. })
+    }
+
     /// What metrics call it.
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -227,6 +249,8 @@ pub struct Names {
     pub cacerts: String,
     /// `namespace/name` of the pin's ConfigMap.
     pub pin: String,
+    /// `namespace/name` of the ConfigMap that tells the mesh its roots.
+    pub mesh: String,
     /// `mount/path` of the record in Vault.
     pub record: String,
 }
@@ -253,6 +277,23 @@ impl Situation<'_> {
             Stored::Absent | Stored::Deleted { .. } => Some(Reason::RootDeleted),
             Stored::Unsound { flaw, .. } => Some(unsound_for(flaw)),
             Stored::Sound { sound, .. } => (*sound.roots() != pin.roots).then_some(Reason::RootChanged),
+        }
+    }
+
+    /// The step, beside what the mesh has: over a root that it is served and that Vault does not have, nothing is made
+    /// or published. Two roots would be in one mesh.
+    pub fn beside(&self, mesh: &Mesh, step: Step) -> Step {
+        let in_vault = match &step {
+            Step::Bootstrap => None,
+            Step::Publish { sound, .. } => Some(sound.roots()),
+            Step::ForceSync { .. } | Step::Open { .. } | Step::Hold(_) => return step,
+        };
+        match mesh {
+            _ if self.on_root_change == OnRootChange::Replace => step,
+            Mesh::Absent => step,
+            Mesh::Serves { roots, .. } if in_vault.is_some_and(|in_vault| !in_vault.is_disjoint(roots)) => step,
+            Mesh::Serves { first, .. } => Step::Hold(self.on_other_root(&format!("root {first}"), in_vault.is_some())),
+            Mesh::Unreadable => Step::Hold(self.on_other_root("something that is no root", in_vault.is_some())),
         }
     }
 
@@ -319,6 +360,17 @@ impl Situation<'_> {
             format!(
                 "Vault has no root at {} yet, and role sync makes none: start istiod in the bootstrap cluster; this pod follows by itself",
                 self.names.record
+            ),
+        )
+    }
+
+    fn on_other_root(&self, what: &str, has_root: bool) -> Held {
+        let Names { mesh, record, .. } = self.names;
+        let running = if has_root { "istio-ca-gate rotate rescue" } else { "istio-ca-gate adopt" };
+        Held::new(
+            Reason::MeshOnOtherRoot,
+            format!(
+                "the mesh of this cluster is served {what} (ConfigMap {mesh}), which Vault does not have at {record}: where the mesh runs, bring its root into Vault with `{running}`; where Istio was removed, delete that ConfigMap, which its uninstall leaves; or replace that root with --on-root-change replace"
             ),
         )
     }

@@ -54,6 +54,10 @@ reasons! {
     VaultRateLimited,
     /// The configured addresses are more than one Vault.
     VaultAmbiguous,
+    /// This cluster's mesh serves a root that Vault does not have.
+    MeshOnOtherRoot,
+    /// This clock is off from Vault's or the API server's.
+    ClockWrong,
     /// The Kubernetes API server does not answer, or not usefully.
     KubernetesUnreachable,
     /// The Kubernetes API server refuses what this service has to do.
@@ -63,7 +67,8 @@ reasons! {
 }
 
 impl Reason {
-    /// Whether this means that Vault could not be asked, as opposed to an answer of Vault's.
+    /// Whether this means that Vault could not be asked, as opposed to an answer of Vault's; or that its answer cannot
+    /// be judged. By a clock of this node that is wrong, no earlier verification is recent.
     ///
     /// Only these may be bridged by `--vault-unavailable allow-verified`.
     pub const fn is_outage(self) -> bool {
@@ -74,6 +79,7 @@ impl Reason {
                 | Self::VaultRateLimited
                 | Self::VaultLoginDenied
                 | Self::VaultPermissionDenied
+                | Self::ClockWrong
         )
     }
 
@@ -187,14 +193,21 @@ pub fn innermost(error: &(dyn Error + 'static)) -> String {
     }
 }
 
+/// webpki's name for a CA in the place of a server's certificate.
+pub const CA_AS_SERVER: &str = "CaUsedAsEndEntity";
+
 fn certificate_error(error: &(dyn Error + 'static)) -> Option<String> {
     use rustls::{CertificateError as E, Error as Tls};
     let Tls::InvalidCertificate(what) = error.downcast_ref::<Tls>()? else { return None };
+    let is_ca = |other: &E| format!("{other:?}").contains(CA_AS_SERVER);
     Some(match what {
         E::Expired | E::ExpiredContext { .. } => "its certificate has expired".to_owned(),
         E::NotValidYet | E::NotValidYetContext { .. } => "its certificate is not valid yet".to_owned(),
         E::NotValidForName | E::NotValidForNameContext { .. } => "its certificate is for another name".to_owned(),
         E::UnknownIssuer => "its certificate is from an unknown CA: UnknownIssuer".to_owned(),
+        ca if is_ca(ca) => format!(
+            "its certificate is itself a CA's (CA:TRUE), as a plain `openssl req -x509` makes it: {CA_AS_SERVER}"
+        ),
         other => foreign_text(&format!("its certificate is invalid: {other:?}")),
     })
 }
@@ -206,12 +219,12 @@ mod tests {
 
     #[test]
     fn codes_are_their_names() {
-        assert_eq!(Reason::ALL.len(), 19);
+        assert_eq!(Reason::ALL.len(), 21);
         assert_eq!(Reason::RootMissing.to_string(), "RootMissing");
     }
 
     /// The files in which each code arises. What the pure ones say is tested there; the others are shell.
-    const ARISES: [(Reason, &[&str]); 19] = [
+    const ARISES: [(Reason, &[&str]); 21] = [
         (Reason::Converging, &["webhook.rs", "converge/attempt.rs"]),
         (Reason::RootMissing, &["plan.rs"]),
         (Reason::RootDeleted, &["plan.rs"]),
@@ -222,12 +235,14 @@ mod tests {
         (Reason::CacertsManagedElsewhere, &["plan.rs"]),
         (Reason::CacertsInvalid, &["plan.rs"]),
         (Reason::VaultUnreachable, &["vault/answer.rs"]),
-        (Reason::VaultSealed, &["vault/answer.rs"]),
+        (Reason::VaultSealed, &["vault/health.rs"]),
         (Reason::VaultLoginDenied, &["vault/login.rs"]),
         (Reason::VaultPermissionDenied, &["vault/answer.rs"]),
         (Reason::VaultMountInvalid, &["vault/answer.rs"]),
         (Reason::VaultRateLimited, &["vault/answer.rs"]),
-        (Reason::VaultAmbiguous, &["vault/answer.rs"]),
+        (Reason::VaultAmbiguous, &["vault/health.rs"]),
+        (Reason::MeshOnOtherRoot, &["plan.rs"]),
+        (Reason::ClockWrong, &["skew.rs"]),
         (Reason::KubernetesUnreachable, &["k8s.rs", "webhook.rs"]),
         (Reason::KubernetesForbidden, &["k8s.rs"]),
         (Reason::DryRun, &["gate.rs"]),
@@ -253,7 +268,14 @@ mod tests {
         let outages: Vec<_> = Reason::ALL.iter().filter(|r| r.is_outage()).map(|r| r.as_str()).collect();
         assert_eq!(
             outages,
-            ["VaultUnreachable", "VaultSealed", "VaultLoginDenied", "VaultPermissionDenied", "VaultRateLimited"]
+            [
+                "VaultUnreachable",
+                "VaultSealed",
+                "VaultLoginDenied",
+                "VaultPermissionDenied",
+                "VaultRateLimited",
+                "ClockWrong"
+            ]
         );
     }
 

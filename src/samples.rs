@@ -109,6 +109,7 @@ pub(crate) fn names() -> Names {
     Names {
         cacerts: "istio-system/cacerts".to_owned(),
         pin: "istio-system/istio-ca-gate".to_owned(),
+        mesh: "istio-system/istio-ca-root-cert".to_owned(),
         record: "secret/istio/ca".to_owned(),
     }
 }

@@ -5,8 +5,10 @@
 //! In particular nothing but Vault's own "never written", on a mount that is positively KV version 2,
 //! is taken for an absent root.
 
+mod addresses;
 mod answer;
 mod claims;
+mod health;
 mod inquiry;
 mod login;
 #[cfg(test)]
@@ -14,14 +16,14 @@ mod samples;
 mod transport;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rustify::Endpoint;
 use rustify::enums::{RequestMethod, RequestType, ResponseType};
 use rustify::errors::ClientError;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use url::Url;
 use vaultrs::api::EndpointMiddleware;
 use vaultrs::api::kv2::requests::{ReadSecretRequest, SetSecretRequest, SetSecretRequestOptions};
@@ -31,19 +33,19 @@ use crate::plan::Stored;
 use crate::reason::{Held, Reason};
 use answer::Read;
 pub use claims::Claims;
-pub use inquiry::{AuthMount, Granted, Health, Inquiry, Keeping, Record, Silent};
+pub use health::{Health, LAG_MAX, Node};
+pub use inquiry::{AuthMount, Granted, Inquiry, Keeping, Record, Silent};
 pub use login::Token;
-use login::{Credentials, Session};
+use login::{Credentials, Replacing, Session};
 use transport::{NoAnswer, Reply, Transport};
-
-/// A refused token is replaced at most once in so long.
-const REPLACE_PAUSE: Duration = Duration::from_secs(30);
 
 /// Where Vault is, and who this service is to it.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// `--vault-addr`, in order.
     pub addresses: Vec<Url>,
+    /// `--vault-gone`: those of them whose silence an operator answers for.
+    pub gone: Vec<Url>,
     /// `--vault-ca-cert`.
     pub ca_file: Option<PathBuf>,
     /// `--vault-namespace`.
@@ -110,6 +112,12 @@ pub struct Found {
     pub deleted_at: Option<Timestamp>,
     /// The address that answered.
     pub address: String,
+    /// What the node there can know.
+    pub node: Node,
+    /// How far Vault's clock is ahead of this one, where it tells the time.
+    pub ahead: Option<SignedDuration>,
+    /// Which Vault it is, where it tells.
+    cluster_id: Option<String>,
     at: usize,
 }
 
@@ -132,11 +140,12 @@ pub struct Vault {
     transports: Vec<Transport>,
     /// The CA file's bytes that the transports trust: it may be replaced on disk.
     ca: Option<Vec<u8>>,
-    /// Tried first.
-    last_good: usize,
+    /// Those that did not answer when last looked at: they are not waited for again.
+    silent: Vec<bool>,
+    /// The Vault that has last agreed with what this cluster trusts.
+    agreed: Option<String>,
     session: Option<Session>,
-    /// When a login last replaced a token that Vault refused.
-    replaced: Option<Instant>,
+    replacing: Replacing,
     /// Where requests are counted, if anywhere.
     counted: Option<VaultRequests>,
 }
@@ -151,9 +160,10 @@ impl Vault {
             settings,
             transports: Vec::new(),
             ca: None,
-            last_good: 0,
+            silent: Vec::new(),
+            agreed: None,
             session: None,
-            replaced: None,
+            replacing: Replacing::default(),
             counted: None,
         };
         vault.load_ca()?;
@@ -200,23 +210,50 @@ impl Vault {
             format!("cannot use {} for TLS to Vault: {e}", file.display())
         })?;
         self.transports = transports;
+        self.silent = vec![false; self.transports.len()];
         self.count();
         self.ca = ca;
         Ok(())
     }
 
-    /// Reads the record.
+    /// Reads the record where the active node is, or what stands for it.
     ///
     /// # Errors
     /// Whenever it cannot be told what Vault holds.
     pub async fn read(&mut self, now: Timestamp) -> Result<Found, Refused> {
-        let (mount, path) = (self.settings.mount.clone(), self.settings.path.clone());
-        let endpoint =
-            || ReadSecretRequest::builder().mount(mount.as_str()).path(path.as_str()).build().map_err(NoAnswer::of);
-        let (reply, at) = self.with_session(endpoint).await?;
-        let address = self.transports[at].address().to_owned();
-        let deleted_at = answer::deletion_time(&reply);
-        let stored = match answer::read(&reply, &self.settings, now)? {
+        let mut silent = Vec::new();
+        let looked = self.look().await;
+        // It may be the Vault that knows better.
+        let away = looked.iter().find(|(at, looked)| looked.is_err() && !self.is_gone(*at));
+        let away = away.and_then(|(_, looked)| looked.as_ref().err()).map(|refused| refused.held.clone());
+        for (at, looked) in looked {
+            let told = match looked {
+                Ok(health) => self.ask(at).await.map(|reply| (reply, health)),
+                Err(refused) => Err(refused),
+            };
+            match told {
+                Ok((reply, health)) => {
+                    let is_known = self.is_known(&health.cluster_id);
+                    let found = self.found(at, &reply, health, now).await;
+                    let doubt = silent.first().map(|(_, refused): &(usize, Refused)| &refused.held).or(away.as_ref());
+                    return match (found, doubt.filter(|_| !is_known)) {
+                        (Err(said), Some(doubt)) if said.contradiction().is_some() => {
+                            Err(answer::alone(self.transports[at].address(), doubt).into())
+                        }
+                        (found, _) => found,
+                    };
+                }
+                Err(refused) if is_elsewhere_worth_a_try(&refused) => silent.push((at, refused)),
+                Err(refused) => return Err(refused),
+            }
+        }
+        silent.sort_by_key(|(at, _)| *at);
+        Err(answer::none_answered(silent.into_iter().map(|(_, refused)| refused).collect()))
+    }
+
+    /// What an answer to the read of the record tells.
+    async fn found(&mut self, at: usize, reply: &Reply, health: Health, now: Timestamp) -> Result<Found, Refused> {
+        let stored = match answer::read(reply, &self.settings, now)? {
             Read::Stored(stored) => stored,
             Read::NeverWritten => {
                 // That nothing is there has been said, whether or not the mount is told of.
@@ -224,7 +261,9 @@ impl Vault {
                 Stored::Absent
             }
         };
-        Ok(Found { stored, deleted_at, address, at })
+        let Health { node, ahead, cluster_id, .. } = health;
+        let address = self.transports[at].address().to_owned();
+        Ok(Found { stored, deleted_at: answer::deletion_time(reply), address, node, ahead, cluster_id, at })
     }
 
     /// Holds unless the mount is positively KV version 2, the only one with check-and-set.
@@ -233,30 +272,10 @@ impl Vault {
         let path = format!("sys/internal/ui/mounts/{}", self.settings.mount);
         let reply = self.transports[at].call(Plain::get(path), &self.middleware(Some(&token))).await;
         let reply = self.told(at, reply)?;
-        self.forget_refused(&reply);
+        if reply.status == 403 {
+            self.replace_refused(at, &reply, false).await;
+        }
         answer::preflight(&reply, &self.settings)
-    }
-
-    /// Holds if the configured addresses that answer are more than one Vault.
-    ///
-    /// # Errors
-    /// `VaultAmbiguous`, or that none said which Vault it is.
-    pub async fn is_one(&self) -> Result<(), Refused> {
-        if self.transports.len() == 1 {
-            return Ok(());
-        }
-        let middleware = Self::without_token();
-        let asked = self.transports.iter().map(|transport| async {
-            let reply = transport.call(Plain::get("sys/health"), &middleware).await.ok()?;
-            Some((transport.address(), answer::identity(&reply)?))
-        });
-        let answered: Vec<_> = futures::future::join_all(asked).await.into_iter().flatten().collect();
-        // Where the absence was read, and the root would be written.
-        let here = self.transports[self.last_good].address();
-        if !answered.iter().any(|(address, _)| *address == here) {
-            return Err(answer::unreachable(here, "its sys/health names no cluster_id").into());
-        }
-        answer::one_vault(&answered).map_err(Refused::from)
     }
 
     /// Writes the first version of the record, at the address where its absence was read.
@@ -275,66 +294,72 @@ impl Vault {
             Ok(request) => self.transports[found.at].call(request, &self.middleware(Some(&token))).await,
             Err(error) => Err(NoAnswer::of(error)),
         };
-        match self.told(found.at, reply) {
-            Ok(reply) => {
-                self.forget_refused(&reply);
-                answer::written(&reply, &self.settings)
-            }
-            Err(refused) => Write::Unclear(refused),
-        }
-    }
-
-    /// Gives up a token that Vault refuses: it may have ended, and it keeps the policies of its login.
-    /// Not all the time: each login is a lease in Vault.
-    fn forget_refused(&mut self, reply: &Reply) -> bool {
-        let lately = self.replaced.is_some_and(|replaced| replaced.elapsed() < REPLACE_PAUSE);
-        let forget = reply.status == 403 && self.session.is_some() && !lately;
-        if forget {
-            self.session = None;
-            self.replaced = Some(Instant::now());
-        }
-        forget
-    }
-
-    /// Asks the addresses in turn with a token. One that Vault no longer takes is replaced, once.
-    async fn with_session<E: Endpoint>(
-        &mut self,
-        endpoint: impl Fn() -> Result<E, NoAnswer>,
-    ) -> Result<(Reply, usize), Refused> {
-        let mut silent = Vec::new();
-        for at in self.order() {
-            let kept = self.session.is_some();
-            let mut told = self.ask(at, &endpoint).await;
-            if let Ok(reply) = &told
-                && kept
-                && self.forget_refused(reply)
-            {
-                told = self.ask(at, &endpoint).await;
-            }
-            match told {
-                Ok(reply) => {
-                    self.last_good = at;
-                    return Ok((reply, at));
-                }
-                Err(refused) if is_elsewhere_worth_a_try(&refused) => silent.push((at, refused)),
-                Err(refused) => return Err(refused),
-            }
-        }
-        silent.sort_by_key(|(at, _)| *at);
-        Err(answer::none_answered(silent.into_iter().map(|(_, refused)| refused).collect()))
-    }
-
-    async fn ask<E: Endpoint>(
-        &mut self,
-        at: usize,
-        endpoint: &impl Fn() -> Result<E, NoAnswer>,
-    ) -> Result<Reply, Refused> {
-        let token = self.session(at).await?;
-        let reply = match endpoint() {
-            Ok(endpoint) => self.transports[at].call(endpoint, &self.middleware(Some(&token))).await,
-            Err(error) => Err(error),
+        let reply = match self.told(found.at, reply) {
+            Ok(reply) => reply,
+            Err(refused) => return Write::Unclear(refused),
         };
-        self.told(at, reply)
+        let written = answer::written(&reply, &self.settings);
+        if let Write::Forbidden(held) = written {
+            let held = self.why_forbidden(found.at, &token).await.unwrap_or(held);
+            self.replace_refused(found.at, &reply, false).await;
+            return Write::Forbidden(held);
+        }
+        written
+    }
+
+    /// The cause of a refused write that is not the policy: it has the right, and Vault wants another one for a path
+    /// that is there. `None`: it is the policy, or nothing is told of it.
+    async fn why_forbidden(&self, at: usize, token: &Token) -> Option<Held> {
+        let path = format!("{}/data/{}", self.settings.mount, self.settings.path);
+        let question = Plain::post("sys/capabilities-self", json!({ "paths": [path] }));
+        let reply = self.transports[at].call(question, &self.middleware(Some(token))).await.ok()?;
+        answer::capabilities(&reply)?
+            .get(&path)?
+            .iter()
+            .any(|capability| capability == "create")
+            .then(|| answer::metadata_stands(&self.settings))
+    }
+
+    /// Replaces a token that Vault refuses: it may have ended, and it keeps the policies of its login. Each login is a
+    /// lease in Vault, so the old one is given up, and one that Vault keeps is replaced seldom.
+    async fn replace_refused(&mut self, at: usize, reply: &Reply, has_worked: bool) -> bool {
+        let Some(token) = self.session.as_ref().map(Session::token_now) else { return false };
+        if !self.replacing.is_due(has_worked) {
+            return false;
+        }
+        let given_up = answer::is_no_token(reply) || {
+            let end = Plain::post("auth/token/revoke-self", json!({}));
+            let ended = self.transports[at].call(end, &self.middleware(Some(&token))).await;
+            ended.is_ok_and(|reply| matches!(reply.status, 200 | 204))
+        };
+        self.session = None;
+        self.replacing.replaced(given_up);
+        true
+    }
+
+    /// Reads the record with a token. One that Vault no longer takes is replaced, once.
+    async fn ask(&mut self, at: usize) -> Result<Reply, Refused> {
+        let kept = self.session.is_some();
+        let reply = self.ask_once(at).await?;
+        let has_worked = self.session.as_ref().is_some_and(Session::has_worked);
+        if kept && reply.status == 403 && self.replace_refused(at, &reply, has_worked).await {
+            return self.ask_once(at).await;
+        }
+        Ok(reply)
+    }
+
+    async fn ask_once(&mut self, at: usize) -> Result<Reply, Refused> {
+        let token = self.session(at).await?;
+        let (mount, path) = (self.settings.mount.as_str(), self.settings.path.as_str());
+        let reply = match ReadSecretRequest::builder().mount(mount).path(path).build() {
+            Ok(request) => self.transports[at].call_last(request, &self.middleware(Some(&token))).await,
+            Err(error) => Err(NoAnswer::of(error)),
+        };
+        let reply = self.told(at, reply)?;
+        if let Some(session) = self.session.as_mut().filter(|_| reply.status != 403) {
+            session.worked();
+        }
+        Ok(reply)
     }
 
     /// The token to use, after a login at this address where there is none yet.
@@ -365,12 +390,6 @@ impl Vault {
             Ok(reply) => answer::told(address, reply),
             Err(NoAnswer { what, .. }) => Err(answer::unreachable(address, &what).into()),
         }
-    }
-
-    fn order(&self) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.transports.len()).collect();
-        order.sort_by_key(|at| *at != self.last_good);
-        order
     }
 
     /// sys/health takes neither token nor namespace.

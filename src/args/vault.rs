@@ -22,6 +22,9 @@ pub struct VaultArgs {
     /// Address, repeated; the next is only tried where one does not answer [else: VAULT_ADDR]
     #[arg(long, env = "GATE_VAULT_ADDRS", value_delimiter = ',', value_parser = address)]
     vault_addr: Vec<Url>,
+    /// Address, repeated, that is gone for good: its silence no longer keeps a root from being made
+    #[arg(long, env = "GATE_VAULT_GONE", value_name = "ADDRESS", value_delimiter = ',', value_parser = address)]
+    vault_gone: Vec<Url>,
     /// PEM file with the CAs that Vault's certificate may be from [default: the system's]
     #[arg(long, env = "VAULT_CACERT")]
     vault_ca_cert: Option<PathBuf>,
@@ -64,6 +67,9 @@ impl VaultArgs {
                 .ok_or("no address of Vault: set --vault-addr (GATE_VAULT_ADDRS, or VAULT_ADDR)")?;
             addresses.push(address(&variable).map_err(|error| format!("VAULT_ADDR: {error}"))?);
         }
+        if let Some(other) = self.vault_gone.iter().find(|gone| !addresses.contains(gone)) {
+            return Err(format!("--vault-gone (variable GATE_VAULT_GONE): {other} is none of --vault-addr"));
+        }
         let token = variable("VAULT_TOKEN")
             .map(|text| vault::Token::new(Zeroizing::new(text)).map_err(|error| format!("VAULT_TOKEN: {error}")))
             .transpose()?;
@@ -73,6 +79,7 @@ impl VaultArgs {
         };
         Ok(vault::Settings {
             addresses,
+            gone: self.vault_gone.clone(),
             ca_file: self.vault_ca_cert.clone().filter(|file| !file.as_os_str().is_empty()),
             namespace: self.vault_namespace.clone().filter(|namespace| !namespace.is_empty()),
             auth_mount: self.vault_auth_mount.clone(),

@@ -20,6 +20,7 @@ use super::paint;
 use crate::args::{KubernetesArgs, VaultArgs, cluster_name, dns_label};
 use crate::ca::check::Sound;
 use crate::k8s::cacerts::Cacerts;
+use crate::k8s::mesh;
 use crate::k8s::pin::{self, Pins};
 use crate::plan::{Names, Pin, Published, Role, Stored};
 use crate::reason::{Held, Reason, foreign_text};
@@ -149,6 +150,7 @@ impl Adoption {
             names: Names {
                 cacerts: format!("{}/{}", args.namespace, args.secret),
                 pin: format!("{}/{}", args.namespace, pin::NAME),
+                mesh: format!("{}/{}", args.namespace, mesh::NAME),
                 record: vault.settings().record(),
             },
             cacerts: Cacerts::new(client.clone(), &args.namespace, &args.secret),
@@ -177,7 +179,7 @@ impl Adoption {
         let found = self.vault.read(Timestamp::now()).await.map_err(|refused| refused.held)?;
         let step = decide::step(&found.stored, &sound, &self.names)?;
         if matches!(step, Step::Adopt) {
-            self.vault.is_one().await.map_err(|refused| refused.held)?;
+            self.vault.is_one(&found).await.map_err(|refused| refused.held)?;
         }
         Ok(Seen { published, pin, sound, found, step })
     }

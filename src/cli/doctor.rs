@@ -37,7 +37,7 @@ use kube::core::Selector;
 
 use crate::args::{ClusterArgs, GATE_SELECTORS, KubernetesArgs, VaultArgs, dns_label, interval};
 use crate::gate::Gated;
-use crate::k8s::pin;
+use crate::k8s::{ApiClock, mesh, pin};
 use crate::plan::{Names, Role};
 use crate::run::{Failure, parts};
 use crate::selector;
@@ -177,7 +177,9 @@ async fn about(args: &Doctor, line: &[OsString], kubernetes: &KubernetesArgs) ->
     if let Some(settings) = args.role.and_then(|role| args.vault.settings(role).ok()) {
         parts::vault_of(settings)?;
     }
-    let asker = Asker { client: parts::client(kubernetes).await?, timeout: args.timeout };
+    let clock = ApiClock::default();
+    let client = clock.of(&parts::client(kubernetes).await?);
+    let asker = Asker { client, clock, timeout: args.timeout };
     let found = settings::look(&asker, &args.cluster.namespace).await;
     let own_address = std::env::var_os("VAULT_ADDR").is_some_and(|address| !address.is_empty());
     let known = found.seen().cloned().unwrap_or_default();
@@ -228,6 +230,7 @@ fn asked(args: &Doctor, role: Role, settings: &crate::vault::Settings) -> Asked 
         names: Names {
             cacerts: format!("{namespace}/{secret}"),
             pin: format!("{namespace}/{}", pin::NAME),
+            mesh: format!("{namespace}/{}", mesh::NAME),
             record: settings.record(),
         },
         own_token: settings.token.is_some(),

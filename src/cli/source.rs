@@ -111,7 +111,7 @@ pub(crate) async fn stored(vault: &mut Vault, now: Timestamp) -> Result<(Glance,
 }
 
 fn glance(stored: &Stored, record: &str) -> Result<(Glance, Timestamp), Unread> {
-    let names = Names { cacerts: String::new(), pin: String::new(), record: record.to_owned() };
+    let names = Names { cacerts: String::new(), pin: String::new(), mesh: String::new(), record: record.to_owned() };
     let situation = Situation {
         role: Role::Sync,
         on_root_change: OnRootChange::Halt,

@@ -12,16 +12,18 @@ use super::spared::Spared;
 use crate::ca::bundle::Bundle;
 use crate::ca::issue;
 use crate::clock::Clocks;
-use crate::k8s::Write as Written;
 use crate::k8s::cacerts::Cacerts;
 use crate::k8s::events::Events;
 use crate::k8s::external_secrets::{ExternalSecrets, Maker};
 use crate::k8s::flux::Reconciles;
+use crate::k8s::mesh::Served;
 use crate::k8s::owners::Owners;
 use crate::k8s::pin::{self, Pins};
+use crate::k8s::{ApiClock, Write as Written};
 use crate::metrics::Convergences;
-use crate::plan::{self, Contradiction, Names, OnRootChange, Pin, Published, Role, Situation, Step, Stored};
+use crate::plan::{self, Contradiction, Mesh, Names, OnRootChange, Pin, Published, Role, Situation, Step, Stored};
 use crate::reason::{Held, Reason};
+use crate::skew::Ahead;
 use crate::snapshot::{Convergence, Doing, KnownRoot};
 use crate::vault::{Found, Refused, Vault, Write};
 
@@ -52,6 +54,10 @@ pub struct Parts {
     pub cacerts: Arc<Cacerts>,
     /// The pin.
     pub pins: Pins,
+    /// What the mesh is served as its roots.
+    pub served: Served,
+    /// The API server's time.
+    pub clock: ApiClock,
     /// Owners of gated pods.
     pub owners: Arc<Owners>,
     /// ExternalSecrets that may have to be asked to sync.
@@ -199,6 +205,11 @@ impl Attempts {
                 }
             }
         }
+        let step = if step.brings_root() {
+            seen.situation(&self.parts).beside(&self.parts.served.read().await?, step)
+        } else {
+            step
+        };
         self.take(state, &seen, step).await
     }
 
@@ -218,7 +229,7 @@ impl Attempts {
 
         let now = Clocks::now();
         note_doing(state, Doing::AskingVault);
-        let found = match self.parts.vault.read(now.wall).await {
+        let found = match self.ask_vault(pin.as_ref(), now.wall).await {
             Ok(found) => found,
             Err(refused) => return self.refused(state, &pins, refused, now).await.map(|()| None),
         };
@@ -275,21 +286,22 @@ impl Attempts {
         found: &Found,
         now: Timestamp,
     ) -> Result<(), Refused> {
-        let Some(candidate) = &mut self.candidate else {
-            self.parts.vault.is_one().await?;
+        self.ahead(found).known()?;
+        // It was tried, and Vault still has nothing.
+        if let Some(refused) = self.candidate.as_mut().and_then(|candidate| candidate.refused.take()) {
+            return Err(refused);
+        }
+        self.parts.vault.is_one(found).await?;
+        if self.candidate.is_none() {
             note_doing(state, Doing::MakingKey);
             self.candidate = Some(Candidate { bundle: self.generate(now).await?, refused: None });
             return Ok(());
-        };
-        // It was tried, and Vault still has nothing.
-        if let Some(refused) = candidate.refused.take() {
-            return Err(refused);
         }
-        self.parts.vault.is_one().await?;
         // The last look before the one write that cannot be taken back.
-        if self.parts.pins.read().await?.pin.is_some() {
+        let nothing_came = self.nothing_came().await?;
+        let Some(candidate) = self.candidate.as_mut().filter(|_| nothing_came) else {
             return Ok(());
-        }
+        };
         note_doing(state, Doing::WritingVault);
         let record = candidate.bundle.to_record();
         candidate.refused = match self.parts.vault.create(found, record).await {
@@ -303,6 +315,29 @@ impl Attempts {
             Write::Unclear(refused) => Some(refused),
         };
         Ok(())
+    }
+
+    /// Whether there is still nothing here that a new root would be a second one to.
+    async fn nothing_came(&self) -> Result<bool, Held> {
+        let Parts { pins, cacerts, served, on_root_change, .. } = &self.parts;
+        let (pins, published, mesh) = tokio::try_join!(pins.read(), cacerts.read(), served.read())?;
+        let mesh_has_none = mesh == Mesh::Absent || *on_root_change == OnRootChange::Replace;
+        Ok(pins.pin.is_none() && matches!(published, Published::Absent) && mesh_has_none)
+    }
+
+    /// Vault's record. What speaks against the pin is made sure of, and nothing is judged by a clock that is wrong.
+    async fn ask_vault(&mut self, pin: Option<&Pin>, now: Timestamp) -> Result<Found, Refused> {
+        let found = self.parts.vault.read(now).await?;
+        let found = match pin {
+            Some(pin) => self.parts.vault.confirmed(found, pin.root, now).await?,
+            None => found,
+        };
+        self.ahead(&found).judge()?;
+        Ok(found)
+    }
+
+    fn ahead(&self, found: &Found) -> Ahead {
+        Ahead { vault: found.ahead, api: self.parts.clock.ahead() }
     }
 
     async fn generate(&self, now: Timestamp) -> Result<Bundle, Held> {

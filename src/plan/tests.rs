@@ -513,6 +513,68 @@ fn every_hold_is_one_constant_sentence_with_a_next_step_and_no_key() {
     }
 }
 
+fn every_mesh() -> [Mesh; 5] {
+    let serves = |sound: &Sound| Mesh::Serves { first: sound.root, roots: sound.roots().clone() };
+    [Mesh::Absent, serves(&R1), serves(&R2), serves(&BOTH), Mesh::Unreadable]
+}
+
+#[test]
+fn over_a_root_that_the_mesh_has_and_vault_has_not_nothing_is_made_or_published() {
+    let mut held_back = BTreeSet::new();
+    in_every_situation(|on, step| {
+        for mesh in every_mesh() {
+            let beside = on.beside(&mesh, step.clone());
+            let vaults: Option<&BTreeSet<Sha256>> = match on.stored {
+                Stored::Sound { sound, .. } => Some(sound.roots()),
+                _ => None,
+            };
+            let fits = match &mesh {
+                Mesh::Absent => true,
+                Mesh::Unreadable => false,
+                Mesh::Serves { roots, .. } => vaults.is_some_and(|vaults| !vaults.is_disjoint(roots)),
+            };
+            if fits || on.on_root_change == OnRootChange::Replace || !step.brings_root() {
+                assert_eq!(told(&beside), told(&step), "{mesh:?}");
+                continue;
+            }
+            let Step::Hold(held) = beside else { panic!("{} beside {mesh:?}", told(&beside)) };
+            assert_eq!(held.reason, Reason::MeshOnOtherRoot);
+            assert_fit_for_users(&held.message("nas"));
+            held_back.insert((on.role.as_str(), step.as_str()));
+        }
+    });
+    assert_eq!(
+        held_back.into_iter().collect::<Vec<_>>(),
+        [("bootstrap", "bootstrap"), ("bootstrap", "publish"), ("sync", "publish")]
+    );
+}
+
+#[test]
+fn the_root_of_the_mesh_is_named_with_the_ways_out() {
+    let mesh = Mesh::Serves { first: R2.root, roots: R2.roots().clone() };
+    for (stored, running) in [(Stored::Absent, "gate adopt`"), (in_vault(&R1), "rotate rescue`")] {
+        let names = names();
+        let on = Situation {
+            role: Role::Bootstrap,
+            on_root_change: OnRootChange::Halt,
+            stored: &stored,
+            published: &Published::Absent,
+            pin: None,
+            names: &names,
+        };
+        let Step::Hold(held) = on.beside(&mesh, on.step()) else { panic!("not held") };
+        for says in [
+            &R2.root.to_string(),
+            "istio-system/istio-ca-root-cert",
+            running,
+            "delete that ConfigMap",
+            "--on-root-change replace",
+        ] {
+            assert!(held.sentence.contains(says), "{says} is not in {}", held.sentence);
+        }
+    }
+}
+
 #[test]
 fn a_changed_root_is_told_with_both_fingerprints() {
     let (pin, foreign) = (pin(R2.root), published(Owner::Other, &R2));

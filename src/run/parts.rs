@@ -10,11 +10,13 @@ use super::Failure;
 use crate::args::{ClusterArgs, ConvergeArgs, KubernetesArgs, VaultArgs};
 use crate::converge::{Attempts, Parts};
 use crate::gate::Gated;
+use crate::k8s::ApiClock;
 use crate::k8s::cacerts::Cacerts;
 use crate::k8s::client;
 use crate::k8s::events::{self, Events};
 use crate::k8s::external_secrets::ExternalSecrets;
 use crate::k8s::flux::Reconciles;
+use crate::k8s::mesh::{self, Served};
 use crate::k8s::owners::Owners;
 use crate::k8s::pin::{self, Pins};
 use crate::metrics::Metrics;
@@ -43,6 +45,8 @@ pub(super) fn assemble(
 ) -> Made {
     let ClusterArgs { namespace, secret, .. } = cluster;
     let name = cluster.name_in(role);
+    let clock = ApiClock::default();
+    let client = clock.of(&client);
     let gated = Gated(converge.gate_selectors.clone());
     let cacerts = Arc::new(Cacerts::new(client.clone(), namespace, secret));
     let owners = Arc::new(Owners::new(client.clone(), namespace, gated.clone()));
@@ -55,12 +59,15 @@ pub(super) fn assemble(
         names: Names {
             cacerts: format!("{namespace}/{secret}"),
             pin: format!("{namespace}/{}", pin::NAME),
+            mesh: format!("{namespace}/{}", mesh::NAME),
             record: vault.settings().record(),
         },
         common_name: format!("Istio Root CA {name}"),
         vault: vault.counted_by(metrics.vault.clone()),
         cacerts: Arc::clone(&cacerts),
         pins: Pins::new(client.clone(), namespace),
+        served: Served::new(client.clone(), namespace),
+        clock,
         owners: Arc::clone(&owners),
         external_secrets: ExternalSecrets::new(client, namespace, secret),
         reconciles: Arc::clone(&reconciles),

@@ -165,14 +165,15 @@ fn trouble_with_the_api_server_says_nothing_about_the_ca() {
 }
 
 #[test]
-fn exactly_five_reasons_are_bridged() {
+fn exactly_six_reasons_are_bridged() {
     for reason in Reason::ALL {
         let standing = match reason {
             Reason::VaultUnreachable
             | Reason::VaultSealed
             | Reason::VaultRateLimited
             | Reason::VaultLoginDenied
-            | Reason::VaultPermissionDenied => format!("open despite {reason}"),
+            | Reason::VaultPermissionDenied
+            | Reason::ClockWrong => format!("open despite {reason}"),
             _ => "closed".to_owned(),
         };
         assert_eq!(told(&open().held(*reason)), standing);

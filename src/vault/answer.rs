@@ -1,16 +1,33 @@
 //! What Vault's answers mean. Pure; every status and body that Vault is known to give has its own case.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::health;
 use super::transport::Reply;
 use super::{Refused, Settings, Write};
 use crate::ca::bundle::Bundle;
 use crate::plan::{self, Stored};
-use crate::reason::{Held, Reason, foreign_text};
+use crate::reason::{CA_AS_SERVER, Held, Reason, foreign_text};
 
-const UNREACHABLE_NEXT: &str = ": check the address, the network and TLS trust; it is tried again by itself";
+const NEXT: &str = "check the address, the network and TLS trust";
+const AGAIN: &str = "; it is tried again by itself";
+
+/// What addresses say and TLS finds, where something else is to be done about it.
+const NEXT_OF: [(&str, &str); 3] = [
+    (
+        "active cluster node not found",
+        "Vault has no active node: look at the log of its nodes; more than half of them must run, unsealed",
+    ),
+    (
+        CA_AS_SERVER,
+        "make one that is no CA, with `-addext basicConstraints=critical,CA:FALSE -addext subjectAltName=DNS:NAME` to `openssl req -x509`",
+    ),
+    ("UnknownIssuer", "give the CA of Vault's certificate by --vault-ca-cert (VAULT_CACERT)"),
+];
 
 /// What a read found.
 pub(super) enum Read {
@@ -55,11 +72,36 @@ pub(super) fn errors(reply: &Reply) -> Option<Vec<String>> {
 
 /// No use can be made of this address.
 pub(super) fn unreachable(address: &str, what: &str) -> Held {
+    let next = NEXT_OF.iter().find_map(|(text, next)| what.contains(text).then_some(*next));
+    unreachable_but(address, what, next.unwrap_or(NEXT))
+}
+
+/// The same, where it is known what to do about it.
+pub(super) fn unreachable_but(address: &str, what: &str, next: &str) -> Held {
     Held::new(
         Reason::VaultUnreachable,
+        format!("{address} does not answer as Vault should ({what}): {next}; it is tried again by itself"),
+    )
+}
+
+/// It says something that would end all trust in the root, and another address that may know better is silent.
+pub(super) fn alone(address: &str, silent: &Held) -> Held {
+    let reason = if silent.reason == Reason::VaultSealed { silent.reason } else { Reason::VaultUnreachable };
+    Held::new(
+        reason,
         format!(
-            "{address} does not answer as Vault should ({what}): check the address, the network and TLS trust; it is tried again by itself"
+            "what {address} says of the root is not believed alone, while another address is silent: {}",
+            silent.sentence
         ),
+    )
+}
+
+/// The same, and no node that decides has said it.
+pub(super) fn unconfirmed(address: &str) -> Held {
+    unreachable_but(
+        address,
+        "it does not have the root that this cluster trusts, and may lag behind the active node",
+        "configure the active node's address, or those of all nodes",
     )
 }
 
@@ -74,10 +116,10 @@ pub(super) fn told(address: &str, reply: Reply) -> Result<Reply, Refused> {
                 "{address} asks for fewer requests (429): raise its rate limit quota; it is tried again when Vault allows"
             ),
         ),
-        500..=599 if says("sealed") || says("not initialized") => {
-            Held::new(Reason::VaultSealed, format!("Vault at {address} is sealed or not initialised: unseal it"))
+        500..=599 if says("sealed") || says("not initialized") => health::sealed(address),
+        status @ 500..=599 => {
+            unreachable(address, format!("status {status} {}", foreign_text(&said.join("; "))).trim_end())
         }
-        status @ 500..=599 => unreachable(address, &format!("status {status}")),
         status @ (100..=199 | 300..=399) => unreachable(
             address,
             &format!("status {status}: a redirect is not followed, configure the active node's address"),
@@ -97,7 +139,14 @@ pub(super) fn none_answered(silent: Vec<Refused>) -> Refused {
     let mut sentence = String::new();
     for (index, Refused { held, .. }) in silent.iter().enumerate() {
         // The next step is the same for each: once is enough.
-        let text = if index < last { held.sentence.trim_end_matches(UNREACHABLE_NEXT) } else { &held.sentence };
+        let text = if index < last {
+            held.sentence
+                .strip_suffix(AGAIN)
+                .and_then(|text| text.strip_suffix(NEXT)?.strip_suffix(": "))
+                .unwrap_or(&held.sentence)
+        } else {
+            &held.sentence
+        };
         sentence.push_str(if index == 0 { "" } else { "; and " });
         sentence.push_str(text);
     }
@@ -239,52 +288,28 @@ pub(super) fn written(reply: &Reply, settings: &Settings) -> Write {
     }
 }
 
-#[derive(Deserialize)]
-struct Health {
-    cluster_id: Option<String>,
-    sealed: bool,
+/// Whether Vault says that it does not know the token at all.
+pub(super) fn is_no_token(reply: &Reply) -> bool {
+    errors(reply).is_some_and(|said| said.iter().any(|said| said.contains("invalid token")))
 }
 
-/// What an address says of itself: its status tells only in which state it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Identity {
-    /// This Vault.
-    Cluster(String),
-    /// A Vault that does not say which: sealed or not initialised.
-    Silent,
+/// What `sys/capabilities-self` tells, by path. `None`: the token may not ask.
+pub(super) fn capabilities(reply: &Reply) -> Option<BTreeMap<String, Vec<String>>> {
+    #[derive(Deserialize)]
+    struct Body {
+        data: BTreeMap<String, Value>,
+    }
+    let Body { data } = serde_json::from_slice(&reply.body).ok().filter(|_| reply.status == 200)?;
+    // Beside the paths, it tells of the first one once more.
+    Some(data.into_iter().map(|(path, told)| (path, serde_json::from_value(told).unwrap_or_default())).collect())
 }
 
-/// Which Vault an answer of `sys/health` is from. `None`: it is not Vault's.
-pub(super) fn identity(reply: &Reply) -> Option<Identity> {
-    let health: Health = serde_json::from_slice(&reply.body).ok()?;
-    match health.cluster_id.filter(|id| !id.is_empty()) {
-        Some(id) => Some(Identity::Cluster(id)),
-        None => (health.sealed || reply.status == 501).then_some(Identity::Silent),
-    }
-}
-
-/// Holds if these are two Vaults, or may be, or if none said which it is.
-pub(super) fn one_vault(answered: &[(&str, Identity)]) -> Result<(), Held> {
-    let Some((first, identity)) = answered.first() else {
-        return Err(unreachable("Vault", "sys/health names no cluster_id"));
-    };
-    if let Some((address, _)) = answered.iter().find(|(_, identity)| *identity == Identity::Silent) {
-        return Err(Held::new(
-            Reason::VaultSealed,
-            format!(
-                "{address} is sealed or not initialised, so that it may be another Vault with a root of its own: unseal it, or configure it no longer"
-            ),
-        ));
-    }
-    match answered.iter().find(|(_, other)| other != identity) {
-        None => Ok(()),
-        Some((second, _)) => Err(Held::new(
-            Reason::VaultAmbiguous,
-            format!(
-                "{first} and {second} are two different Vaults, and a root may be made in one only: configure the addresses of one"
-            ),
-        )),
-    }
+/// The write of a first version is refused although the policy allows it.
+pub(super) fn metadata_stands(settings: &Settings) -> Held {
+    let Settings { mount, path, .. } = settings;
+    permission_denied(&format!(
+        "Vault shows no version of {mount}/{path} and yet refuses to create one, which this role may: metadata stands there. Look at `vault kv metadata get -mount={mount} {path}`: if current_version is 0, take it away with `vault kv metadata delete -mount={mount} {path}`; else there was a root: bring it back from a backup, or with `istio-ca-gate adopt`"
+    ))
 }
 
 fn mount_invalid(settings: &Settings, what: &str) -> Held {

@@ -6,30 +6,15 @@ use std::collections::BTreeMap;
 use k8s_openapi::jiff::Timestamp;
 use rustify::Endpoint;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use vaultrs::api::kv2::requests::ReadSecretRequest;
 
 use super::claims::{Claims, claims};
 use super::login::{self, Credentials, Token};
-use super::transport::{NoAnswer, Reply};
+use super::transport::Reply;
 use super::{Plain, Refused, Vault, answer};
 use crate::plan::Stored;
 use crate::reason::{Held, Reason, foreign_text};
-
-/// What an address says of itself, and its certificate.
-#[derive(Clone, Debug)]
-pub struct Health {
-    /// The status of `sys/health`.
-    pub status: u16,
-    /// Vault's version.
-    pub version: String,
-    /// Its name, where it tells.
-    pub cluster_name: Option<String>,
-    /// Which Vault it is, where it tells: not while it is sealed.
-    pub cluster_id: Option<String>,
-    /// The DER of its certificate; none on plain HTTP.
-    pub certificate: Option<Vec<u8>>,
-}
 
 /// Why an address did not answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,16 +23,6 @@ pub struct Silent {
     pub connecting: bool,
     /// In words.
     pub what: String,
-}
-
-#[derive(Deserialize)]
-struct HealthBody {
-    #[serde(rename = "initialized")]
-    _initialized: bool,
-    #[serde(default)]
-    version: String,
-    cluster_name: Option<String>,
-    cluster_id: Option<String>,
 }
 
 /// Whether there is an auth method to log in at.
@@ -100,29 +75,6 @@ pub struct Granted {
 }
 
 impl Vault {
-    /// Asks an address how it is.
-    ///
-    /// # Errors
-    /// In words, if it does not answer as Vault does.
-    pub async fn health(&self, at: usize) -> Result<Health, Silent> {
-        let transport = &self.transports[at];
-        let reply = transport.call(Plain::get("sys/health"), &Self::without_token()).await;
-        let reply = reply.map_err(|NoAnswer { what, connecting }| Silent { connecting, what })?;
-        // A DR secondary and its like tell less, but always whether they are initialised.
-        let Ok(HealthBody { version, cluster_name, cluster_id, .. }) = serde_json::from_slice(&reply.body) else {
-            let what = format!("status {}, with a body that is not Vault's", reply.status);
-            return Err(Silent { connecting: false, what });
-        };
-        let some = |text: Option<String>| text.filter(|text| !text.is_empty()).map(|text| foreign_text(&text));
-        Ok(Health {
-            status: reply.status,
-            version: foreign_text(&version),
-            cluster_name: some(cluster_name),
-            cluster_id: some(cluster_id),
-            certificate: reply.certificate,
-        })
-    }
-
     /// Asks whether there is an auth method at the configured mount, by a login without role and token.
     ///
     /// # Errors
@@ -235,16 +187,9 @@ impl Inquiry<'_> {
     /// # Errors
     /// If there is no answer.
     pub async fn capabilities(&self, paths: &[String]) -> Result<Option<BTreeMap<String, Vec<String>>>, Refused> {
-        #[derive(Deserialize)]
-        struct Body {
-            data: BTreeMap<String, Value>,
-        }
         let reply = self.ask(Plain::post("sys/capabilities-self", json!({ "paths": paths }))).await?;
-        let Some(Body { mut data }) = serde_json::from_slice(&reply.body).ok().filter(|_| reply.status == 200) else {
-            return Ok(None);
-        };
-        let of = |value: Value| serde_json::from_value(value).unwrap_or_default();
-        Ok(Some(paths.iter().filter_map(|path| Some((path.clone(), of(data.remove(path)?)))).collect()))
+        Ok(answer::capabilities(&reply)
+            .map(|mut told| paths.iter().filter_map(|path| Some((path.clone(), told.remove(path)?))).collect()))
     }
 
     /// Gives up a token that a login gave; that of a user stays.

@@ -18,6 +18,12 @@ const JWT_MAX: u64 = 64 << 10;
 /// A year, in seconds: no lease is used for longer.
 const LEASE_MAX: u64 = 365 * 24 * 3600;
 
+/// A refused token that leaves no lease behind is replaced at most once in so long.
+const REPLACE_SOON: Duration = Duration::from_secs(1);
+
+/// The same of one that Vault may go on keeping.
+const REPLACE_PAUSE: Duration = Duration::from_secs(30);
+
 /// A Vault token. Cannot be printed; wiped on drop.
 #[derive(Clone)]
 pub struct Token(Zeroizing<String>);
@@ -50,9 +56,19 @@ pub(super) struct Session {
     token: Token,
     lease: Duration,
     began: Instant,
+    has_worked: bool,
 }
 
 impl Session {
+    /// Vault has taken its token.
+    pub(super) fn worked(&mut self) {
+        self.has_worked = true;
+    }
+
+    pub(super) fn has_worked(&self) -> bool {
+        self.has_worked
+    }
+
     /// The token, unless a third or less of its lease is left: then a new login is due.
     pub(super) fn token(&self) -> Option<Token> {
         // A lease of zero is a token without end.
@@ -66,6 +82,25 @@ impl Session {
 
     pub(super) fn lease(&self) -> Duration {
         self.lease
+    }
+}
+
+/// When a token that Vault refuses is replaced. Each login is a lease in Vault.
+#[derive(Debug, Default)]
+pub(super) struct Replacing {
+    /// When that was last done, and whether the old token is known to have ended.
+    last: Option<(Instant, bool)>,
+}
+
+impl Replacing {
+    /// At once the first time, and one that had worked; else after a pause, short where no lease is left behind.
+    pub(super) fn is_due(&self, has_worked: bool) -> bool {
+        self.last
+            .is_none_or(|(at, ended)| at.elapsed() >= if has_worked || ended { REPLACE_SOON } else { REPLACE_PAUSE })
+    }
+
+    pub(super) fn replaced(&mut self, ended: bool) {
+        self.last = Some((Instant::now(), ended));
     }
 }
 
@@ -135,7 +170,12 @@ pub(super) fn session(reply: &Reply, settings: &Settings) -> Result<Session, Ref
         || Held::new(Reason::VaultLoginDenied, "Vault's answer to the login has no token that can be used".to_owned());
     let answer: Answer = serde_json::from_slice(&reply.body).map_err(|_| odd())?;
     let token = Token::new(Zeroizing::new(answer.auth.client_token)).map_err(|_| odd())?;
-    Ok(Session { token, lease: Duration::from_secs(answer.auth.lease_duration.min(LEASE_MAX)), began: Instant::now() })
+    Ok(Session {
+        token,
+        lease: Duration::from_secs(answer.auth.lease_duration.min(LEASE_MAX)),
+        began: Instant::now(),
+        has_worked: false,
+    })
 }
 
 /// The names of the policies that a login's answer tells of.

@@ -12,6 +12,7 @@ use super::transport::Reply;
 pub(super) fn settings() -> Settings {
     Settings {
         addresses: vec!["https://vault.example:8200".parse().unwrap()],
+        gone: Vec::new(),
         ca_file: None,
         namespace: None,
         auth_mount: "kubernetes-nas".to_owned(),
@@ -30,6 +31,7 @@ pub(super) fn reply(status: u16, body: &str) -> Reply {
         address: "https://vault.example".to_owned(),
         status,
         retry_after: None,
+        date: None,
         certificate: None,
         body: Zeroizing::new(body.as_bytes().to_vec()),
     }

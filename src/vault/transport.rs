@@ -5,8 +5,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::header::RETRY_AFTER;
+use http::header::{CONNECTION, DATE, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, Response};
+use k8s_openapi::jiff::Timestamp;
 use reqwest::tls::TlsInfo;
 use rustify::Endpoint;
 use rustify::errors::ClientError;
@@ -15,6 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::metrics::VaultRequests;
 use crate::reason::innermost;
+use crate::skew;
 
 /// Connecting may take so long, then the next address is tried.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -25,10 +27,17 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// Largest answer that is read. A record holds at most 330 kB of PEM.
 const ANSWER_MAX: usize = 2 << 20;
 
+/// A connection on which a node has told how it is rests so long, until that node is asked more.
+const KEPT_FOR: Duration = Duration::from_secs(5);
+
 /// One address of Vault.
 pub(super) struct Transport {
     address: String,
+    /// A connection for each request.
     http: reqwest::Client,
+    /// Keeps one connection: behind one address there may be several nodes, and what one says of itself holds for
+    /// what the same one says next.
+    kept: reqwest::Client,
     /// Where requests are counted, if anywhere.
     pub(super) counted: Option<VaultRequests>,
 }
@@ -39,6 +48,8 @@ pub(super) struct Reply {
     pub(super) address: String,
     pub(super) status: u16,
     pub(super) retry_after: Option<Duration>,
+    /// The time there, where it tells.
+    pub(super) date: Option<Timestamp>,
     pub(super) body: Zeroizing<Vec<u8>>,
     /// The DER of the certificate that it showed, where there is TLS.
     pub(super) certificate: Option<Vec<u8>>,
@@ -61,6 +72,17 @@ impl NoAnswer {
 impl Transport {
     /// A client for one address that trusts the given PEM bundle, or else the system's roots.
     pub(super) fn new(address: &url::Url, ca: Option<&[u8]>, timeout: Duration) -> Result<Self, String> {
+        let http = Self::client(address, ca, timeout, 0)?;
+        let kept = Self::client(address, ca, timeout, 1)?;
+        Ok(Self { address: address.as_str().trim_end_matches('/').to_owned(), http, kept, counted: None })
+    }
+
+    fn client(
+        address: &url::Url,
+        ca: Option<&[u8]>,
+        timeout: Duration,
+        resting: usize,
+    ) -> Result<reqwest::Client, String> {
         let mut builder = reqwest::Client::builder()
             .tls_backend_rustls()
             .http1_only()
@@ -68,8 +90,9 @@ impl Transport {
             // A proxy of the environment would see what goes to an http:// address.
             .no_proxy()
             .tls_info(true)
-            // The buffers of a connection that is kept keep what came over it: the CA's key.
-            .pool_max_idle_per_host(0)
+            // The buffers of a connection that is kept keep what came over it: never the CA's key.
+            .pool_max_idle_per_host(resting)
+            .pool_idle_timeout(KEPT_FOR)
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(timeout);
         if let Some(pem) = ca {
@@ -82,8 +105,7 @@ impl Transport {
             // Without it the system's roots are loaded, and their absence is an error.
             builder = builder.tls_certs_only(Vec::new());
         }
-        let http = builder.build().map_err(|e| innermost(&e))?;
-        Ok(Self { address: address.as_str().trim_end_matches('/').to_owned(), http, counted: None })
+        builder.build().map_err(|e| innermost(&e))
     }
 
     /// The address, as configured.
@@ -91,39 +113,77 @@ impl Transport {
         &self.address
     }
 
-    /// Sends one request.
+    /// Sends one request on a connection of its own.
     pub(super) async fn call<E: Endpoint>(
         &self,
         endpoint: E,
         middleware: &EndpointMiddleware,
     ) -> Result<Reply, NoAnswer> {
-        let result = endpoint.with_middleware(middleware).exec(self).await.map_err(no_answer)?;
+        self.on(&self.http, false, endpoint, middleware).await
+    }
+
+    /// Sends one request that tells nothing secret, and keeps its connection for the next of these.
+    pub(super) async fn call_first<E: Endpoint>(
+        &self,
+        endpoint: E,
+        middleware: &EndpointMiddleware,
+    ) -> Result<Reply, NoAnswer> {
+        self.on(&self.kept, false, endpoint, middleware).await
+    }
+
+    /// Sends one request on the connection of the first, which ends with its answer.
+    pub(super) async fn call_last<E: Endpoint>(
+        &self,
+        endpoint: E,
+        middleware: &EndpointMiddleware,
+    ) -> Result<Reply, NoAnswer> {
+        self.on(&self.kept, true, endpoint, middleware).await
+    }
+
+    async fn on<E: Endpoint>(
+        &self,
+        http: &reqwest::Client,
+        last: bool,
+        endpoint: E,
+        middleware: &EndpointMiddleware,
+    ) -> Result<Reply, NoAnswer> {
+        let line = Line { transport: self, http, last };
+        let result = endpoint.with_middleware(middleware).exec(&line).await.map_err(no_answer)?;
         let (parts, body) = result.response.into_parts();
-        let retry_after = parts.headers.get(RETRY_AFTER).and_then(|v| v.to_str().ok()?.trim().parse().ok());
+        let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+        let retry_after = header(RETRY_AFTER).and_then(|seconds| seconds.parse().ok());
         let certificate = parts.extensions.get::<TlsInfo>().and_then(TlsInfo::peer_certificate).map(<[u8]>::to_vec);
         Ok(Reply {
             certificate,
             address: self.address.clone(),
             status: parts.status.as_u16(),
             retry_after: retry_after.map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_MAX)),
+            date: header(DATE).and_then(skew::http_date),
             body: Zeroizing::new(body),
         })
     }
 }
 
+/// One request's way to an address.
+struct Line<'a> {
+    transport: &'a Transport,
+    http: &'a reqwest::Client,
+    last: bool,
+}
+
 #[async_trait]
-impl rustify::client::Client for Transport {
+impl rustify::client::Client for Line<'_> {
     async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, ClientError> {
         let operation = operation(request.method(), request.uri().path());
         let answer = self.answer(request).await;
-        if let Some(counted) = &self.counted {
+        if let Some(counted) = &self.transport.counted {
             counted.ended(operation, answer.as_ref().ok().map(|answer| answer.status().as_u16()));
         }
         answer
     }
 
     fn base(&self) -> &str {
-        &self.address
+        &self.transport.address
     }
 
     /// Unlike the provided method, a refusal is an answer here, and stays whole.
@@ -135,6 +195,7 @@ impl rustify::client::Client for Transport {
 /// What a request asks for, for metrics: paths would be too many.
 fn operation(method: &Method, path: &str) -> &'static str {
     match path.strip_prefix("/v1/").unwrap_or_default() {
+        path if path.starts_with("auth/token/revoke") => "logout",
         path if path.starts_with("auth/") => "login",
         path if path.starts_with("sys/health") => "health",
         path if path.starts_with("sys/") => "mount",
@@ -143,10 +204,13 @@ fn operation(method: &Method, path: &str) -> &'static str {
     }
 }
 
-impl Transport {
+impl Line<'_> {
     async fn answer(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, ClientError> {
-        let request =
+        let mut request =
             reqwest::Request::try_from(request).map_err(|source| ClientError::ReqwestBuildError { source })?;
+        if self.last {
+            request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         let failed = |e: &reqwest::Error| ClientError::ResponseError {
             source: Failed(NoAnswer { what: without_url(e), connecting: e.is_connect() }).into(),
         };

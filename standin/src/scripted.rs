@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use k8s_openapi::jiff::Timestamp;
 use rustls::ServerConfig;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
@@ -29,6 +30,8 @@ pub struct Request {
     pub headers: HeaderMap,
     /// Its body.
     pub body: Vec<u8>,
+    /// Which connection it came on, counted from one.
+    pub connection: usize,
 }
 
 impl Request {
@@ -169,6 +172,9 @@ impl Answer {
         for (name, value) in &self.headers {
             head += &format!("{name}: {value}\r\n");
         }
+        if !self.headers.iter().any(|(name, _)| name == "date") {
+            head += &format!("date: {}\r\n", http_date(Timestamp::now()));
+        }
         if self.framed {
             head += &format!("content-length: {}\r\n", self.body.len());
         }
@@ -256,6 +262,16 @@ struct Inner {
 struct Scripted {
     once: VecDeque<Answer>,
     always: Option<Answer>,
+    /// For requests with this value of this header.
+    with: Vec<(String, String, Answer)>,
+}
+
+impl Scripted {
+    fn next(&mut self, request: &Request) -> Option<Answer> {
+        let fits = |(name, value, _): &&(String, String, Answer)| request.header(name) == Some(value);
+        let with = || self.with.iter().find(fits).map(|(_, _, answer)| answer.clone());
+        self.once.pop_front().or_else(with).or_else(|| self.always.clone())
+    }
 }
 
 impl StandIn {
@@ -302,6 +318,12 @@ impl StandIn {
         lock(&self.inner.scripted).entry(line.to_owned()).or_default().always = Some(answer);
     }
 
+    /// Every request of this line that has this value of this header gets this answer.
+    pub fn until_header(&self, line: &str, name: &str, value: &str, answer: Answer) {
+        let with = (name.to_owned(), value.to_owned(), answer);
+        lock(&self.inner.scripted).entry(line.to_owned()).or_default().with.push(with);
+    }
+
     /// How many answers of `once` wait for their request.
     pub fn waiting(&self) -> usize {
         lock(&self.inner.scripted).values().map(|scripted| scripted.once.len()).sum()
@@ -340,7 +362,7 @@ impl Inner {
         lock(&self.seen).push(request.clone());
         let scripted = {
             let mut scripted = lock(&self.scripted);
-            scripted.get_mut(&line).and_then(|scripted| scripted.once.pop_front().or_else(|| scripted.always.clone()))
+            scripted.get_mut(&line).and_then(|scripted| scripted.next(&request))
         };
         match scripted {
             Some(answer) => answer,
@@ -352,14 +374,16 @@ impl Inner {
 async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, inner: Arc<Inner>) {
     // Dropped with this task, it ends the connections.
     let mut connections = JoinSet::new();
+    let mut count = 0;
     while let Ok((stream, _)) = listener.accept().await {
+        count += 1;
         let (acceptor, inner) = (acceptor.clone(), Arc::clone(&inner));
         connections.spawn(async move {
             // How a client leaves is its own affair; what it asked is recorded.
             let _ = match acceptor {
-                None => converse(stream, &inner).await,
+                None => converse(stream, count, &inner).await,
                 Some(acceptor) => match acceptor.accept(stream).await {
-                    Ok(stream) => converse(stream, &inner).await,
+                    Ok(stream) => converse(stream, count, &inner).await,
                     Err(error) => Err(error.into()),
                 },
             };
@@ -368,9 +392,9 @@ async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, inner: Arc
     }
 }
 
-async fn converse(stream: impl Stream, inner: &Inner) -> Result<()> {
+async fn converse(stream: impl Stream, connection: usize, inner: &Inner) -> Result<()> {
     let mut stream = BufReader::new(stream);
-    while let Some(request) = read(&mut stream).await? {
+    while let Some(request) = read(&mut stream, connection).await? {
         let answer = inner.answer(request).await;
         if !answer.write(stream.get_mut()).await? {
             break;
@@ -380,7 +404,7 @@ async fn converse(stream: impl Stream, inner: &Inner) -> Result<()> {
 }
 
 /// Reads a request, as far as the clients of these tests vary it.
-async fn read(stream: &mut BufReader<impl Stream>) -> Result<Option<Request>> {
+async fn read(stream: &mut BufReader<impl Stream>, connection: usize) -> Result<Option<Request>> {
     let mut line = String::new();
     if stream.read_line(&mut line).await? == 0 {
         return Ok(None);
@@ -397,7 +421,12 @@ async fn read(stream: &mut BufReader<impl Stream>) -> Result<Option<Request>> {
     let length = headers.get("content-length").and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await?;
-    Ok(Some(Request { method, target, headers, body }))
+    Ok(Some(Request { method, target, headers, body, connection }))
+}
+
+/// As servers tell the time.
+pub fn http_date(at: Timestamp) -> String {
+    at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -100,7 +100,7 @@ impl World {
             let mut asked = Vec::new();
             while !asked.ends_with(b"[y/N] ") {
                 let mut byte = [0];
-                stderr.read_exact(&mut byte)?;
+                stderr.read_exact(&mut byte).with_context(|| String::from_utf8_lossy(&asked).into_owned())?;
                 asked.extend(byte);
             }
             anyhow::Ok((stderr, asked))
@@ -343,7 +343,7 @@ async fn two_addresses_that_are_two_vaults_are_not_written_to() -> Result<()> {
     command.env("GATE_VAULT_ADDRS", format!("{},{}", world.vault.url(), other.url()));
     let Ended { code, stderr, .. } = world.ended(command).await?;
     ensure!(code == Some(1) && stderr.contains("VaultAmbiguous: cluster c: "), "{stderr}");
-    ensure!(other.count(HEALTH) == 1 && world.vault.count(WRITE) + other.count(WRITE) == 0);
+    ensure!(other.count(HEALTH) > 0 && world.vault.count(WRITE) + other.count(WRITE) == 0);
     Ok(())
 }
 

@@ -440,7 +440,7 @@ async fn in_the_sandbox_only_the_deployment_that_it_does_not_have_is_missing() -
         ensure!(bad == ["gate"], "{}", report.stdout);
         report.expect("gate", "failed", "no Deployment of it")?;
         report.expect("cacerts", "ok", "managed by the gate; the root that Vault holds")?;
-        report.expect("kubernetes-rights", "ok", "all 33")?;
+        report.expect("kubernetes-rights", "ok", "all 34")?;
         report.expect("self-test", "ok", "calls a gate")?;
     }
     world.vault.seal().await?;

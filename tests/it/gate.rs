@@ -9,10 +9,12 @@ use https::{Bound, Limits, Stats};
 use istio_ca_gate::converge::{Attempts, Converger, Parts, Schedule};
 use istio_ca_gate::endpoints::{self, State};
 use istio_ca_gate::gate::Gated;
+use istio_ca_gate::k8s::ApiClock;
 use istio_ca_gate::k8s::cacerts::Cacerts;
 use istio_ca_gate::k8s::events::Events;
 use istio_ca_gate::k8s::external_secrets::ExternalSecrets;
 use istio_ca_gate::k8s::flux::{Reconciles, Releases};
+use istio_ca_gate::k8s::mesh::Served;
 use istio_ca_gate::k8s::owners::Owners;
 use istio_ca_gate::k8s::pin::Pins;
 use istio_ca_gate::metrics::{Labels, Metrics};
@@ -163,12 +165,15 @@ impl Gate {
                 names: Names {
                     cacerts: "istio-system/cacerts".to_owned(),
                     pin: "istio-system/istio-ca-gate".to_owned(),
+                    mesh: "istio-system/istio-ca-root-cert".to_owned(),
                     record: vault.settings().record(),
                 },
                 common_name: "Istio Root CA nas".to_owned(),
                 vault: vault.counted_by(requests),
                 cacerts,
                 pins: Pins::new(client.clone(), "istio-system"),
+                served: Served::new(client.clone(), "istio-system"),
+                clock: ApiClock::default(),
                 owners: Arc::new(Owners::new(client.clone(), "istio-system", gated)),
                 external_secrets: ExternalSecrets::new(client, "istio-system", "cacerts"),
                 reconciles,

@@ -27,6 +27,7 @@ mod memory;
 mod metrics;
 mod mutate;
 mod once;
+mod one_root;
 mod page;
 mod product;
 mod proxies;

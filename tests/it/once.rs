@@ -16,28 +16,28 @@ use crate::vault::{self, JWT, LOGIN, READ, WRITE, errors, never_written, version
 use standin::scripted::StandIn;
 
 /// One convergence between an empty Vault and an empty cluster.
-struct World {
-    kubernetes: Kubernetes,
-    vault: StandIn,
+pub struct World {
+    pub kubernetes: Kubernetes,
+    pub vault: StandIn,
     folder: tempfile::TempDir,
 }
 
 /// How a run ended.
-struct Ended {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
+pub struct Ended {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
 }
 
 impl Ended {
     /// The line with which it ended.
-    fn last(&self) -> &str {
+    pub fn last(&self) -> &str {
         self.stderr.lines().last().unwrap_or_default()
     }
 }
 
 impl World {
-    async fn start() -> Result<Self> {
+    pub async fn start() -> Result<Self> {
         let (kubernetes, vault) = (Kubernetes::start().await?, vault::start().await?);
         let folder = tempfile::tempdir()?;
         std::fs::write(folder.path().join("kubeconfig"), kubeconfig(&kubernetes.server.url()))?;
@@ -45,7 +45,7 @@ impl World {
         Ok(Self { kubernetes, vault, folder })
     }
 
-    fn spawn(&self, args: &[&str]) -> Result<Child> {
+    pub fn spawn(&self, args: &[&str]) -> Result<Child> {
         let mut command = Command::new(binary());
         command.args(args).env_clear();
         command.env("KUBECONFIG", self.folder.path().join("kubeconfig"));
@@ -54,12 +54,12 @@ impl World {
         Ok(command.spawn()?)
     }
 
-    async fn run(&self, args: &[&str]) -> Result<Ended> {
+    pub async fn run(&self, args: &[&str]) -> Result<Ended> {
         ended(self.spawn(args)?).await
     }
 
     /// Waits until Vault was read so often.
-    async fn reads(&self, count: usize) -> Result<()> {
+    pub async fn reads(&self, count: usize) -> Result<()> {
         eventually("the next read of Vault", SOON, || async {
             let reads = self.vault.count(READ);
             ensure!(reads >= count, "{reads} reads");
@@ -68,7 +68,7 @@ impl World {
         .await
     }
 
-    fn has_nothing(&self) -> Result<()> {
+    pub fn has_nothing(&self) -> Result<()> {
         ensure!(self.kubernetes.get(SECRETS, "cacerts").is_none(), "cacerts was written");
         ensure!(self.kubernetes.get(CONFIG_MAPS, "istio-ca-gate").is_none(), "a pin was written");
         ensure!(self.vault.count(WRITE) == 0, "Vault was written to");
@@ -76,7 +76,7 @@ impl World {
     }
 }
 
-async fn ended(child: Child) -> Result<Ended> {
+pub async fn ended(child: Child) -> Result<Ended> {
     let output = tokio::time::timeout(SOON, child.wait_with_output()).await.context("it does not end")??;
     let text = |bytes| String::from_utf8(bytes).context("not UTF-8");
     Ok(Ended { code: output.status.code(), stdout: text(output.stdout)?, stderr: text(output.stderr)? })

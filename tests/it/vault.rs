@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use standin::scripted::{Answer, Request, StandIn};
 
 pub const LOGIN: &str = "POST /v1/auth/kubernetes/login";
+pub const GIVE_UP: &str = "POST /v1/auth/token/revoke-self";
 pub const READ: &str = "GET /v1/secret/data/istio/ca";
 pub const WRITE: &str = "POST /v1/secret/data/istio/ca";
 pub const PREFLIGHT: &str = "GET /v1/sys/internal/ui/mounts/secret";
@@ -47,8 +48,31 @@ pub fn mount(kind: &str, options: Value) -> Answer {
     Answer::json(200, &json!({ "data": { "type": kind, "options": options } }))
 }
 
+/// How Vault 1.21 says that it is there.
 pub fn health(cluster_id: Value) -> Answer {
-    Answer::json(200, &json!({ "initialized": true, "sealed": false, "cluster_id": cluster_id }))
+    node(200, json!({ "cluster_id": cluster_id }))
+}
+
+/// The same, but for these, which say what kind of a node it is.
+pub fn node(status: u16, but: Value) -> Answer {
+    let mut body = json!({
+        "initialized": true, "sealed": false, "standby": false, "performance_standby": false, "enterprise": false,
+        "version": "1.21.1", "cluster_id": "one", "server_time_utc": Timestamp::now().as_second(),
+    });
+    for (key, value) in but.as_object().into_iter().flatten() {
+        body[key] = value.clone();
+    }
+    Answer::json(status, &body)
+}
+
+/// A standby of OpenBao's, which answers reads by itself and does not tell how far it is behind.
+pub fn reading_standby() -> Answer {
+    node(429, json!({ "standby": true, "version": "2.5.0", "enterprise": null }))
+}
+
+/// The lines of all requests, without the question how it is that goes before each read.
+pub fn asked(server: &StandIn) -> Vec<String> {
+    server.lines().into_iter().filter(|line| line != HEALTH).collect()
 }
 
 /// The token of the n-th login, counting from one.
@@ -107,6 +131,7 @@ pub fn client_but(addresses: &[&str], change: impl FnOnce(&mut Settings)) -> Res
     std::fs::write(&jwt_file, format!("{JWT}\n"))?;
     let mut settings = Settings {
         addresses: addresses.iter().map(|address| address.parse()).collect::<Result<_, _>>()?,
+        gone: Vec::new(),
         ca_file: None,
         namespace: None,
         auth_mount: "kubernetes".to_owned(),

@@ -9,7 +9,9 @@ use serde_json::json;
 use testbed::eventually;
 use zeroize::Zeroizing;
 
-use crate::vault::{self, HEALTH, JWT, LOGIN, PREFLIGHT, READ, WRITE, client_but, errors, granted, pair, token};
+use crate::vault::{
+    self, GIVE_UP, HEALTH, JWT, LOGIN, PREFLIGHT, READ, WRITE, asked, client_but, errors, granted, pair, token,
+};
 use standin::scripted::Answer;
 
 #[tokio::test]
@@ -75,8 +77,10 @@ async fn a_given_token_is_used_in_place_of_a_login() -> Result<()> {
     server.always(READ, errors(403, &["permission denied"]));
     ensure!(client.refused().await?.0 == Reason::VaultPermissionDenied);
     // Another login would give no other token: it is not tried.
-    ensure!(server.lines() == [READ, PREFLIGHT, READ]);
-    ensure!(server.seen().iter().all(|request| request.token() == "hvs.given"));
+    ensure!(asked(&server) == [READ, PREFLIGHT, READ]);
+    for request in server.seen() {
+        ensure!(request.token() == if request.line() == HEALTH { "" } else { "hvs.given" }, "{}", request.line());
+    }
     Ok(())
 }
 
@@ -127,7 +131,7 @@ async fn a_jwt_file_that_cannot_be_used_is_named_and_nothing_is_sent() -> Result
     refused("too large").await?;
     write(b"\xff\xfe")?;
     refused("UTF-8").await?;
-    ensure!(server.seen().is_empty());
+    ensure!(asked(&server).is_empty());
     write(JWT.as_bytes())?;
     client.absent().await?;
     Ok(())
@@ -167,7 +171,7 @@ async fn each_refused_login_says_what_to_do_next() -> Result<()> {
         server.always(LOGIN, answer.clone());
         let (said, sentence) = client.refused().await?;
         ensure!(said == reason && sentence.contains(next), "{answer:?}: {said}: {sentence}");
-        ensure!(server.lines() == [LOGIN]);
+        ensure!(asked(&server) == [LOGIN]);
     }
     Ok(())
 }
@@ -178,14 +182,57 @@ async fn the_namespace_goes_with_every_request_but_health() -> Result<()> {
     let addresses = [&*server.url(), &*server.url()];
     let mut client = client_but(&addresses, |settings| settings.namespace = Some("team/mesh".to_owned()))?;
     let found = client.absent().await?;
-    ensure!(client.vault.is_one().await.is_ok());
+    ensure!(client.vault.is_one(&found).await.is_ok());
     client.vault.create(&found, serde_json::Map::new()).await;
-    ensure!(server.lines() == [LOGIN, READ, PREFLIGHT, HEALTH, HEALTH, WRITE]);
+    ensure!(asked(&server) == [LOGIN, READ, PREFLIGHT, WRITE] && server.count(HEALTH) == 4);
     for request in server.seen() {
         let namespace = request.header("x-vault-namespace");
         ensure!(namespace == (request.line() != HEALTH).then_some("team/mesh"), "{}", request.line());
     }
     let health = &server.of(HEALTH)[0];
     ensure!(health.token().is_empty());
+    Ok(())
+}
+
+const NO_TOKEN: &str = "2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n";
+
+/// Reads until it succeeds, as an attempt after the other does. How many were refused.
+async fn refusals_until_read(client: &mut vault::Client) -> Result<usize> {
+    for refusals in 0..20 {
+        if client.read().await.is_ok() {
+            return Ok(refusals);
+        }
+        // The longest back-off.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    anyhow::bail!("it is refused for ever")
+}
+
+#[tokio::test]
+async fn a_token_that_had_worked_is_replaced_soon_however_often_it_is_revoked() -> Result<()> {
+    let (server, mut client) = pair().await?;
+    client.absent().await?;
+    for revoked in 1..=3 {
+        // Until there is another token.
+        server.until_header(READ, "x-vault-token", &token(revoked), errors(403, &[NO_TOKEN]));
+        let refusals = refusals_until_read(&mut client).await?;
+        ensure!(refusals <= 3, "the token after revocation {revoked} took {refusals} refusals");
+    }
+    // What Vault does not know need not be given up.
+    ensure!(server.count(LOGIN) == 4 && server.count(GIVE_UP) == 0, "{:?}", asked(&server));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_is_given_up_and_then_replaced_soon() -> Result<()> {
+    let (server, mut client) = pair().await?;
+    server.always(GIVE_UP, Answer::new(204, "", ""));
+    // The role lacks its policy, and gets it with the next login but one.
+    for login in 1..=3 {
+        server.until_header(READ, "x-vault-token", &token(login), errors(403, &["permission denied"]));
+    }
+    let refusals = refusals_until_read(&mut client).await?;
+    ensure!(refusals <= 8, "{refusals}");
+    ensure!(server.count(LOGIN) == 4 && server.count(GIVE_UP) == 3, "{:?}", asked(&server));
     Ok(())
 }

@@ -8,14 +8,16 @@ use istio_ca_gate::reason::Reason;
 use serde_json::{Value, json};
 
 use crate::certificates::Authority;
-use crate::vault::{self, JWT, LOGIN, PREFLIGHT, READ, errors, mount, never_written, pair, token, version};
+use crate::vault::{
+    self, GIVE_UP, JWT, LOGIN, PREFLIGHT, READ, asked, errors, mount, never_written, pair, token, version,
+};
 use standin::scripted::Answer;
 
 #[tokio::test]
 async fn never_written_on_kv_version_2_is_absent() -> Result<()> {
     let (server, mut client) = pair().await?;
     client.absent().await?;
-    ensure!(server.lines() == [LOGIN, READ, PREFLIGHT]);
+    ensure!(asked(&server) == [LOGIN, READ, PREFLIGHT]);
     let login = &server.of(LOGIN)[0];
     ensure!(login.json() == json!({ "role": "istio-ca-bootstrap", "jwt": JWT }));
     ensure!(login.token().is_empty());
@@ -91,7 +93,7 @@ async fn a_version_that_is_gone_is_deleted_and_not_absent() -> Result<()> {
         server.always(READ, answer);
         let found = client.read().await.map_err(|refused| anyhow::anyhow!("{refused:?}"))?;
         ensure!(matches!(found.stored, Stored::Deleted { version: 3 }), "{found:?}");
-        ensure!(server.lines() == [LOGIN, READ]);
+        ensure!(asked(&server) == [LOGIN, READ]);
     }
     Ok(())
 }
@@ -104,13 +106,13 @@ async fn a_refused_read_is_not_absent_and_costs_a_kept_token_one_login() -> Resu
     ensure!(reason == Reason::VaultPermissionDenied);
     ensure!(sentence.contains("role istio-ca-bootstrap") && sentence.contains("`read` on secret/data/istio/ca"));
     // The token was new: another one would be refused as well.
-    ensure!(server.lines() == [LOGIN, READ]);
+    ensure!(asked(&server) == [LOGIN, READ]);
 
     client.refused().await?;
-    ensure!(server.lines() == [LOGIN, READ, READ, LOGIN, READ]);
+    ensure!(asked(&server) == [LOGIN, READ, READ, GIVE_UP, LOGIN, READ]);
     ensure!(server.of(READ)[2].token() == token(2));
 
-    // Each login is a lease in Vault: as long as it is refused, there are not more and more of them.
+    // Each login is a lease in Vault, and this one does not let a token be given up: there are not more and more of them.
     for _ in 0..10 {
         client.refused().await?;
     }
@@ -149,7 +151,7 @@ async fn each_status_has_its_code() -> Result<()> {
         server.always(READ, answer.clone());
         let refused = client.read().await.err().context("it was read")?;
         ensure!(refused.held.reason == reason && refused.retry_after == retry_after, "{answer:?}: {refused:?}");
-        ensure!(server.lines() == [LOGIN, READ]);
+        ensure!(asked(&server) == [LOGIN, READ]);
     }
     Ok(())
 }
@@ -191,7 +193,7 @@ async fn a_record_is_taken_with_its_version_and_without_its_extra_keys() -> Resu
     ensure!(sound.bundle.root_cert == authority.pem().as_bytes() && sound.bundle.ca_cert == sound.bundle.root_cert);
     ensure!(sound.bundle.ca_key.expose() == authority.key_pem().as_bytes());
     ensure!(found.address == server.url());
-    ensure!(server.lines() == [LOGIN, READ]);
+    ensure!(asked(&server) == [LOGIN, READ]);
     Ok(())
 }
 

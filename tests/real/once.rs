@@ -160,7 +160,7 @@ async fn the_jobs_of_old_bring_one_root_to_both_clusters_in_either_order() -> Re
             ("watch", "", "secrets", "cacerts"),
             ("delete", "", "secrets", "cacerts"),
             ("get", "", "secrets", "istio-ca-gate-tls"),
-            ("get", "", "configmaps", "istio-ca-root-cert"),
+            ("patch", "", "configmaps", "istio-ca-root-cert"),
             ("delete", "", "configmaps", "istio-ca-gate"),
             ("patch", "apps", "replicasets", "istiod"),
             ("create", "", "pods", ""),

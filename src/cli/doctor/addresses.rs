@@ -1,6 +1,7 @@
 //! Links 1 to 3: each address of Vault, its TLS, and how it is.
 
 use async_trait::async_trait;
+use k8s_openapi::jiff::SignedDuration;
 
 use super::api;
 use super::asked::{Asked, CERTIFICATE_ENDS_SOON, day};
@@ -10,8 +11,10 @@ use super::line::{Line, Link};
 use super::neighbours;
 use super::vault::{self, Address, Reach, Way};
 use crate::ca;
-use crate::reason::Reason;
-use crate::vault::{Health, Silent};
+use crate::plan::Role;
+use crate::reason::{CA_AS_SERVER, Reason};
+use crate::skew::Ahead;
+use crate::vault::{Health, LAG_MAX, Node, Silent};
 
 /// Each configured address.
 pub(super) struct Addresses;
@@ -27,10 +30,13 @@ impl Check for Addresses {
         }
         let ways = cluster::ways(reachable, &seen.cluster, &eyes.vault.settings().addresses).await;
         seen.told.addresses = vault::addresses(eyes.vault, ways).await;
+        seen.cluster.ahead = eyes.asker.clock.ahead();
     }
 
     fn lines(&self, seen: &Sight, asked: &Asked) -> Vec<Line> {
-        lines(&seen.told.addresses, asked)
+        let mut lines = lines(&seen.told.addresses, asked);
+        lines.push(clock(&seen.told.addresses, seen.cluster.ahead));
+        lines
     }
 }
 
@@ -42,8 +48,24 @@ pub(super) fn lines(addresses: &[Address], asked: &Asked) -> Vec<Line> {
         let of_address = [reached(address), encrypted(address, asked), state(address)];
         lines.extend(of_address.map(|line| if soften { line.at_most_a_warning() } else { line }));
     }
-    lines.extend(one_vault(addresses));
+    lines.extend(one_vault(addresses, asked.role));
     lines
+}
+
+/// Whether this clock is that of the others, as far as they tell.
+pub(super) fn clock(addresses: &[Address], api: Option<SignedDuration>) -> Line {
+    let link = Link::new("clock", "this machine's clock");
+    let vault = addresses.iter().find_map(|address| address.health.as_ref()?.as_ref().ok()?.ahead);
+    let whose = match (vault, api) {
+        (None, None) => return link.skipped("neither Vault nor the API server tells the time"),
+        (Some(_), Some(_)) => "Vault's and the API server's",
+        (Some(_), None) => "Vault's",
+        (None, Some(_)) => "the API server's",
+    };
+    match (Ahead { vault, api }).judge() {
+        Ok(()) => link.ok(format!("within 5 min of {whose}")),
+        Err(held) => link.held(&held),
+    }
 }
 
 fn reached(address: &Address) -> Line {
@@ -100,7 +122,11 @@ fn encrypted(address: &Address, asked: &Asked) -> Line {
 fn tls_next(what: &str, address: &Address) -> String {
     let host = address.url.host_str().unwrap_or_default();
     // BadSignature: a CA of the same name with another key.
-    if what.contains("unknown CA") || what.contains("BadSignature") {
+    if what.contains(CA_AS_SERVER) {
+        format!(
+            "make one that is no CA: `openssl req -x509 -newkey rsa:2048 -nodes -keyout vault.key -out vault.crt -days 825 -subj /CN={host} -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=DNS:{host}`, and give it by --vault-ca-cert"
+        )
+    } else if what.contains("unknown CA") || what.contains("BadSignature") {
         "give the CA of Vault's certificate by --vault-ca-cert (VAULT_CACERT)".to_owned()
     } else if what.contains("another name") {
         format!("configure a name that is in Vault's certificate, or have one issued for {host}")
@@ -125,26 +151,36 @@ fn state(address: &Address) -> Line {
         Some(Ok(health)) => health,
     };
     let node = node(health);
-    match health.status {
-        200 => link.ok(format!("active, {node}")),
-        429 => link.ok(format!("standby, which forwards, {node}")),
-        473 => link.ok(format!("performance standby, {node}")),
-        501 => link
+    let unreachable =
+        |seen: &str, next: &str| link.failed(format!("{seen}, {node}"), next).reason(Reason::VaultUnreachable);
+    match health.node {
+        Node::Active => link.ok(format!("active, {node}")),
+        Node::Forwards => link.ok(format!("standby, which passes requests on to the active node, {node}")),
+        Node::Reads { heard: Some(heard) } if health.node.counts() => link.ok(format!(
+            "answers reads by itself, and was in touch with the active node {} s ago, {node}",
+            heard.as_secs()
+        )),
+        Node::Reads { .. } => unreachable(
+            &format!(
+                "answers reads by itself, and does not tell that it was in touch with the active node within {} s, so what it says does not count",
+                LAG_MAX.as_secs()
+            ),
+            "configure the active node's address, or those of all nodes; see \"Which address of Vault\" in docs/operate.md",
+        ),
+        Node::CutOff => unreachable("a standby that has lost the active node", "look at the log of Vault's nodes"),
+        Node::Recovery => {
+            unreachable("a disaster-recovery secondary, which answers no reads", "configure the primary's address")
+        }
+        Node::Sealed if health.status == 501 => link
             .failed(
                 "not initialised",
                 "run `vault operator init`, or configure the address of the Vault that has your data",
             )
             .reason(Reason::VaultSealed),
-        503 => link.failed(format!("sealed, {node}"), "unseal it: `vault operator unseal`").reason(Reason::VaultSealed),
-        472 => link
-            .failed(
-                format!("a disaster-recovery secondary, which answers no reads, {node}"),
-                "configure the primary's address",
-            )
-            .reason(Reason::VaultUnreachable),
-        status => link
-            .failed(format!("sys/health has status {status}, {node}"), "look at Vault's log")
-            .reason(Reason::VaultUnreachable),
+        Node::Sealed => {
+            link.failed(format!("sealed, {node}"), "unseal it: `vault operator unseal`").reason(Reason::VaultSealed)
+        }
+        Node::Other => unreachable(&format!("sys/health has status {}", health.status), "look at Vault's log"),
     }
 }
 
@@ -159,7 +195,7 @@ fn node(health: &Health) -> String {
 }
 
 /// Two Vaults are two roots sooner or later.
-fn one_vault(addresses: &[Address]) -> Option<Line> {
+fn one_vault(addresses: &[Address], role: Role) -> Option<Line> {
     if addresses.len() < 2 {
         return None;
     }
@@ -178,6 +214,16 @@ fn one_vault(addresses: &[Address]) -> Option<Line> {
         let seen =
             format!("{} does not tell which Vault it is, and may be another one with a root of its own", silent.name());
         return Some(link.warning(seen, "unseal it, or configure it no longer").reason(Reason::VaultSealed));
+    }
+    let silent = |address: &&Address| !address.gone && !matches!(address.health, Some(Ok(_)));
+    if let Some(silent) = addresses.iter().find(silent).filter(|_| role == Role::Bootstrap) {
+        let seen =
+            format!("{} is silent, and may be another one with a root of its own: no root is made", silent.name());
+        let next = format!(
+            "bring it back, configure it no longer, or, if it is gone for good, say so with --vault-gone {}",
+            silent.name()
+        );
+        return Some(link.warning(seen, next).reason(Reason::VaultAmbiguous));
     }
     Some(link.ok(format!("one Vault, cluster_id {id}; {} of {} answer", told.len(), addresses.len())))
 }

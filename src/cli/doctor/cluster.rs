@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::jiff::SignedDuration;
 use url::Url;
 
 use super::cacerts::Cacerts;
@@ -31,6 +32,8 @@ pub(super) type Labels = BTreeMap<String, String>;
 #[derive(Default)]
 pub(super) struct Cluster {
     pub(super) version: Look<String>,
+    /// How far the API server's clock is ahead of this one, where it tells.
+    pub(super) ahead: Option<SignedDuration>,
     /// The asker's user name.
     pub(super) me: Look<String>,
     pub(super) rights: Look<Rights>,

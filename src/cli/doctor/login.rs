@@ -9,7 +9,7 @@ use super::check::{Check, Eyes, Sight};
 use super::line::{Line, Link};
 use super::rights::user_of;
 use super::vault::{self, Told, paths};
-use crate::plan::Role;
+use crate::plan::{Role, Stored};
 use crate::reason::{Reason, foreign_text};
 use crate::vault::{AuthMount, Claims};
 
@@ -134,6 +134,9 @@ fn rights(told: &Told, asked: &Asked) -> Line {
     }
     let excess = excess(rights, data, asked.role);
     match (excess.is_empty(), asked.own_token) {
+        (true, _) if asked.role == Role::Bootstrap && is_absent(told) => link.ok(
+            "what role bootstrap needs for a path that was never written, and no more; where metadata stands there, it would need `update`",
+        ),
         (true, _) => link.ok(format!("what role {} needs, and no more", asked.role.as_str())),
         (false, true) => {
             link.note(format!("more than the gate needs: {}: the asker's, not the gate's", excess.join("; ")))
@@ -147,6 +150,10 @@ fn rights(told: &Told, asked: &Asked) -> Line {
             "write the policy of deploy/vault for this role, and no other, each in a file of its own",
         ),
     }
+}
+
+fn is_absent(told: &Told) -> bool {
+    matches!(told.record.seen(), Some(record) if matches!(record.stored, Stored::Absent))
 }
 
 fn lacking(rights: &BTreeMap<String, Vec<String>>, data: &str, role: Role) -> Vec<&'static str> {

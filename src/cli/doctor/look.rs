@@ -9,7 +9,7 @@ use kube::core::GroupVersionKind;
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 
-use crate::k8s::failed;
+use crate::k8s::{ApiClock, failed};
 use crate::reason::{Held, Reason};
 
 use super::line::{Line, Link};
@@ -103,6 +103,8 @@ impl Kind {
 #[derive(Clone)]
 pub(super) struct Asker {
     pub(super) client: Client,
+    /// What its answers tell of the API server's.
+    pub(super) clock: ApiClock,
     pub(super) timeout: Duration,
 }
 

@@ -83,8 +83,21 @@ pub(super) fn record(told: &Told, here: Here<'_>, asked: &Asked) -> Line {
     match told.record.or_line(&link) {
         Err(line) => line,
         Ok(None) => link.note("Vault does not tell"),
+        Ok(Some(Record { stored: Stored::Absent, .. })) if has_metadata(told) => link
+            .failed(
+                "no version, and yet metadata: writing one needs `update`, which the gate's policy does not have",
+                format!(
+                    "`vault kv metadata get -mount={} {}`: with current_version 0 take it away by `vault kv metadata delete`; else there was a root: bring it back",
+                    asked.mount, asked.path
+                ),
+            )
+            .reason(Reason::VaultPermissionDenied),
         Ok(Some(record)) => stored(&link, record, here, asked),
     }
+}
+
+fn has_metadata(told: &Told) -> bool {
+    matches!(told.mount.seen(), Some((_, Some(_))))
 }
 
 fn stored(link: &Link, record: &Record, here: Here<'_>, asked: &Asked) -> Line {

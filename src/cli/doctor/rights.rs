@@ -13,7 +13,7 @@ use super::asked::Asked;
 use super::check::{Check, Eyes, Sight};
 use super::line::{Line, Link};
 use super::look::{Asker, Look};
-use crate::k8s::pin;
+use crate::k8s::{mesh, pin};
 use crate::reason::Reason;
 
 /// Reviews at a time: the API server need not notice.
@@ -71,6 +71,7 @@ pub(super) fn needed(names: &Names<'_>) -> Vec<Right> {
     let mut here: Vec<Rule<'_>> = vec![
         ("", &["secrets"], names.secret, &["get", "list", "watch", "patch"]),
         ("", &["configmaps"], pin::NAME, &["get", "patch"]),
+        ("", &["configmaps"], mesh::NAME, &["get"]),
         ("", &["secrets", "configmaps"], "", &["create"]),
         ("", &["events"], "", &["create", "patch"]),
         ("apps", &["replicasets", "statefulsets", "daemonsets"], "", &["get", "list"]),
@@ -348,7 +349,7 @@ mod tests {
         let line = line_of(rights(Behalf::Gate, 5));
         assert_eq!((line.outcome, line.reason), (Outcome::Failed, Some(Reason::KubernetesForbidden)));
         assert!(
-            line.seen.contains("lacks 5 of 33: get, list, watch, patch secrets cacerts; get secrets istio-ca-gate-tls"),
+            line.seen.contains("lacks 5 of 34: get, list, watch, patch secrets cacerts; get secrets istio-ca-gate-tls"),
             "{}",
             line.seen
         );

@@ -99,11 +99,7 @@ fn other_root(link: &Link, served: &Glance, vault: &str, asked: &Asked) -> Line 
             "where the mesh runs, bring that root into Vault (`istio-ca-gate adopt`) or follow \"Change the root\" in docs/operate.md; where Istio was removed, delete what it left: `kubectl -n {namespace} delete configmap {SERVED_ROOT}`"
         ),
     )
-    .reason(mesh_on_other_root())
-}
-
-fn mesh_on_other_root() -> Reason {
-    Reason::ALL.iter().copied().find(|it| it.as_str() == "MeshOnOtherRoot").unwrap_or(Reason::RootChanged)
+    .reason(Reason::MeshOnOtherRoot)
 }
 
 /// The roots of `cacerts`, else of Vault.

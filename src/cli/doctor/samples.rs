@@ -22,7 +22,7 @@ use crate::plan::{Owner, Role};
 use crate::samples::{R1, assert_fit_for_users, names, pin as pin_on, published, stored};
 use crate::selector;
 use crate::self_test::Verdict;
-use crate::vault::{AuthMount, Claims, Granted, Health, Record};
+use crate::vault::{AuthMount, Claims, Granted, Health, Node, Record};
 
 pub(super) fn asked(role: Role) -> Asked {
     Asked {
@@ -51,6 +51,15 @@ pub(super) fn health(status: u16, cluster_id: &str) -> Health {
         version: "1.21.1".to_owned(),
         cluster_name: Some("vault".to_owned()),
         cluster_id: Some(cluster_id.to_owned()).filter(|id| !id.is_empty()),
+        node: match status {
+            200 => Node::Active,
+            429 => Node::Forwards,
+            473 => Node::Reads { heard: Some(std::time::Duration::from_secs(1)) },
+            472 => Node::Recovery,
+            501 | 503 => Node::Sealed,
+            _ => Node::Other,
+        },
+        ahead: Some(k8s_openapi::jiff::SignedDuration::ZERO),
         certificate: None,
     }
 }
@@ -59,6 +68,7 @@ pub(super) fn address(url: &str) -> Address {
     let health = Some(Ok(health(200, "one")));
     Address {
         url: url.parse().unwrap(),
+        gone: false,
         way: Way::Direct,
         reach: Reach::Connected(([10, 0, 0, 1], 8200).into()),
         health,
@@ -146,6 +156,7 @@ pub(super) fn istiod() -> Workload {
 pub(super) fn cluster() -> Cluster {
     let service = ("istio-system".to_owned(), "istio-ca-gate".to_owned());
     Cluster {
+        ahead: None,
         version: Look::Seen("v1.34.4".to_owned()),
         me: Look::Seen("kim".to_owned()),
         rights: Look::Seen(Rights { behalf: Behalf::Gate, missing: Vec::new() }),

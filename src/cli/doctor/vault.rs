@@ -47,6 +47,8 @@ pub(super) enum Reach {
 #[derive(Clone, Debug)]
 pub(super) struct Address {
     pub(super) url: Url,
+    /// Somebody says that it is gone for good.
+    pub(super) gone: bool,
     pub(super) way: Way,
     pub(super) reach: Reach,
     /// `None`: not asked.
@@ -56,7 +58,7 @@ pub(super) struct Address {
 impl Address {
     /// Whether the gate can work with it.
     pub(super) fn is_usable(&self) -> bool {
-        matches!(&self.health, Some(Ok(health)) if matches!(health.status, 200 | 429 | 473))
+        matches!(&self.health, Some(Ok(health)) if health.node.counts())
     }
 
     /// As it was configured.
@@ -174,15 +176,16 @@ pub(super) fn paths(asked: &Asked) -> [String; 4] {
 }
 
 async fn look_at(vault: &Vault, at: usize, url: Url, way: Way) -> Address {
+    let gone = vault.settings().gone.contains(&url);
     if let Way::MeshOnly(_) = way {
-        return Address { url, way, reach: Reach::NotTried, health: None };
+        return Address { url, gone, way, reach: Reach::NotTried, health: None };
     }
     let reach = reach(&url, vault.settings().timeout).await;
     let health = match reach {
         Reach::Connected(_) => Some(vault.health(at).await),
         _ => None,
     };
-    Address { url, way, reach, health }
+    Address { url, gone, way, reach, health }
 }
 
 async fn reach(url: &Url, patience: Duration) -> Reach {

@@ -71,7 +71,7 @@ const NOBODY_MAY: [Deed; 32] = [
     ("delete", "secrets/cacerts", NAMESPACE),
     ("delete", "secrets/istio-ca-gate-tls", NAMESPACE),
     ("create", "secrets", "default"),
-    ("get", "configmaps/istio-ca-root-cert", NAMESPACE),
+    ("patch", "configmaps/istio-ca-root-cert", NAMESPACE),
     ("list", "configmaps", NAMESPACE),
     ("delete", "configmaps/istio-ca-gate", NAMESPACE),
     ("patch", "deployments.apps", NAMESPACE),

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+use std::time::Duration;
+
 use rcgen::CertificateParams;
 
 use super::super::line::Outcome::{Failed, Ok as Fine, Skipped, Warning};
@@ -61,6 +63,7 @@ fn each_failure_of_tls_has_its_own_next_step() {
         ("its certificate is from an unknown CA: UnknownIssuer", "--vault-ca-cert"),
         ("its certificate is invalid: BadSignature", "--vault-ca-cert"),
         ("its certificate is for another name", "issued for vault.example"),
+        ("its certificate is itself a CA's: CaUsedAsEndEntity", "CA:FALSE -addext subjectAltName=DNS:vault.example"),
         ("its certificate has expired", "renew"),
         ("its certificate is not valid yet", "clock"),
         ("received corrupt message of type InvalidContentType", "TLS 1.2"),
@@ -90,8 +93,8 @@ fn a_certificate_that_ends_soon_and_plain_http_are_warned_of() {
 fn each_state_of_vault_is_told_apart() {
     for (status, outcome, says, reason) in [
         (200, Fine, "active, version 1.21.1, cluster vault, cluster_id one", None),
-        (429, Fine, "standby", None),
-        (473, Fine, "performance standby", None),
+        (429, Fine, "passes requests on", None),
+        (473, Fine, "answers reads by itself, and was in touch with the active node 1 s ago", None),
         (472, Failed, "disaster-recovery", Some(Reason::VaultUnreachable)),
         (501, Failed, "not initialised", Some(Reason::VaultSealed)),
         (503, Failed, "sealed", Some(Reason::VaultSealed)),
@@ -101,9 +104,29 @@ fn each_state_of_vault_is_told_apart() {
         expect(line, outcome, says);
         assert_eq!(line.reason, reason);
     }
+    for (node, says) in [
+        (Node::Reads { heard: None }, "what it says does not count"),
+        (Node::Reads { heard: Some(Duration::from_secs(31)) }, "what it says does not count"),
+        (Node::CutOff, "has lost the active node"),
+    ] {
+        let line = &lines_of(&[with(Ok(Health { node, ..health(429, "one") }))])[2];
+        expect(line, Failed, says);
+        assert_eq!(line.reason, Some(Reason::VaultUnreachable));
+    }
     let lines = lines_of(&[silent(false, "status 200, with a body that is not Vault's")]);
     expect(&lines[1], Fine, "trusted");
     expect(&lines[2], Failed, "does not answer as Vault does");
+}
+
+#[test]
+fn a_clock_that_is_off_fails_with_the_one_that_is_wrong() {
+    let (none, day) = (SignedDuration::ZERO, SignedDuration::from_hours(24));
+    let at = |ahead| [with(Ok(Health { ahead, ..health(200, "one") }))];
+    expect(&clock(&at(Some(none)), Some(none)), Fine, "Vault's and the API server's");
+    expect(&clock(&at(None), None), Skipped, "tells the time");
+    let line = clock(&at(Some(day)), Some(none));
+    expect(&line, Failed, "Vault's clock is ahead");
+    assert_eq!(line.reason, Some(Reason::ClockWrong));
 }
 
 #[test]
@@ -118,5 +141,14 @@ fn two_vaults_and_one_that_does_not_tell_are_no_one_vault() {
     expect(&one(&[address("https://a.example"), sealed.clone()]).unwrap(), Warning, "may be another one");
     expect(&one(&[sealed.clone(), sealed]).unwrap(), Skipped, "no address tells");
     let silent = silent(true, "refused");
-    expect(&one(&[address("https://a.example"), silent]).unwrap(), Fine, "1 of 2 answer");
+    let two = [address("https://a.example"), silent.clone()];
+    expect(&one(&two).unwrap(), Fine, "1 of 2 answer");
+    // It may have the root.
+    let to_bootstrap = |addresses: &[Address]| {
+        lines(addresses, &asked(Role::Bootstrap)).into_iter().find(|line| line.id == "vault-one").unwrap()
+    };
+    let line = to_bootstrap(&two);
+    expect(&line, Warning, "may be another one");
+    assert!(line.next.unwrap().contains("--vault-gone https://vault.example:8200"));
+    expect(&to_bootstrap(&[address("https://a.example"), Address { gone: true, ..silent }]), Fine, "1 of 2 answer");
 }

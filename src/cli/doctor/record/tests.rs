@@ -56,6 +56,15 @@ fn an_empty_vault_fails_for_a_mirror_and_is_the_bootstraps_to_fill() {
 }
 
 #[test]
+fn metadata_without_a_version_keeps_the_first_one_from_being_written() {
+    let record = Look::Seen(Record { stored: Stored::Absent, deleted_at: None });
+    let told = Told { record, mount: Look::Seen((None, keeping("0s", 0))), ..told(Role::Bootstrap) };
+    let line = super::record(&told, NOTHING, &asked(Role::Bootstrap));
+    expect(&line, Failed, "needs `update`");
+    assert_eq!(line.reason, Some(Reason::VaultPermissionDenied));
+}
+
+#[test]
 fn a_vault_that_has_lost_the_root_of_this_cluster_fails_in_either_role() {
     let pin = pin(R1.root);
     for role in [Role::Bootstrap, Role::Sync] {

@@ -39,7 +39,12 @@ fn the_mesh_has_the_root_of_cacerts_or_is_split() {
 #[test]
 fn without_cacerts_it_is_compared_with_vault_and_without_either_with_nothing() {
     let none = || Cluster { cacerts: Look::Absent, ..cluster() };
-    expect(&served_of(Look::Seen(Some(R2.glance.clone())), none()), Failed, "and not that of Vault");
+    let other = served_of(Look::Seen(Some(R2.glance.clone())), none());
+    expect(&other, Failed, "another one would split it");
+    assert_eq!(other.reason, Some(Reason::MeshOnOtherRoot));
+    expect(&served_of(Look::Seen(Some(R1.glance.clone())), none()), Fine, "the root of Vault");
+    let before = served(&none(), Some(&Stored::Absent), &asked(Role::Bootstrap));
+    expect(&before, Failed, "another one would split it");
     let line = served(&none(), None, &asked(Role::Sync));
     expect(&line, Note, "not compared");
 }
