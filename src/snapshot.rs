@@ -68,11 +68,12 @@ impl Watched {
 
     /// Whether `published` is current, and the watch was heard of lately enough, or it was read just now.
     pub fn is_trusted(&self, now: Boot) -> bool {
-        if !self.is_current() {
-            return false;
-        }
-        let within = |at: Option<Boot>, trust| at.is_some_and(|at| now.since(at) < trust);
-        within(self.heard, WATCH_TRUST) || within(self.read, READ_TRUST)
+        self.is_current() && (self.is_heard(now) || self.read.is_some_and(|at| now.since(at) < READ_TRUST))
+    }
+
+    /// Whether the watch was heard of lately enough.
+    pub fn is_heard(&self, now: Boot) -> bool {
+        self.heard.is_some_and(|at| now.since(at) < WATCH_TRUST)
     }
 
     /// Whether `cacerts` is another than the one that was verified.

@@ -107,35 +107,50 @@ impl Cacerts {
         });
     }
 
-    /// Reads what the watch tells of, and after each `again` although it has told nothing.
+    /// Reads what the watch tells of, and compares after each `again` although it has told nothing.
     async fn keep_read(&self, first: impl FnOnce(), again: Duration) {
         let (mut watched, mut first, mut said) = (self.watched.subscribe(), Some(first), None);
-        let mut backoff = Backoff::new(READ_PAUSE, SOON);
-        let mut is_due = true;
+        let (mut backoff, mut due) = (Backoff::new(READ_PAUSE, SOON), tokio::time::Instant::now());
         loop {
             let is_current = watched.borrow_and_update().is_current();
-            let read = if is_current && !is_due { None } else { Some(self.read_anew().await) };
+            let is_due = due <= tokio::time::Instant::now();
+            if is_current && !is_due {
+                // Until it changes: the sender is ours.
+                drop(tokio::time::timeout_at(due, watched.changed()).await);
+                continue;
+            }
+            let read = if is_current { self.compare().await } else { self.read_anew().await };
             if let Some(first) = first.take() {
                 first();
             }
-            is_due = false;
             match read {
-                Some(Ok(())) => {
+                Ok(()) => {
                     backoff.reset();
                     said = None;
+                    due = tokio::time::Instant::now() + again;
                 }
-                Some(Err(held)) => {
+                Err(held) => {
                     if said.as_ref() != Some(&held) {
                         tracing::warn!(reason = %held.reason, "{}", held.sentence);
                     }
                     said = Some(held);
-                    is_due = true;
                     tokio::time::sleep(backoff.pause()).await;
+                    due = tokio::time::Instant::now();
                 }
-                // The sender is ours: it changes, or time is up.
-                None => is_due = tokio::time::timeout(again, watched.changed()).await.is_err(),
             }
         }
+    }
+
+    /// Reads it if its version is another than is known. The key stays where it is if it is not.
+    async fn compare(&self) -> Result<(), Held> {
+        let doing = format!("read Secret {}", self.full_name);
+        let version = match call(&doing, self.watching.get_metadata(&self.name)).await {
+            Ok(secret) => secret.resource_version().unwrap_or_default(),
+            Err(Failed::NotFound) => String::new(),
+            Err(error) => return Err(error.into_held(&doing)),
+        };
+        let is_known = self.watched.borrow().order.version() == Some(&version);
+        if is_known { Ok(()) } else { self.read_anew().await }
     }
 
     /// Takes what was read for what is known, if it began in this generation. Returns whether it counts: else something
@@ -185,8 +200,8 @@ impl Cacerts {
     /// # Errors
     /// The reason why it cannot be told.
     pub async fn is_still(&self, version: &str) -> Result<bool, Held> {
-        let is_trusted = self.watched.borrow().is_trusted(Boot::now());
-        if !is_trusted {
+        let is_heard = self.watched.borrow().is_heard(Boot::now());
+        if !is_heard {
             self.read_anew().await?;
         }
         let watched = self.watched.borrow();

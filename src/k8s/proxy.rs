@@ -63,7 +63,8 @@ pub(super) fn configured(proxy: &str) -> Result<Uri, String> {
 
 fn parse(proxy: &str) -> Result<Uri, String> {
     let url = Url::parse(proxy).ok().filter(Url::has_host);
-    let url = url.or_else(|| Url::parse(&format!("http://{proxy}")).ok()).ok_or("is no URL")?;
+    let bare = || (!proxy.contains("://")).then(|| Url::parse(&format!("http://{proxy}")).ok()).flatten();
+    let url = url.or_else(bare).ok_or("is no URL")?;
     let default = match url.scheme() {
         "http" => 80,
         "https" => 443,
