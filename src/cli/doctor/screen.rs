@@ -68,8 +68,12 @@ impl Screen {
     /// The cluster's report is whole.
     pub(super) fn end(&mut self) {
         self.spinner.finish_and_clear();
-        let tally = self.told.last().map(|(_, lines)| tally(lines)).unwrap_or_default();
-        self.print(&format!("\n{tally}"));
+        let lines = self.told.last().map_or(&[][..], |(_, lines)| lines);
+        let mut text = format!("\n{}", tally(lines));
+        if self.columns.is_some() && lines.iter().any(|line| line.next.is_some()) {
+            text += &paint(Tone::Faint, "\n`istio-ca-gate explain ID` tells more of a line.");
+        }
+        self.print(&text);
     }
 
     /// All reports are whole; the lines of all.
