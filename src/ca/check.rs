@@ -142,9 +142,11 @@ fn facts(
     }
     trial::run(&*key, signing, chain, roots, now)?;
     if let Some(lists) = bundle.beside.crl.as_ref().filter(|_| !bundle.beside.tls) {
-        let ends = paths.iter().filter_map(|path| path::end(path));
-        if let Some(end) = ends.into_iter().find(|end| !lists.is_empty() && !end.is_self_issued()) {
-            return Err(Flaw::CrlOfPart(end.at));
+        // OpenSSL stops at the first that is trusted.
+        let part =
+            roots.iter().find(|root| !root.is_self_issued() && needed.iter().any(|one| one.sha256 == root.sha256));
+        if let Some(part) = part.filter(|_| !lists.is_empty()) {
+            return Err(Flaw::CrlOfPart(part.at));
         }
         let cas: Vec<_> = needed.iter().copied().chain(chain).collect();
         notes.extend(crl::check(lists, &cas, now)?);
@@ -270,7 +272,7 @@ fn is_as_labelled(label: &str, der: &[u8]) -> bool {
         "RSA PRIVATE KEY" => der::INTEGER,
         _ => der::SEQUENCE,
     };
-    let mut reader = der::Reader::new(der::only(der, der::SEQUENCE).unwrap_or_default());
+    let mut reader = der::Reader::new(der::Reader::new(der).take(der::SEQUENCE).unwrap_or_default());
     reader.take(der::INTEGER).is_some() && reader.peek() == Some(second)
 }
 

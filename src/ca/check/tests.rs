@@ -495,6 +495,8 @@ fn revocation_lists_have_to_fit_the_cas_that_sign() {
     // Not a root, so that Envoy wants a list of a CA that it does not know.
     let mut part = bundle(&[&one], &[&one], &one);
     part.beside.crl = Some(lists(&[&one, &root], later, &[]));
+    assert_eq!(check(part.clone(), now()).err(), Some(Flaw::CrlOfPart(root_at(1))));
+    part.root_cert.extend_from_slice(root.certificate.pem().as_bytes());
     assert_eq!(check(part, now()).err(), Some(Flaw::CrlOfPart(root_at(1))));
     let beside = sound(bundle(&[&root], &[&two, &root], &two));
     assert_eq!(beside.check_beside(&lists(&[&one, &root], later, &[])), Err(Flaw::CrlMissing(chain_at(1))));
