@@ -13,6 +13,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use kube::core::Selector;
 
 use crate::cli::adopt::Adopt;
+use crate::cli::check::Check;
 use crate::cli::doctor::Doctor;
 use crate::cli::explain::Explain;
 use crate::cli::fingerprint::Fingerprint;
@@ -58,6 +59,8 @@ pub enum Command {
     Verify(Box<Verify>),
     /// Print the fingerprint of a root
     Fingerprint(Box<Fingerprint>),
+    /// Judge a CA's files offline, by the check that the gate opens by
+    Check(Check),
     /// Check every link of the chain, and say what to do
     Doctor(Box<Doctor>),
     /// Tell what a reason code, an alert or a line of doctor means, and what to do

@@ -1,6 +1,7 @@
 //! The commands for people: each asks, prints, and ends with an exit code.
 
 pub mod adopt;
+pub mod check;
 pub mod doctor;
 pub mod explain;
 pub mod fingerprint;
@@ -26,6 +27,7 @@ pub async fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Sync(args) => run::sync(*args).await.map(done),
         Command::Verify(args) => verify::run(*args).await,
         Command::Fingerprint(args) => fingerprint::run(*args).await.map(done),
+        Command::Check(args) => check::run(args).await,
         Command::Doctor(args) => doctor::run(*args).await,
         Command::Explain(args) => explain::run(&args).map(done),
         Command::Adopt(args) => adopt::run(*args).await,

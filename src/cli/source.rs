@@ -54,25 +54,36 @@ impl fmt::Display for Unread {
 
 /// A file, up to one byte more than any trust bundle has. It may have a key in it, so it is wiped.
 pub(crate) async fn file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Unread> {
+    file_of(path, MAX_BUNDLE).await
+}
+
+/// A file, up to one byte more than `most`.
+pub(crate) async fn file_of(path: &Path, most: usize) -> Result<Zeroizing<Vec<u8>>, Unread> {
     let shown = path.display().to_string();
     let path = path.to_owned();
-    blocking(&shown, move || std::fs::File::open(path)).await
+    blocking(&shown, most, move || std::fs::File::open(path)).await
 }
 
 /// Standard input, likewise.
 pub(crate) async fn stdin() -> Result<Zeroizing<Vec<u8>>, Unread> {
-    blocking("standard input", || Ok(std::io::stdin())).await
+    stdin_of(MAX_BUNDLE).await
+}
+
+/// Standard input, up to one byte more than `most`.
+pub(crate) async fn stdin_of(most: usize) -> Result<Zeroizing<Vec<u8>>, Unread> {
+    blocking("standard input", most, || Ok(std::io::stdin())).await
 }
 
 /// A pipe may keep its reader for ever.
 async fn blocking<R: Read>(
     shown: &str,
+    most: usize,
     open: impl FnOnce() -> std::io::Result<R> + Send + 'static,
 ) -> Result<Zeroizing<Vec<u8>>, Unread> {
-    let read = || {
+    let read = move || {
         // Of its final size from the start: a buffer that grows leaves copies behind.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_BUNDLE + 2));
-        open()?.take(MAX_BUNDLE as u64 + 1).read_to_end(&mut bytes)?;
+        let mut bytes = Zeroizing::new(Vec::with_capacity(most + 2));
+        open()?.take(most as u64 + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
     let read: std::io::Result<_> = tokio::task::spawn_blocking(read).await.unwrap_or_else(|e| Err(e.into()));

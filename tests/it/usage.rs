@@ -216,3 +216,26 @@ async fn help_is_complete_and_no_error() -> Result<()> {
     ensure!(code == Some(0) && stdout.starts_with("istio-ca-gate "), "{stdout}");
     Ok(())
 }
+
+#[tokio::test]
+async fn check_tells_by_its_exit_code_whether_a_ca_is_sound_refused_or_unread() -> Result<()> {
+    let sound = Sound::new()?;
+    let record = crate::certificates::Authority::new("Istio Root CA")?.record();
+    let good = sound.file("record.json", &serde_json::to_string(&record)?)?;
+    let mut no_key = record.clone();
+    no_key["key.pem"] = serde_json::json!("nothing");
+    let bad = sound.file("bad.json", &serde_json::to_string(&no_key)?)?;
+    for (paths, wanted, says) in [
+        (vec![good.as_str()], 0, "sound, root sha256"),
+        (vec![&good, &bad], 1, "refused: "),
+        (vec![&bad, "/nowhere"], 2, "unread: cannot read /nowhere"),
+    ] {
+        let (code, stdout, stderr) = sound.run(&[&["check"], paths.as_slice()].concat(), &[]).await?;
+        ensure!(code == Some(wanted) && stdout.contains(says), "{paths:?}: {code:?} {stdout}{stderr}");
+        ensure!(stderr.is_empty() && !stdout.contains("PRIVATE KEY"), "{stdout}{stderr}");
+    }
+    let (code, stdout, _) = sound.run(&["check", "-o", "json", &good], &[]).await?;
+    let told: serde_json::Value = serde_json::from_str(&stdout)?;
+    ensure!(code == Some(0) && told[0]["verdict"] == "sound" && told[0]["usableUntil"].is_string(), "{told}");
+    Ok(())
+}

@@ -22,10 +22,8 @@ const trustDomain = "cluster.local"
 
 var (
 	identity = "spiffe://" + trustDomain + "/ns/shop/sa/cart"
-	// As its chart has them, for one revision.
-	istiodNames = []string{
-		"istio-pilot.istio-system.svc", "istiod.istio-system.svc", "istiod-remote.istio-system.svc", "istiod.istio-system",
-	}
+	// What it calls itself in its own namespace, without revisions and hosts of a user's own.
+	istiodNames = []string{"istio-pilot.istio-system.svc", "istiod-remote.istio-system.svc", "istiod.istio-system.svc"}
 )
 
 // What workloads and istiod itself ask to be signed. Made once: keys are dear, and of no interest.

@@ -1,5 +1,6 @@
 // Command prometheus reads the text of a scrape as Prometheus' own library does, lints it as promtool does, and
-// prints its samples as JSON, each under its name.
+// prints its samples as JSON, each under its name. With a file of rules it reads a scenario instead, and prints the
+// alerts that fire at its end.
 package main
 
 import (
@@ -16,7 +17,11 @@ import (
 )
 
 func main() {
-	if err := run(os.Stdin, os.Stdout); err != nil {
+	read := run
+	if len(os.Args) > 1 {
+		read = func(in io.Reader, out io.Writer) error { return fire(os.Args[1], in, out) }
+	}
+	if err := read(os.Stdin, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
