@@ -125,6 +125,8 @@ where
     C::Error: Into<BoxError>,
 {
     let proxy = format!("{}:{}", proxy.host().unwrap_or_default(), proxy.port_u16().unwrap_or_default());
+    // Asked for each connection; clippy takes it for one.
+    #[allow(clippy::redundant_clone)]
     let connector = connector.map_err(move |error| ThroughProxy { proxy: proxy.clone(), error: error.into() });
     let connector = config.rustls_https_connector_with_connector(connector)?;
     let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector);

@@ -103,3 +103,35 @@ async fn a_gate_that_starts_long_before_its_api_server_is_open_soon_after_it() -
     println!("gate open: {:.1} s", back.elapsed().as_secs_f64());
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_vault_has_said_against_the_root_outlives_a_gate_that_is_started_while_vault_is_away() -> Result<()> {
+    let world = crate::world::SmallWorld::homelab().await?;
+    let (side, vault) = (&world.side, &world.vault);
+    let gate = Gate::start(side, vault).await?;
+    side.deploy_istiod().await?;
+    side.pod("istiod").await?;
+
+    vault.cli(&["kv", "delete", "secret/istio/ca"]).await?;
+    side.restart("istiod").await?;
+    gate.stands("held", Some("RootDeleted")).await?;
+    let pin = side.pin().await?.unwrap_or_default();
+    ensure!(pin["data"]["contradicted-by"] == "RootDeleted", "{pin}");
+
+    vault.stop()?;
+    gate.stands("held", Some("VaultUnreachable")).await?;
+    gate.process.stop()?;
+    gate.process.start_again()?;
+    gate.stands("held", Some("VaultUnreachable")).await?;
+    side.refusal("istiod", "VaultUnreachable").await?;
+    ensure!(!gate.process.log().contains("allowed_unverified"));
+
+    vault.start_again().await?;
+    gate.stands("held", Some("RootDeleted")).await?;
+    vault.cli(&["kv", "undelete", "-versions=1", "secret/istio/ca"]).await?;
+    gate.stands("open", None).await?;
+    let pin = side.pin().await?.unwrap_or_default();
+    ensure!(pin["data"]["contradicted-by"].is_null(), "{pin}");
+    side.pod("istiod").await?;
+    Ok(())
+}

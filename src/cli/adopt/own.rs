@@ -24,6 +24,9 @@ struct Seen {
     address: String,
 }
 
+/// The Secret as it was read, and its CA.
+type Lapsed = (Arc<Copy>, Arc<Sound>);
+
 /// Runs it.
 ///
 /// # Errors
@@ -106,7 +109,7 @@ impl Adoption {
 }
 
 /// The Secret, if it is one to hand back. `None`: it is the gate's.
-fn lapsed(published: &Published, pin: Option<&Pin>, names: &Names) -> Result<Option<(Arc<Copy>, Arc<Sound>)>, Held> {
+fn lapsed(published: &Published, pin: Option<&Pin>, names: &Names) -> Result<Option<Lapsed>, Held> {
     let secret = &names.cacerts;
     let Published::Present(copy) = published else {
         let sentence = format!(
