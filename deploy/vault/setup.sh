@@ -173,9 +173,11 @@ put() {
         # shellcheck disable=SC2016 # variables of jq
         jq -r --arg path "$1" --arg more "${2:-}" '
             def text: if type == "array" then join(",") else tostring end;
-            ["vault write \($path)"]
+            # A map is no KEY=VALUE.
+            if any(.[]; type == "object") then "vault write \($path) - <<\u0027END\u0027\n\(tojson)\nEND"
+            else ["vault write \($path)"]
             + [to_entries[] | select(.value != "" and .value != 0 and .value != []) | "\(.key)=\(.value | text | @sh)"]
-            + if $more == "" then [] else [$more] end | join(" \\\n  ")'
+            + if $more == "" then [] else [$more] end | join(" \\\n  ") end'
     else
         vault write "$1" - >/dev/null 2>"$scratch/err" || die "vault write $1: $(cat "$scratch/err")"
     fi

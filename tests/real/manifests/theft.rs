@@ -168,6 +168,26 @@ fn work(owner: &str) -> Vec<Request> {
     ]
 }
 
+/// Puts `caBundle` into each webhook as the gate does: by server-side apply of that field alone.
+async fn inject(cluster: &Cluster, token: &str, path: &str, kind: &str) -> Result<()> {
+    let (_, configuration) = cluster.request("GET", path, None).await?;
+    let webhooks = configuration["webhooks"].as_array().context("no webhooks")?.iter();
+    let bundle = json!(k8s_openapi::ByteString(cluster.ca_pem().as_bytes().to_vec()));
+    let body = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": kind,
+        "metadata": { "name": "istio-ca-gate", "resourceVersion": configuration["metadata"]["resourceVersion"] },
+        "webhooks": webhooks
+            .map(|webhook| json!({ "name": webhook["name"], "clientConfig": { "caBundle": bundle } }))
+            .collect::<Vec<_>>(),
+    });
+    let path = format!("{path}?fieldManager=istio-ca-gate&force=true");
+    let headers = [("content-type", "application/apply-patch+yaml")];
+    let answer = cluster.raw(Some(token), "PATCH", &path, &headers, Some(body.to_string())).await?;
+    let (status, text) = (answer.status(), answer.text().await?);
+    ensure!(status == 200 && text.contains("caBundle"), "{path}: {status}: {text}");
+    Ok(())
+}
+
 /// What it never does with anything but webhooks, though RBAC lets it.
 fn thefts(owner: &str) -> Vec<Request> {
     let patch = |path: &str, body| ("PATCH", path.to_owned(), body);
@@ -341,6 +361,8 @@ async fn a_thief_of_the_gates_token_can_write_what_the_gate_writes_and_nothing_e
         let (status, message) = sent(&cluster, &token, request, false).await?;
         ensure!(matches!(status, 200 | 201), "{request:?}: {status}: {message}");
     }
+    inject(&cluster, &token, VALIDATING, "ValidatingWebhookConfiguration").await?;
+    inject(&cluster, &token, MUTATING, "MutatingWebhookConfiguration").await?;
     let mut thefts = thefts(&owner);
     for path in [VALIDATING, MUTATING] {
         thefts.extend(on_webhooks(&cluster, path).await?);
@@ -360,7 +382,7 @@ async fn a_thief_of_the_gates_token_can_write_what_the_gate_writes_and_nothing_e
     }
     let deleted = deleted_through_its_status(&cluster, &token, &owner).await?;
     println!(
-        "{} writes of the gate's taken, {} thefts refused that RBAC alone lets through; by one of them an owner is deleted in {} ms",
+        "{} writes of the gate's and caBundle taken, {} thefts refused that RBAC alone lets through; by one of them an owner is deleted in {} ms",
         work.len(),
         thefts.len(),
         deleted.as_millis()
