@@ -117,7 +117,7 @@ impl Converger {
                 if turns.wants_reconciliation(pass) {
                     attempts.ask_flux();
                 }
-                if pass == Pass::Failed {
+                if matches!(pass, Pass::Failed | Pass::Unfinished) {
                     passes = Passes::default();
                     pace.within(SOON);
                 }

@@ -3,6 +3,7 @@
 mod admit;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract;
@@ -10,7 +11,7 @@ use axum::middleware::map_response_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use https::{Stats, json, refuse};
+use https::{Rarely, Room, json, refuse};
 
 use crate::clock::Clocks;
 use crate::explain;
@@ -23,6 +24,10 @@ use crate::readiness::Readiness;
 use crate::tls::Serving;
 use crate::webhook::Webhook;
 use admit::{mutate, validate};
+
+/// Lines about admissions in [`LINES_EVERY`].
+const LINES: u32 = 100;
+const LINES_EVERY: Duration = Duration::from_secs(60);
 
 /// What the endpoints answer by.
 #[derive(Clone)]
@@ -39,8 +44,15 @@ pub struct State {
     pub peers: Arc<Peers>,
     /// What is still missing.
     pub readiness: Arc<Readiness>,
-    /// What the servers count.
-    pub stats: Arc<Stats>,
+    /// Lines about admissions.
+    pub lines: Arc<Rarely>,
+    /// What the servers share.
+    pub room: Arc<Room>,
+}
+
+/// Lines about admissions, of which a cluster that starts has a few dozen.
+pub fn lines() -> Arc<Rarely> {
+    Arc::new(Rarely::at_most(LINES, LINES_EVERY))
 }
 
 /// All endpoints.
@@ -119,7 +131,7 @@ async fn metrics(extract::State(state): extract::State<State>) -> Response {
         let (policy, now) = (&webhook.policy, Clocks::now());
         Moment { labels, known, policy, now, certificate_ends, peers: &peers }.standing()
     });
-    match standing.and_then(|standing| state.metrics.text(&standing, &state.stats)) {
+    match standing.and_then(|standing| state.metrics.text(&standing, state.room.stats())) {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error),
     }

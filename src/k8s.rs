@@ -16,6 +16,7 @@ pub mod pin;
 mod proxy;
 pub mod root_cert;
 pub mod serving;
+mod stream;
 
 use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use http::header::{CONNECTION, DATE};
+use http_body_util::Limited;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Client;
@@ -45,6 +47,9 @@ pub const VAULT_VERSION: &str = "istio-ca-gate.io/vault-version";
 
 /// Longest wait for one answer of the API server: a few of them fit into an admission call's ten seconds.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Largest answer that is held: an object has at most 3 MiB, and lists are read in pages.
+const ANSWER_MAX: usize = 8 << 20;
 
 /// How a call ended that was not simply answered.
 #[derive(Debug)]
@@ -183,6 +188,21 @@ fn stale_read(full_name: &str) -> Held {
         &format!("tell what Secret {full_name} is"),
         "a read of it gives an older version than was told before: one of the API servers or of etcd's members is behind",
     )
+}
+
+/// The same client, none of whose answers is larger than anything that the API server has to say: it must not fill the
+/// memory. A watch ends never, and what is streamed is not held.
+pub(crate) fn bounded(below: Client) -> Client {
+    let namespace = below.default_namespace().to_owned();
+    let capped = service_fn(move |request: http::Request<Body>| {
+        let is_watch =
+            request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair.starts_with("watch=")));
+        let is_held = !is_watch && request.extensions().get::<stream::Streamed>().is_none();
+        let most = if is_held { ANSWER_MAX } else { usize::MAX };
+        let below = below.clone();
+        async move { Ok::<_, kube::Error>(below.send(request).await?.map(|body| Limited::new(body, most))) }
+    });
+    Client::new(capped, namespace)
 }
 
 /// The same client, each of whose connections ends with its answer. The buffers of one that is kept keep what came over

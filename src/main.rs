@@ -7,6 +7,7 @@ use istio_ca_gate::args::{Cli, one_line};
 use istio_ca_gate::cli;
 use istio_ca_gate::hygiene;
 use istio_ca_gate::run::Failure;
+use istio_ca_gate::telemetry;
 
 /// Wipes what is freed: hyper, reqwest, serde and kube leave plain copies of keys behind.
 #[global_allocator]
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
         Ok(code) => return code,
         Err(failure) => failure,
     };
-    eprintln!("istio-ca-gate: {failure}");
+    telemetry::last_words(format!("istio-ca-gate: {failure}"));
     match failure {
         Failure::Usage(_) => ExitCode::from(2),
         Failure::Broken(_) | Failure::Held(_) => ExitCode::FAILURE,

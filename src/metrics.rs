@@ -19,6 +19,7 @@ use crate::peers::Heard;
 use crate::plan::Role;
 use crate::reason::Reason;
 use crate::snapshot::{Policy, Snapshot};
+use crate::telemetry;
 
 /// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -368,6 +369,8 @@ fn servers(stats: &Stats, labels: &Labels) -> prometheus::Result<Registry> {
     ] {
         registered(&registry, IntCounter::with_opts(opts(name, help))?)?.inc_by(counted.get());
     }
+    let lines = opts("log_lines_dropped_total", "Lines of the log that were dropped, since nobody read them.");
+    registered(&registry, IntCounter::with_opts(lines)?)?.inc_by(telemetry::lines_dropped());
     Ok(registry)
 }
 

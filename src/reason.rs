@@ -154,6 +154,7 @@ pub fn foreign_text(text: &str) -> String {
     if starts.iter().any(|start| text.contains(start)) || text.split(|char| !is_packed(char)).any(may_be_secret) {
         return "(withheld: it may hold a secret)".to_owned();
     }
+    let text = constant(text);
     let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(FOREIGN_TEXT_MAX).collect();
     line.truncate(line.trim_end().len());
     line
@@ -174,6 +175,35 @@ fn may_be_secret(word: &str) -> bool {
         run.len() > 64 && is_hex || run.len() >= 40 && !is_hex && upper >= run.len() / 5
     };
     is_old_token(word) || word.split('.').any(is_key)
+}
+
+/// The same without what is another one each time: numbers of requests and moments. A sentence has to be constant for its
+/// cause.
+fn constant(text: &str) -> String {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | ':' | '.');
+    let mut constant = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let end = rest.find(|c| is_part(c) != is_part(first)).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(end);
+        constant.push_str(if is_passing(word) { "…" } else { word });
+        rest = after;
+    }
+    constant
+}
+
+/// A UUID, a long number in hex, or an RFC 3339 moment.
+fn is_passing(word: &str) -> bool {
+    let word = word.trim_matches([':', '.', '-', '_']);
+    let digits = word.bytes().filter(u8::is_ascii_digit).count();
+    let is_hex = word.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+    let is_moment = word.len() >= 16
+        && word
+            .bytes()
+            .zip("dddd-dd-ddTdd:dd".bytes())
+            .all(|(b, p)| if p == b'd' { b.is_ascii_digit() } else { b == p });
+    // A fingerprint is not: of SHA-1 and SHA-256.
+    is_moment || (is_hex && digits >= 4 && word.len() >= 12 && ![40, 64].contains(&word.len()))
 }
 
 /// What a transport error says at the bottom of its chain, which says most. Constant for a cause:
@@ -339,6 +369,28 @@ mod tests {
         let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
         for line in key.lines().filter(|line| line.len() >= 40) {
             assert!(foreign_text(&format!("near {line}: no")).starts_with("(withheld"), "{line}");
+        }
+    }
+
+    #[test]
+    fn foreign_text_is_the_same_for_each_request() {
+        for (one, constant) in [
+            ("502 (request id: 0c2a91d4-6393-11e8-b7cc-42010a800002)", "502 (request id: …)"),
+            ("Ray ID: 8c1f2b3a4d5e6f70", "Ray ID: …"),
+            ("trace=1-67891233-abcdef012345678912345678, retry", "trace=…, retry"),
+            ("expired at 2026-11-28T03:22:16.123Z", "expired at …"),
+            ("not before 2026-11-28T03:22:16+01:00!", "not before …+01:00!"),
+        ] {
+            assert_eq!(foreign_text(one), constant, "{one}");
+        }
+        for stays in [
+            "pods \"istiod-7d4b9c5f66-\" is forbidden",
+            "dial tcp 10.0.0.1:8200: connection refused",
+            "[2001:db8::1]:8200: no route",
+            "2 errors in secret/data/istio/ca of nas-2026-11",
+            "deadbeef-cafe",
+        ] {
+            assert_eq!(foreign_text(stays), stays);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use https::{Bound, Limits, Stats};
+use https::{Bound, Limits, Room};
 use k8s_openapi::jiff::SignedDuration;
 use kube::Client;
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -59,7 +59,7 @@ pub enum Failure {
 /// # Errors
 /// A wrong configuration, or a task that ended although it should not.
 pub async fn serve(args: Serve) -> Result<(), Failure> {
-    telemetry::init(&args.log).map_err(Failure::Usage)?;
+    let _logging = telemetry::init(&args.log).map_err(Failure::Usage)?;
     let signals = Signals::listen().map_err(|error| Failure::Broken(error.to_string()))?;
     let prepared = Box::pin(Prepared::new(args)).await?;
     Box::pin(prepared.run(signals)).await
@@ -176,7 +176,8 @@ impl Service {
             readiness: Arc::new(Readiness::default()),
             metrics,
             serving,
-            stats: Arc::new(Stats::default()),
+            lines: endpoints::lines(),
+            room: Room::new(Limits::default(), Arc::default()),
         };
         (Self { args, client, cacerts, owners, state }, Work { attempts, reconciles, writer, self_test: None })
     }
@@ -247,8 +248,7 @@ impl Service {
         tls: Option<Arc<rustls::ServerConfig>>,
         stop: S,
     ) -> impl Future<Output = ()> + Send + use<S> {
-        let stats = Arc::clone(&self.state.stats);
-        bound.serve(router, tls, Limits::default(), stats, stop)
+        bound.serve(router, tls, Arc::clone(&self.state.room), stop)
     }
 
     /// Serves on while the API server learns that this replica is going.

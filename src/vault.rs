@@ -146,6 +146,8 @@ pub struct Vault {
     agreed: Option<String>,
     session: Option<Session>,
     replacing: Replacing,
+    /// Why the CA file was not taken up when it was looked at last.
+    ca_failed: Option<String>,
     /// Where requests are counted, if anywhere.
     counted: Option<VaultRequests>,
 }
@@ -164,6 +166,7 @@ impl Vault {
             agreed: None,
             session: None,
             replacing: Replacing::default(),
+            ca_failed: None,
             counted: None,
         };
         vault.load_ca()?;
@@ -191,9 +194,12 @@ impl Vault {
 
     /// Takes up a CA file that was replaced on disk. A broken one changes nothing.
     pub fn reload_ca(&mut self) {
-        if let Err(error) = self.load_ca() {
+        let failed = self.load_ca().err();
+        // It is tried at each attempt, and told once a change.
+        if let Some(error) = failed.as_ref().filter(|_| failed != self.ca_failed) {
             tracing::warn!(%error, "still using the previous Vault CA");
         }
+        self.ca_failed = failed;
     }
 
     fn load_ca(&mut self) -> Result<(), String> {

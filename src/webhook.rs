@@ -35,9 +35,9 @@ const RELEASE_WAIT: Duration = Duration::from_millis(300);
 /// Each pass through the gate either decides or learns something; more than a few is a cluster in turmoil.
 const PASSES_MAX: usize = 4;
 
-/// Gated reviews that wait at a time: ten times the pods of a large mesh's istiods and gateways. Each holds a connection
-/// and a request of the server's.
-pub const WAITING_MAX: usize = 256;
+/// Gated reviews that wait at a time: several times the pods of a large mesh's istiods and gateways. Each holds a
+/// connection and a request of the server's.
+pub const WAITING_MAX: usize = 128;
 
 /// What the admission endpoints answer by.
 pub struct Webhook {

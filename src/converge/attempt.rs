@@ -3,7 +3,6 @@
 mod pinning;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
@@ -17,7 +16,7 @@ use crate::k8s::events::Events;
 use crate::k8s::external_secrets::{ExternalSecrets, Maker};
 use crate::k8s::flux::Reconciles;
 use crate::k8s::mesh::Served;
-use crate::k8s::owners::Owners;
+use crate::k8s::owners::{Owners, Passed};
 use crate::k8s::pin::{self, Pins};
 use crate::k8s::{ApiClock, Write as Written};
 use crate::metrics::Convergences;
@@ -29,9 +28,6 @@ use crate::vault::{Found, Refused, Vault, Write};
 
 /// A convergence needs three rounds from nothing to open; more is somebody else writing all the time.
 const ROUNDS_MAX: usize = 12;
-
-/// Longest pass over blocked owners: consultations wait for it.
-const PASS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The step of an attempt that did not get as far as to plan one.
 const NO_STEP: &str = "read";
@@ -135,6 +131,8 @@ pub(super) enum Pass {
     NoneBlocked,
     /// Those that were are touched.
     Touched,
+    /// Some are touched, and there may be others.
+    Unfinished,
     /// It is worth another try soon.
     Failed,
 }
@@ -377,14 +375,12 @@ impl Attempts {
 
     /// Touches blocked owners.
     pub(super) async fn unblock(&self) -> Pass {
-        match tokio::time::timeout(PASS_TIMEOUT, self.parts.owners.touch_blocked(Timestamp::now())).await {
-            Ok(Ok(true)) => Pass::Touched,
-            Ok(Ok(false)) => Pass::NoneBlocked,
-            Err(_) => {
-                tracing::warn!("touching blocked owners takes too long; it is tried again");
-                Pass::Failed
-            }
-            Ok(Err(held)) => {
+        match self.parts.owners.touch_blocked(Timestamp::now()).await {
+            Ok(Passed { any: true, whole: true }) => Pass::Touched,
+            Ok(Passed { any: false, whole: true }) => Pass::NoneBlocked,
+            Ok(Passed { any: true, whole: false }) => Pass::Unfinished,
+            Ok(Passed { any: false, whole: false }) => Pass::Failed,
+            Err(held) => {
                 tracing::warn!(reason = %held.reason, "{}", held.sentence);
                 // A missing right does not come by itself.
                 if held.reason == Reason::KubernetesForbidden { Pass::NoneBlocked } else { Pass::Failed }

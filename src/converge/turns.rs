@@ -39,7 +39,7 @@ impl Turns {
     /// Whether Flux is to be asked, now that blocked owners were looked for: once an opening. One that was found at the
     /// start of the process is none of its affair, unless something is still blocked.
     pub(super) fn wants_reconciliation(&mut self, pass: Pass) -> bool {
-        let wants = !self.settled && (self.news || pass == Pass::Touched);
+        let wants = !self.settled && (self.news || matches!(pass, Pass::Touched | Pass::Unfinished));
         self.settled |= wants || pass != Pass::Failed;
         wants
     }

@@ -50,7 +50,12 @@ async fn admit(state: &State, uri: &Uri, request: HttpRequest, endpoint: Endpoin
     let webhook = &state.webhook;
     let (decision, release) = webhook.answer(&request, admission.began(), timeout(uri)).await;
     admission.decided(&decision);
-    log(&request, endpoint, &decision, release.as_ref(), admission.elapsed());
+    // Whoever reaches the port can cause such lines. The metrics count all.
+    if matches!(decision, Decision::NotGated) || request.self_test().is_some() {
+        log(&request, endpoint, &decision, release.as_ref(), admission.elapsed(), 0);
+    } else {
+        state.lines.tell(|more| log(&request, endpoint, &decision, release.as_ref(), admission.elapsed(), more));
+    }
     // Only a denial names Vault's root by what is known; an allowance has its own.
     let root = match decision {
         Decision::Deny(_) => webhook.converger.look(|known| known.convergence.root.as_ref().map(|root| root.root)),
@@ -70,7 +75,7 @@ async fn admit(state: &State, uri: &Uri, request: HttpRequest, endpoint: Endpoin
 
 /// The review, whose body is not kept while it waits for its answer.
 async fn receive(request: HttpRequest) -> Result<Request, (StatusCode, String)> {
-    let body = body::read(request.into_body()).await.map_err(|unread| match unread {
+    let body = body::read(request).await.map_err(|unread| match unread {
         Unread::TooSlow => (StatusCode::REQUEST_TIMEOUT, "the body took too long".to_owned()),
         Unread::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {BODY_MAX} bytes")),
         Unread::Broken => (StatusCode::BAD_REQUEST, "the body ended early".to_owned()),
@@ -85,15 +90,24 @@ fn timeout(uri: &Uri) -> Option<Duration> {
 }
 
 /// One line an admission. Pods that are not gated are none of the operator's business.
-fn log(request: &Request, endpoint: Endpoint, decision: &Decision, release: Option<&HelmRelease>, took: Duration) {
+/// `more` were left out before it.
+fn log(
+    request: &Request,
+    endpoint: Endpoint,
+    decision: &Decision,
+    release: Option<&HelmRelease>,
+    took: Duration,
+    more: u64,
+) {
     let (owner, pod) = request.described();
     let owner = owner.unwrap_or("-");
     let (uid, namespace, dry_run) = (&request.uid, &request.namespace, request.is_dry_run());
     let (endpoint, seconds) = (endpoint.as_str(), took.as_secs_f64());
+    let more = (more > 0).then_some(more);
     macro_rules! line {
         ($level:ident, $($field:tt)*) => {
             tracing::$level!(
-                decision = decision.as_str(), $($field)* uid, endpoint, namespace, pod, owner, dry_run, seconds,
+                decision = decision.as_str(), $($field)* uid, endpoint, namespace, pod, owner, dry_run, seconds, more,
                 "admission"
             )
         };

@@ -16,6 +16,7 @@ use percent_encoding::percent_decode_str;
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
 use url::Url;
 
+use super::bounded;
 use super::proxy::{self, Environment};
 use crate::reason::foreign_text;
 
@@ -73,7 +74,7 @@ pub(crate) fn client_of(mut config: Config) -> Result<Client, String> {
         None => Client::try_from(config),
         Some(proxy) => through(&proxy, config),
     };
-    made.map_err(|error| match &error {
+    made.map(bounded).map_err(|error| match &error {
         kube::Error::Auth(error) => told_of_auth(error, exec.as_deref()),
         error => foreign_text(&error.to_string()),
     })

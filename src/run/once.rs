@@ -34,7 +34,7 @@ pub async fn sync(args: Once) -> Result<(), Failure> {
 }
 
 async fn once(args: Once, role: Role) -> Result<(), Failure> {
-    telemetry::init(&args.log).map_err(Failure::Usage)?;
+    let _logging = telemetry::init(&args.log).map_err(Failure::Usage)?;
     // The first process of a container is not ended by a signal that it does not listen to.
     let mut signals = Signals::listen().map_err(|error| Failure::Broken(error.to_string()))?;
     let vault = parts::vault(&args.vault, role)?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use axum::Router;
 use axum::routing::{get, post};
-use https::{Bound, Limits};
+use https::{Bound, Limits, Room};
 use istio_ca_gate::tls::{self, Callers, Serving, ServingCa};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rcgen::date_time_ymd;
@@ -96,7 +96,12 @@ impl Guarded {
         let bound = Bound::bind("127.0.0.1:0".parse()?).await?;
         let (address, ca) = (bound.address(), ca.certificate_pem().to_owned());
         let mut tasks = JoinSet::new();
-        tasks.spawn(bound.serve(router, Some(tls), Limits::default(), Arc::default(), std::future::pending()));
+        tasks.spawn(bound.serve(
+            router,
+            Some(tls),
+            Room::new(Limits::default(), Arc::default()),
+            std::future::pending(),
+        ));
         tasks.spawn(async move { callers.keep(read, POLL).await });
         Ok(Self { address, ca, _tasks: tasks })
     }

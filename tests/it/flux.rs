@@ -55,7 +55,9 @@ pub fn install_istiod(kubernetes: &Kubernetes, replica_set: Value) {
 }
 
 fn blocked() -> Value {
-    json!({ "status": { "conditions": [{ "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate" }] } })
+    let message = "admission webhook \"app.istio-ca-gate.io\" denied the request: RootMissing: cluster nas: none";
+    let failure = json!({ "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message });
+    json!({ "status": { "conditions": [failure] } })
 }
 
 fn put_release(kubernetes: &Kubernetes, annotations: Value) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use https::{Bound, Limits, Stats};
+use https::{Bound, Limits, Room};
 use istio_ca_gate::converge::{Attempts, Converger, Parts, Schedule};
 use istio_ca_gate::endpoints::{self, State};
 use istio_ca_gate::gate::Gated;
@@ -155,7 +155,8 @@ impl Gate {
             role: Role::Sync,
             peers: Arc::default(),
             readiness: Arc::new(Readiness::default()),
-            stats: Arc::new(Stats::default()),
+            lines: endpoints::lines(),
+            room: Room::new(limits, Arc::default()),
         };
         let converging = vault.map(|Client { vault, folder, .. }| {
             let attempts = Attempts::new(Parts {
@@ -189,8 +190,8 @@ impl Gate {
         let address = bound.address();
         let (stop, stopping) = oneshot::channel::<()>();
         let router = endpoints::admission(state.clone());
-        let stats = Arc::clone(&state.stats);
-        let serving = tokio::spawn(bound.serve(router, Some(tls), limits, stats, async { drop(stopping.await) }));
+        let room = Arc::clone(&state.room);
+        let serving = tokio::spawn(bound.serve(router, Some(tls), room, async { drop(stopping.await) }));
         let ca = ca.certificate_pem().to_owned();
         Ok(Self { address, kubernetes, state, ca, stop: Some(stop), serving, converging, beside })
     }

@@ -16,7 +16,7 @@ use crate::gate::{Gate, SOON, review, review_but};
 use crate::product::{Product, world};
 
 fn stats(gate: &Gate) -> &Stats {
-    &gate.state.stats
+    gate.state.room.stats()
 }
 
 /// One that soon ends a connection which has nothing more to say.

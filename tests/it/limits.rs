@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use axum::Router;
 use axum::routing::get;
 use futures::future::try_join_all;
-use https::{Bound, Limits, Stats};
+use https::{Bound, Limits, Room, Stats};
 use istio_ca_gate::webhook::WAITING_MAX;
 use serde_json::json;
 use testbed::eventually;
@@ -34,7 +34,7 @@ async fn limited(limits: Limits) -> Result<Gate> {
 }
 
 fn stats(gate: &Gate) -> &Stats {
-    &gate.state.stats
+    gate.state.room.stats()
 }
 
 async fn ask(stream: &mut TlsStream<TcpStream>, request: &[u8]) -> Result<Reply> {
@@ -241,13 +241,14 @@ async fn plain(router: Router, limits: Limits) -> Result<Plain> {
     let bound = Bound::bind("127.0.0.1:0".parse()?).await?;
     let (address, stats) = (bound.address(), Arc::new(Stats::default()));
     let (stop, stopping) = oneshot::channel();
-    let serving = bound.serve(router, None, limits, Arc::clone(&stats), async { drop(stopping.await) });
+    let room = Room::new(limits, Arc::clone(&stats));
+    let serving = bound.serve(router, None, room, async { drop(stopping.await) });
     Ok(Plain { address, stats, stop, serving: tokio::spawn(serving) })
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_does_not_read_an_answer_is_left() -> Result<()> {
-    let router = Router::new().route("/", get(|| async { vec![b'x'; 64 << 20] }));
+    let router = Router::new().route("/", get(|| async { vec![b'x'; 4 << 20] }));
     let Plain { address, stats, stop, serving } = plain(router, Limits { answer: SHORT, ..Limits::default() }).await?;
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(b"GET / HTTP/1.1\r\nhost: gate\r\n\r\n").await?;

@@ -4,6 +4,7 @@
 
 mod adopt;
 mod bodies;
+mod bounds;
 mod certificates;
 mod client_ca;
 mod command;

@@ -1,6 +1,6 @@
 //! The built program as a process, between a stand-in for Vault and one for the API server.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,16 @@ pub fn binary() -> PathBuf {
     env!("CARGO_BIN_EXE_istio-ca-gate").into()
 }
 
+/// The program; or what `GATE_UNDER` names, with its first arguments: another build, or one under a limit.
+fn program() -> Program {
+    let words = std::env::var("GATE_UNDER").unwrap_or_default();
+    let mut words = words.split_whitespace();
+    match words.next() {
+        Some(path) => Program::new(path).args(words),
+        None => Program::new(binary()),
+    }
+}
+
 pub struct Product {
     pub process: Process,
     pub kubernetes: Arc<Kubernetes>,
@@ -42,12 +52,28 @@ impl Product {
     ) -> Result<Self> {
         let (kubernetes, vault) = (kubernetes.into(), vault.into());
         let folder = tempfile::tempdir()?;
+        let log = folder.path().join("log");
+        Self::launch(kubernetes, vault, flags, folder, &log).await
+    }
+
+    /// The same, with its log in this file.
+    pub async fn start_logging(kubernetes: Kubernetes, vault: StandIn, flags: &[&str], log: &Path) -> Result<Self> {
+        Self::launch(kubernetes.into(), vault.into(), flags, tempfile::tempdir()?, log).await
+    }
+
+    async fn launch(
+        kubernetes: Arc<Kubernetes>,
+        vault: Arc<StandIn>,
+        flags: &[&str],
+        folder: TempDir,
+        log: &Path,
+    ) -> Result<Self> {
         let file = |name: &str, text: &str| {
             let path = folder.path().join(name);
             std::fs::write(&path, text).map(|()| path)
         };
         let (http, https) = (Port::reserve()?, Port::reserve()?);
-        let process = Program::new(binary())
+        let process = program()
             .args(["serve", "--dns-name", "127.0.0.1", "--shutdown-delay", "0s"])
             .args(["--listen", &format!("127.0.0.1:{}", https.number())])
             .args(["--admin-listen", &format!("127.0.0.1:{}", http.number())])
@@ -57,7 +83,7 @@ impl Product {
             .env("VAULT_ADDR", vault.url())
             .env("GATE_VAULT_JWT_FILE", file("token", JWT)?)
             .env("KUBECONFIG", file("kubeconfig", &kubeconfig(&kubernetes.server.url()))?)
-            .spawn(folder.path().join("log"))?;
+            .spawn(log)?;
         let product = Self { process, kubernetes, vault, http, https, _folder: folder };
         product.process.until("readiness", SOON, || product.get("readyz")).await?;
         Ok(product)
@@ -118,9 +144,19 @@ impl Product {
         Ok(line.trim().trim_end_matches(" kB").parse::<usize>()? << 10)
     }
 
+    /// Forgets the largest resident memory so far.
+    pub fn forget_peak(&self) -> Result<()> {
+        Ok(std::fs::write(format!("/proc/{}/clear_refs", self.process.pid()), "5")?)
+    }
+
     /// How many descriptors it has open.
     pub fn descriptors(&self) -> Result<usize> {
         Ok(std::fs::read_dir(format!("/proc/{}/fd", self.process.pid()))?.count())
+    }
+
+    /// The port of its HTTP endpoints.
+    pub fn http_port(&self) -> u16 {
+        self.http.number()
     }
 
     /// Of its HTTPS endpoints.

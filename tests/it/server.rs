@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
-use https::{Bound, Limits};
+use https::Bound;
 use istio_ca_gate::endpoints;
 use istio_ca_gate::readiness::Part;
 use testbed::eventually;
@@ -230,8 +230,8 @@ async fn the_admin_endpoints_are_all_but_admission_and_plain() -> Result<()> {
     let address = bound.address();
     let url = |path: &str| format!("http://{address}/{path}");
     let (healthz, readyz, validate, report) = (url("healthz"), url("readyz"), url("validate"), url("fingerprint"));
-    let (router, stats) = (endpoints::admin(gate.state.clone()), Arc::clone(&gate.state.stats));
-    let serving = tokio::spawn(bound.serve(router, None, Limits::default(), stats, std::future::pending()));
+    let (router, room) = (endpoints::admin(gate.state.clone()), Arc::clone(&gate.state.room));
+    let serving = tokio::spawn(bound.serve(router, None, room, std::future::pending()));
     let client = reqwest::Client::builder().no_proxy().build()?;
     let get = async |url: &str| {
         let answer = client.get(url).send().await?;

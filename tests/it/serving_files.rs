@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use axum::Router;
 use axum::routing::get;
-use https::{Bound, Limits};
+use https::{Bound, Limits, Room};
 use istio_ca_gate::tls::files::Pair;
 use istio_ca_gate::tls::{self, Serving};
 use reqwest::{Certificate, Client};
@@ -74,7 +74,12 @@ impl Server {
         let router = Router::new().route("/healthz", get(|| async { "ok" }));
         let mut tasks = JoinSet::new();
         let tls = tls::server_config(Arc::clone(&serving), None);
-        tasks.spawn(bound.serve(router, Some(tls), Limits::default(), Arc::default(), std::future::pending()));
+        tasks.spawn(bound.serve(
+            router,
+            Some(tls),
+            Room::new(Limits::default(), Arc::default()),
+            std::future::pending(),
+        ));
         tasks.spawn(pair.keep(Arc::clone(&serving), POLL));
         Ok(Self { address, serving, _tasks: tasks })
     }

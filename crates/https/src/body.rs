@@ -1,12 +1,19 @@
 //! Reads a request's body up to a cap, and drops some more, so that the refusal can arrive.
+//!
+//! A body takes memory as it arrives: a little without asking, more of what all share, and beyond that one at a time.
 
 use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::Request;
 use http_body_util::BodyExt;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use hyper::body::Body as _;
 use tokio::time::{Instant, timeout_at};
+
+use crate::limits::Limits;
+use crate::room::{Held, Room};
 
 /// Largest AdmissionReview that is read. The API server's own objects end at 3 MiB, and a review has two.
 pub const BODY_MAX: usize = 7 << 20;
@@ -14,10 +21,26 @@ pub const BODY_MAX: usize = 7 << 20;
 /// What is read and dropped of a larger body, so that the sender gets to read the answer.
 const DROP_MAX: usize = 16 << 20;
 
-/// A whole body. A large one keeps its place until it is dropped.
+/// Bodies up to this are read without waiting: nearly all that the API server sends.
+pub(crate) const BODY_SMALL: usize = 32 << 10;
+
+/// Bodies up to this take of what all share; larger ones are read one at a time.
+const BODY_LARGE: usize = 1 << 20;
+
+/// A body that has got more than a small one's memory has to be there within this: others wait for it.
+const LARGE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The API server sends a body at once; the longest call takes 30 s in all.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A body that nobody wants is read for so long, so that the sender gets to read the answer.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A whole body. It keeps its room until it is dropped.
+#[derive(Default)]
 pub struct Whole {
     read: Vec<u8>,
-    _place: Option<SemaphorePermit<'static>>,
+    held: Option<Held>,
 }
 
 impl Deref for Whole {
@@ -39,22 +62,6 @@ pub enum Unread {
     Broken,
 }
 
-/// Bodies up to this are read without waiting for a place: nearly all that the API server sends. As many as there may
-/// be requests at a time have to fit into the memory limit of deploy/, too.
-const SMALL: usize = 64 << 10;
-
-/// A large body that has its place has to be there within this: others wait for the place.
-const LARGE_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// Larger bodies at a time. They and what is made of them have to fit into the memory limit of deploy/.
-static LARGE: Semaphore = Semaphore::const_new(4);
-
-/// The API server sends a body at once; the longest call takes 30 s in all.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A body that nobody wants is read for so long, so that the sender gets to read the answer.
-const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// Reads and drops a body: a connection that is closed with something unread takes the answer with it.
 pub(crate) async fn discard(mut body: Body) {
     let deadline = Instant::now() + DISCARD_TIMEOUT;
@@ -67,19 +74,21 @@ pub(crate) async fn discard(mut body: Body) {
     }
 }
 
-/// The whole body.
+/// The whole body of a request.
 ///
 /// # Errors
 /// Why there is none.
-pub async fn read(body: Body) -> Result<Whole, Unread> {
+pub async fn read(request: Request) -> Result<Whole, Unread> {
+    // A router that is called without a server has nobody to share with.
+    let room = request.extensions().get().map_or_else(|| Room::new(Limits::default(), Arc::default()), Arc::clone);
     let deadline = Instant::now() + BODY_TIMEOUT;
-    timeout_at(deadline, collect(body, deadline)).await.unwrap_or(Err(Unread::TooSlow))
+    timeout_at(deadline, collect(request.into_body(), &room, deadline)).await.unwrap_or(Err(Unread::TooSlow))
 }
 
-async fn collect(mut body: Body, mut deadline: Instant) -> Result<Whole, Unread> {
-    let mut read = Vec::new();
+async fn collect(mut body: Body, room: &Room, mut deadline: Instant) -> Result<Whole, Unread> {
+    let told = body.size_hint().exact().and_then(|size| usize::try_from(size).ok());
+    let mut whole = Whole::default();
     let mut size = 0_usize;
-    let mut place = None;
     while let Some(frame) = timeout_at(deadline, body.frame()).await.map_err(|_| Unread::TooSlow)? {
         let Ok(data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
         size += data.len();
@@ -87,16 +96,54 @@ async fn collect(mut body: Body, mut deadline: Instant) -> Result<Whole, Unread>
             break;
         }
         if size > BODY_MAX {
-            read = Vec::new();
+            whole = Whole::default();
             continue;
         }
-        if size > SMALL && place.is_none() {
-            // Never closed, so that there always is a place to be had.
-            place = LARGE.acquire().await.ok();
-            deadline = deadline.min(Instant::now() + LARGE_TIMEOUT);
-            read.reserve_exact(BODY_MAX);
+        if size > whole.read.capacity() {
+            whole = timeout_at(deadline, whole.grown(size, told, room)).await.map_err(|_| Unread::TooSlow)?;
+            if whole.held.is_some() {
+                deadline = deadline.min(Instant::now() + LARGE_TIMEOUT);
+            }
         }
-        read.extend_from_slice(&data);
+        whole.read.extend_from_slice(&data);
     }
-    if size > BODY_MAX { Err(Unread::TooLarge) } else { Ok(Whole { read, _place: place }) }
+    if size > BODY_MAX { Err(Unread::TooLarge) } else { Ok(whole) }
+}
+
+impl Whole {
+    /// The same with room for `size` bytes.
+    async fn grown(self, size: usize, told: Option<usize>, room: &Room) -> Self {
+        let capacity = capacity(size, told);
+        let held = match capacity {
+            ..=BODY_SMALL => None,
+            ..=BODY_LARGE => room.memory(capacity).await,
+            _ => room.largest().await,
+        };
+        let mut read = Vec::with_capacity(capacity);
+        read.extend_from_slice(&self.read);
+        Self { read, held: held }
+    }
+}
+
+/// The memory for a body of which `size` bytes are there: twice as much each time, and not more than it will need.
+fn capacity(size: usize, told: Option<usize>) -> usize {
+    let most = told.unwrap_or(BODY_MAX).clamp(size, BODY_MAX);
+    // All memory is wiped when it is freed, also what was not used: of a very large body all is there by then, anyway.
+    if size > BODY_LARGE { most } else { size.next_power_of_two().max(4 << 10).min(most) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_takes_at_most_twice_what_has_arrived_until_it_is_very_large() {
+        assert_eq!(capacity(1, None), 4 << 10);
+        assert_eq!(capacity(5000, Some(6000)), 6000);
+        assert_eq!(capacity((64 << 10) + 1, None), 128 << 10);
+        assert_eq!(capacity((64 << 10) + 1, Some(BODY_MAX)), 128 << 10);
+        assert_eq!(capacity(BODY_LARGE, Some(usize::MAX)), BODY_LARGE);
+        assert_eq!(capacity(BODY_LARGE + 1, None), BODY_MAX);
+        assert_eq!(capacity(BODY_LARGE + 1, Some(2 << 20)), 2 << 20);
+    }
 }

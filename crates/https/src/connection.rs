@@ -21,14 +21,18 @@ use crate::places::Place;
 use crate::requests::Requests;
 
 /// Largest head, and largest trailers. Those of the API server are below 1 KiB, with a token of its own a few.
-const HEAD_MAX: usize = 32 << 10;
+const HEAD_MAX: usize = 16 << 10;
 
-/// What is read ahead; hyper's own would be 400 KiB for each connection.
-const BUFFER_MAX: usize = 64 << 10;
+/// What is read ahead, of which hyper keeps a buffer for each connection. Whoever fills it gets a larger one of hyper,
+/// so that less is handed to it at a time.
+const READ_MAX: usize = 8 << 10;
+
+/// What rustls keeps of an answer that is not taken; its own would be 64 KiB.
+const TLS_BUFFER: usize = 16 << 10;
 
 /// Serves a connection to its end, or until its place is needed.
 pub(super) async fn serve(stream: TcpStream, place: Place, server: Arc<Server>, watcher: Watcher) {
-    let _open = server.stats.connections_open.enter();
+    let _open = server.room.stats.connections_open.enter();
     let place = Arc::new(place);
     tokio::select! {
         () = place.closed() => tracing::debug!("a connection was closed: its place was needed"),
@@ -42,7 +46,12 @@ async fn handshake(stream: TcpStream, place: &Arc<Place>, server: &Arc<Server>, 
     let Some(acceptor) = &server.acceptor else {
         return requests(stream, None, place, server, watcher).await;
     };
-    match timeout(server.limits.handshake, acceptor.accept(stream)).await {
+    match timeout(
+        server.room.limits.handshake,
+        acceptor.accept_with(stream, |tls| tls.set_buffer_limit(Some(TLS_BUFFER))),
+    )
+    .await
+    {
         Ok(Ok(stream)) => {
             let peer = Peer::of(stream.get_ref().1);
             return requests(stream, Some(peer), place, server, watcher).await;
@@ -50,7 +59,7 @@ async fn handshake(stream: TcpStream, place: &Arc<Place>, server: &Arc<Server>, 
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
     }
-    server.stats.handshakes_failed.add();
+    server.room.stats.handshakes_failed.add();
 }
 
 async fn requests<I>(io: I, peer: Option<Peer>, place: &Arc<Place>, server: &Arc<Server>, watcher: Watcher)
@@ -62,13 +71,13 @@ where
     let connection = hyper::server::conn::http1::Builder::new()
         .header_read_timeout(None)
         .max_header_size(HEAD_MAX)
-        .max_buf_size(BUFFER_MAX)
+        .max_buf_size(HEAD_MAX)
         .serve_connection(io, Requests::new(place, server, peer));
-    match within_deadlines(watcher.watch(connection), place, &server.limits).await {
+    match within_deadlines(watcher.watch(connection), place, &server.room.limits).await {
         Some(Ok(())) => {}
         Some(Err(error)) => tracing::debug!(%error, "a connection ended in an error"),
         None => {
-            server.stats.connections_timed_out.add();
+            server.room.stats.connections_timed_out.add();
             tracing::debug!("a connection was too slow");
         }
     }
@@ -107,9 +116,12 @@ struct Told<I> {
 
 impl<I: AsyncRead + Unpin> AsyncRead for Told<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
-        if buffer.filled().len() > before {
+        let most = buffer.remaining().min(READ_MAX - 1);
+        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most));
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut part))?;
+        let read = part.filled().len();
+        buffer.advance(read);
+        if read > 0 {
             self.place.read();
         }
         Poll::Ready(Ok(()))

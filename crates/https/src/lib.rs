@@ -10,6 +10,7 @@ mod places;
 mod rarely;
 mod requests;
 mod response;
+mod room;
 mod stats;
 
 use std::io::{Error, ErrorKind};
@@ -21,16 +22,15 @@ use axum::Router;
 use http::StatusCode;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use limits::{Limits, raise_descriptor_limit};
 pub use peer::Peer;
-use places::{Place, Places};
 pub use rarely::Rarely;
 pub use response::{json, refuse};
+pub use room::Room;
 pub use stats::{Counter, Gauge, Stats};
 
 /// Pause after an accept that failed for want of something: it fails again at once until there is more of it.
@@ -65,11 +65,10 @@ impl Bound {
         self,
         router: Router,
         tls: Option<Arc<rustls::ServerConfig>>,
-        limits: Limits,
-        stats: Arc<Stats>,
+        room: Arc<Room>,
         stop: impl Future<Output = ()>,
     ) {
-        let server = Arc::new(Server::new(router, tls, limits, stats));
+        let server = Arc::new(Server::new(router, tls, room));
         let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();
         let mut stop = std::pin::pin!(stop);
@@ -81,7 +80,7 @@ impl Bound {
                     // Not beside the others: the stream would be lost with it.
                     let place = tokio::select! {
                         () = &mut stop => break,
-                        place = server.place(caller) => place,
+                        place = server.room.place(caller) => place,
                     };
                     connections.spawn(connection::serve(stream, place, Arc::clone(&server), graceful.watcher()));
                 }
@@ -94,7 +93,7 @@ impl Bound {
                 server.ended(ended);
             }
         };
-        if tokio::time::timeout(limits.drain, drained).await.is_err() {
+        if tokio::time::timeout(server.room.limits.drain, drained).await.is_err() {
             tracing::warn!("some requests were still open at the end");
         }
         connections.shutdown().await;
@@ -105,28 +104,13 @@ impl Bound {
 struct Server {
     router: Router,
     acceptor: Option<TlsAcceptor>,
-    limits: Limits,
-    stats: Arc<Stats>,
-    places: Arc<Places>,
-    /// Room for requests with a body.
-    requests: Semaphore,
-    told: Told,
-}
-
-/// What is logged, at a bounded rate.
-#[derive(Default)]
-struct Told {
-    accept: Rarely,
-    room: Rarely,
-    shed: Rarely,
+    room: Arc<Room>,
 }
 
 impl Server {
-    fn new(router: Router, tls: Option<Arc<rustls::ServerConfig>>, limits: Limits, stats: Arc<Stats>) -> Self {
-        let requests = Semaphore::new(limits.requests.min(Semaphore::MAX_PERMITS));
-        let (acceptor, places) = (tls.map(TlsAcceptor::from), Places::new(limits.connections));
-        let router = contained(router, Arc::clone(&stats));
-        Self { router, acceptor, limits, stats, places, requests, told: Told::default() }
+    fn new(router: Router, tls: Option<Arc<rustls::ServerConfig>>, room: Arc<Room>) -> Self {
+        let router = contained(router, Arc::clone(&room.stats));
+        Self { router, acceptor: tls.map(TlsAcceptor::from), room }
     }
 
     /// The next connection. It may be dropped at any point.
@@ -139,35 +123,19 @@ impl Server {
         }
     }
 
-    async fn place(&self, caller: IpAddr) -> Place {
-        let (place, closed) = self.places.take(caller).await;
-        if closed {
-            self.closed_for_room();
-        }
-        place
-    }
-
     async fn cannot_accept(&self, error: &Error) {
         if is_of_one_connection(error) {
             return;
         }
-        self.told.accept.tell(|more| tracing::warn!(%error, more, "cannot accept connections"));
+        self.room.told.accept.tell(|more| tracing::warn!(%error, more, "cannot accept connections"));
         // Descriptors are short: this gives one back.
-        if self.places.close_waiting() {
-            self.closed_for_room();
-        }
+        self.room.close_waiting();
         tokio::time::sleep(ACCEPT_PAUSE).await;
-    }
-
-    fn closed_for_room(&self) {
-        self.stats.connections_closed_for_room.add();
-        let most = self.limits.connections;
-        self.told.room.tell(|more| tracing::warn!(most, more, "too many connections: those that are idle are closed"));
     }
 
     fn ended(&self, ended: Result<(), JoinError>) {
         if ended.is_err_and(|error| error.is_panic()) {
-            self.stats.panics.add();
+            self.room.stats.panics.add();
             tracing::error!("a connection's task panicked; please report this");
         }
     }

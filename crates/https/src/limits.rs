@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::body::{BODY_MAX, BODY_SMALL};
+
 /// A TLS handshake takes milliseconds; who needs longer holds a place.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
@@ -24,24 +26,32 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// Longest wait for open requests at the end. The longest admission call takes 30 s.
 const DRAIN: Duration = Duration::from_secs(30);
 
-/// Two for each request under way, so that a good part is always idle and makes room for new ones. Idle, they have to
-/// fit into the memory limit of deploy/.
-const CONNECTIONS: usize = 1024;
+/// All that callers can make this process hold, at all of its ports. With what the gate takes for itself it stays below
+/// 64 MiB, half of the memory limit of deploy/.
+const BUDGET: usize = 40 << 20;
 
-/// Those with a body, which may be in memory for each of them. Twice what a handler may keep waiting: what is answered
-/// at once always finds room beside it.
-const REQUESTS: usize = 512;
+/// What a connection takes at most, with all of its buffers full: of TLS, of a head, of a small answer.
+const CONNECTION: usize = 80 << 10;
+
+/// Connections at a time. A third more than requests, so that some are always idle and make room for new ones.
+const CONNECTIONS: usize = 256;
+
+/// Those with a body at a time. Half as many again as a handler may keep waiting: what is answered at once always finds
+/// room beside it.
+const REQUESTS: usize = 192;
+
+/// What bodies and answers may take beyond what each of them has anyway. Nearly all fit into that.
+const MEMORY: usize = 6 << 20;
+
+const _: () = assert!(CONNECTIONS * CONNECTION + REQUESTS * BODY_SMALL + MEMORY + BODY_MAX <= BUDGET);
 
 /// Descriptors for all but the servers' connections: sockets to Vault and to Kubernetes, files.
 const RESERVED: u64 = 128;
 
-/// Servers of one process that share its descriptors.
-const SERVERS: u64 = 2;
-
 /// Fewer are of no use, whatever the descriptors.
 const CONNECTIONS_MIN: u64 = 16;
 
-/// The deadlines and caps of one server. Bodies have more of their own.
+/// The deadlines and caps of all servers of a process. Bodies have more of their own.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// For a TLS handshake.
@@ -60,6 +70,8 @@ pub struct Limits {
     pub connections: usize,
     /// Requests with a body at a time.
     pub requests: usize,
+    /// Bytes of bodies and answers beyond the small ones.
+    pub memory: usize,
 }
 
 impl Default for Limits {
@@ -71,8 +83,9 @@ impl Default for Limits {
             body_grace: BODY_GRACE,
             answer: ANSWER,
             drain: DRAIN,
-            connections: CONNECTIONS.min(share_of_descriptors()),
+            connections: CONNECTIONS.min(descriptors()),
             requests: REQUESTS,
+            memory: MEMORY,
         }
     }
 }
@@ -87,8 +100,8 @@ pub fn raise_descriptor_limit() {
     }
 }
 
-/// What one server may use of the descriptors.
-fn share_of_descriptors() -> usize {
+/// What connections may use of the descriptors.
+fn descriptors() -> usize {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    usize::try_from((limit.saturating_sub(RESERVED) / SERVERS).max(CONNECTIONS_MIN)).unwrap_or(usize::MAX)
+    usize::try_from(limit.saturating_sub(RESERVED).max(CONNECTIONS_MIN)).unwrap_or(usize::MAX)
 }

@@ -9,6 +9,10 @@ use tokio::net::TcpListener;
 /// Connections that wait to be accepted; the kernel's own limit may be lower.
 const BACKLOG: i32 = 1024;
 
+/// The kernel's buffers of a connection, one for each way; it takes twice as much for them. They count against the
+/// memory limit of a container, and would grow to megabytes for a caller that sends what nobody reads.
+const SOCKET_BUFFER: usize = 32 << 10;
+
 /// Listens. `[::]` stands for every address of both families, whatever the system's default for it is; where the kernel has no
 /// IPv6, for every address of IPv4. Another address is taken as it is.
 pub(super) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
@@ -35,6 +39,9 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     // A restart finds the last one's connections in their last wait.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    // What is accepted has the same.
+    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+    socket.set_send_buffer_size(SOCKET_BUFFER)?;
     if address.ip() == Ipv6Addr::UNSPECIFIED {
         socket.set_only_v6(false)?;
     }

@@ -6,17 +6,34 @@ use std::time::{Duration, Instant};
 /// One line in so long says enough: it has the number of those that were left out.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Lets one line through, and then none for a while.
-#[derive(Debug, Default)]
-pub struct Rarely(Mutex<State>);
+/// Lets so many lines through, and then none for a while.
+#[derive(Debug)]
+pub struct Rarely {
+    most: u32,
+    every: Duration,
+    state: Mutex<State>,
+}
 
 #[derive(Debug, Default)]
 struct State {
-    last: Option<Instant>,
+    since: Option<Instant>,
+    told: u32,
     left_out: u64,
 }
 
+/// One line every 10 s.
+impl Default for Rarely {
+    fn default() -> Self {
+        Self::at_most(1, PAUSE)
+    }
+}
+
 impl Rarely {
+    /// At most so many lines in so long.
+    pub fn at_most(most: u32, every: Duration) -> Self {
+        Self { most, every, state: Mutex::default() }
+    }
+
     /// Says it, with how often it was not said since the last time; or counts it.
     pub fn tell(&self, say: impl FnOnce(u64)) {
         if let Some(left_out) = self.at(Instant::now()) {
@@ -25,12 +42,15 @@ impl Rarely {
     }
 
     fn at(&self, now: Instant) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.last.is_some_and(|last| now.saturating_duration_since(last) < PAUSE) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.since.is_none_or(|since| now.saturating_duration_since(since) >= self.every) {
+            (state.since, state.told) = (Some(now), 0);
+        }
+        if state.told == self.most {
             state.left_out += 1;
             return None;
         }
-        state.last = Some(now);
+        state.told += 1;
         Some(std::mem::take(&mut state.left_out))
     }
 }
@@ -47,5 +67,13 @@ mod tests {
         assert_eq!(rarely.at(start + PAUSE / 2), None);
         assert_eq!(rarely.at(start + PAUSE), Some(2));
         assert_eq!(rarely.at(start + PAUSE), None);
+    }
+
+    #[test]
+    fn several_lines_may_come_at_once_and_no_more_in_that_time() {
+        let (rarely, start) = (Rarely::at_most(3, PAUSE), Instant::now());
+        let told: Vec<_> = (0..5).filter_map(|_| rarely.at(start)).collect();
+        assert_eq!(told, [0, 0, 0]);
+        assert_eq!((rarely.at(start + PAUSE), rarely.at(start + PAUSE)), (Some(2), Some(0)));
     }
 }

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -14,16 +13,15 @@ use http::{Request, StatusCode, header};
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
-use tokio::sync::SemaphorePermit;
-use tokio::time::{Instant, timeout};
 
 use crate::peer::Peer;
 use crate::places::Place;
 use crate::response::refuse;
+use crate::room::{Held, Room};
 use crate::{Server, body};
 
-/// The room of a connection that was just closed comes free within microseconds.
-const ROOM_WAIT: Duration = Duration::from_secs(1);
+/// An answer of so many bytes is of those that each connection may have.
+const ANSWER_SMALL: u64 = 8 << 10;
 
 /// The service of one connection.
 pub(super) struct Requests {
@@ -47,6 +45,7 @@ impl Service<Request<Incoming>> for Requests {
     type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(Arc::clone(&self.server.room));
         if let Some(peer) = &self.peer {
             request.extensions_mut().insert(peer.clone());
         }
@@ -57,9 +56,9 @@ impl Service<Request<Incoming>> for Requests {
                 // The connection ends before this is polled again.
                 std::future::pending::<()>().await;
             }
-            let response = answer(&server, &place, router, request).await;
+            let (response, held) = within_memory(&server.room, answer(&server, &place, router, request).await);
             place.answering();
-            Ok(response.map(|body| Answer { body, place }))
+            Ok(response.map(|body| Answer { body, place, _held: held }))
         })
     }
 }
@@ -70,13 +69,13 @@ async fn answer(
     router: TowerToHyperService<Router>,
     request: Request<Incoming>,
 ) -> Response {
-    let _in_flight = server.stats.requests_in_flight.enter();
+    let _in_flight = server.room.stats.requests_in_flight.enter();
     // What has no body waits for nothing, and is answered from memory: probes find room at any time.
     let has_body = !request.body().is_end_stream();
-    let room = if has_body { room(server).await } else { None };
+    let room = if has_body { server.room.request().await } else { None };
     if has_body {
         if room.is_none() {
-            return shed(server, Body::new(request.into_body())).await;
+            return shed(&server.room, Body::new(request.into_body())).await;
         }
         place.receiving();
     }
@@ -89,27 +88,28 @@ async fn answer(
     response
 }
 
-/// Room for a request, if need be that of one whose body is overdue.
-async fn room(server: &Server) -> Option<SemaphorePermit<'_>> {
-    if let Ok(room) = server.requests.try_acquire() {
-        return Some(room);
-    }
-    let begun_before = Instant::now().checked_sub(server.limits.body_grace)?;
-    if !server.places.close_receiving(begun_before) {
-        return None;
-    }
-    server.closed_for_room();
-    // That connection ends at once.
-    timeout(ROOM_WAIT, server.requests.acquire()).await.ok()?.ok()
-}
-
 /// Too many at once: the API server posts it again, within the time of its call.
-async fn shed(server: &Server, body: Body) -> Response {
-    server.stats.requests_shed.add();
-    server.told.shed.tell(|more| tracing::warn!(more, "too many requests at once: some are answered with 429"));
+async fn shed(room: &Room, body: Body) -> Response {
+    room.stats.requests_shed.add();
+    room.told.shed.tell(|more| tracing::warn!(more, "too many requests at once: some are answered with 429"));
     body::discard(body).await;
     let answer = refuse(StatusCode::TOO_MANY_REQUESTS, "too many requests at once: send it again");
     ([(header::RETRY_AFTER, "1")], answer).into_response()
+}
+
+/// An answer that is large takes of what all share until its caller has it; where there is no more, it is not given.
+fn within_memory(room: &Room, response: Response) -> (Response, Option<Held>) {
+    let size = response.body().size_hint().upper().unwrap_or(0);
+    if size <= ANSWER_SMALL {
+        return (response, None);
+    }
+    match usize::try_from(size).ok().and_then(|size| room.memory_now(size)) {
+        Some(held) => (response, Some(held)),
+        None => {
+            let refusal = refuse(StatusCode::SERVICE_UNAVAILABLE, "too many answers wait to be read: ask again");
+            (([(header::RETRY_AFTER, "1")], refusal).into_response(), None)
+        }
+    }
 }
 
 /// A request's body, which tells when it is whole.
@@ -149,6 +149,7 @@ impl Drop for Receiving {
 pub(super) struct Answer {
     body: Body,
     place: Arc<Place>,
+    _held: Option<Held>,
 }
 
 impl hyper::body::Body for Answer {

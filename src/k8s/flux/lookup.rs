@@ -1,23 +1,26 @@
 //! From a blocked pod's controller to the HelmRelease that it is from.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use kube::api::DynamicObject;
-use kube::{Api, Client, ResourceExt};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{DynamicObject, GetParams};
+use kube::core::Request;
+use kube::{Client, Resource};
+use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use super::HelmRelease;
-use crate::k8s::call;
 use crate::k8s::controller::Controller;
+use crate::k8s::{call, stream};
 use crate::reason::Held;
 
 /// A ReplicaSet, and its Deployment.
 const HOPS: usize = 2;
 
-/// Look-ups at a time: a storm of denials must not become a storm of reads.
-const AT_ONCE: usize = 4;
+/// Look-ups at a time: a storm of denials must not become a storm of reads, nor fill the memory with what it reads.
+const AT_ONCE: usize = 2;
 
 /// Controllers whose release is kept; a cluster has a handful of gated ones.
 const KEPT_MAX: usize = 256;
@@ -27,6 +30,20 @@ const KEPT: Duration = Duration::from_secs(600);
 
 /// How long a failure is taken for granted, so that a missing right or a slow answer costs a denial nothing.
 const FAILED: Duration = Duration::from_secs(30);
+
+/// What is looked at of a controller: whoever made it may have filled the rest.
+#[derive(Deserialize)]
+struct Wire {
+    metadata: Metadata,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    uid: String,
+    labels: Option<BTreeMap<String, String>>,
+    owner_references: Option<Vec<OwnerReference>>,
+}
 
 /// Looks up HelmReleases, and keeps what it found.
 pub struct Releases {
@@ -64,16 +81,21 @@ impl Releases {
         let mut at = controller.clone();
         for _ in 0..HOPS {
             let doing = format!("read {} {}/{}", at.kind(), at.namespace(), at.name());
-            let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), at.namespace(), &at.resource());
-            let object = call(&doing, api.get(at.name())).await.map_err(|error| error.into_held(&doing))?;
+            let path = DynamicObject::url_path(&at.resource(), Some(at.namespace()));
+            let read = async {
+                let request = Request::new(path).get(at.name(), &GetParams::default());
+                let request = request.map_err(kube::Error::BuildRequest)?;
+                stream::object::<Wire>(&self.client, request).await
+            };
+            let Wire { metadata } = call(&doing, read).await.map_err(|error| error.into_held(&doing))?;
             // Another object of that name is not the one that the pod is from.
-            if object.uid().as_deref() != Some(at.uid()) {
+            if metadata.uid != at.uid() {
                 return Ok(None);
             }
-            if let Some(release) = HelmRelease::of_labels(object.labels()) {
+            if let Some(release) = HelmRelease::of_labels(&metadata.labels.unwrap_or_default()) {
                 return Ok(Some(release));
             }
-            let above = object.owner_references().iter().find(|owner| owner.controller == Some(true));
+            let above = metadata.owner_references.into_iter().flatten().find(|owner| owner.controller == Some(true));
             let above = above.and_then(|owner| {
                 Controller::new(&owner.api_version, &owner.kind, at.namespace(), &owner.name, &owner.uid)
             });
