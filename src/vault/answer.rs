@@ -17,11 +17,16 @@ const NEXT: &str = "check the address, the network and TLS trust";
 const AGAIN: &str = "; it is tried again by itself";
 
 /// What addresses say and TLS finds, where something else is to be done about it.
-const NEXT_OF: [(&str, &str); 3] = [
+const NEXT_OF: [(&str, &str); 5] = [
     (
         "active cluster node not found",
         "Vault has no active node: look at the log of its nodes; more than half of them must run, unsealed",
     ),
+    (
+        "failed to determine alias name",
+        "what is mounted there takes other logins: set --vault-auth-mount to a kubernetes or jwt mount",
+    ),
+    ("namespace not found", "set --vault-namespace (VAULT_NAMESPACE) to the one that has the record"),
     (
         CA_AS_SERVER,
         "make one that is no CA, with `-addext basicConstraints=critical,CA:FALSE -addext subjectAltName=DNS:NAME` to `openssl req -x509`",
@@ -170,6 +175,10 @@ pub(super) fn read(reply: &Reply, settings: &Settings, now: Timestamp) -> Result
             Err(_) => Err(unreachable(&reply.address, "an answer that is not Vault's").into()),
         },
         404 => not_found(reply, settings),
+        403 if is_no_token(reply) => Err(permission_denied(
+            "Vault does not know the token that it was asked with (invalid token): it has ended or was revoked; set another VAULT_TOKEN, or let the gate log in",
+        )
+        .into()),
         403 => Err(permission_denied(&format!(
             "Vault does not let role {} read {record}: give its policy `read` on {}/data/{}",
             settings.role, settings.mount, settings.path

@@ -196,24 +196,44 @@ pub(super) fn policies(reply: &Reply) -> Vec<String> {
 fn denied(reply: &Reply, settings: &Settings) -> Held {
     let Settings { auth_mount, role, .. } = settings;
     let said = answer::errors(reply).map(|errors| errors.join("; ")).unwrap_or_default();
-    let next = match (reply.status, said.as_str()) {
-        (_, said) if said.contains("invalid role name") || said.contains("could not be found") => {
-            format!("create role {role} at auth/{auth_mount}, or set --vault-role")
-        }
-        (_, said) if said.contains("no handler for route") => no_mount(auth_mount),
-        // What is left without a text: TokenReview failed, or there is no such mount.
-        (403, "permission denied") => format!(
-            "a token of this cluster is only good at a mount that is configured for this cluster: check that auth/{auth_mount} is (each cluster needs its own, see --vault-auth-mount), and that its token reviewer still works"
-        ),
-        _ => {
-            format!("compare role {role} at auth/{auth_mount} with this pod's service account, namespace and audience")
-        }
-    };
+    let next = next_step(reply.status, &said, auth_mount, role);
     let said = if said.is_empty() { format!("status {}", reply.status) } else { foreign_text(&said) };
     Held::new(
         Reason::VaultLoginDenied,
         format!("Vault denies the login at auth/{auth_mount} as {role} ({said}): {next}"),
     )
+}
+
+/// What to do about each of Vault's texts.
+fn next_step(status: u16, said: &str, auth_mount: &str, role: &str) -> String {
+    let says = |texts: &[&str]| texts.iter().any(|text| said.contains(text));
+    if says(&["invalid role name", "could not be found"]) {
+        format!("create role {role} at auth/{auth_mount}, or set --vault-role")
+    } else if says(&["no handler for route", "missing client token"]) {
+        no_mount(auth_mount)
+    } else if says(&["no known key successfully validated the token signature"]) {
+        format!(
+            "auth/{auth_mount} has other public keys than this cluster signs its tokens with, as after it was installed anew: write its key there, or run deploy/vault/setup.sh"
+        )
+    } else if says(&["invalid issuer (iss) claim"]) {
+        format!(
+            "set bound_issuer of auth/{auth_mount}/config to what `kubectl get --raw /.well-known/openid-configuration` calls issuer"
+        )
+    } else if says(&["(nbf) claim", "(exp) claim", "(iat) claim"]) {
+        "mount a projected token, which the kubelet renews, and compare the clocks of Vault and of this cluster"
+            .to_owned()
+    } else if says(&["compact JWS format"]) {
+        "it was given no service-account token: mount one with audience vault, or set --vault-jwt-file".to_owned()
+    } else if says(&["namespace not found"]) {
+        "set --vault-namespace (VAULT_NAMESPACE) to the one that has this auth mount".to_owned()
+    } else if (status, said) == (403, "permission denied") {
+        // What is left without a text: TokenReview failed, or there is no such mount.
+        format!(
+            "a token of this cluster is only good at a mount that is configured for this cluster: check that auth/{auth_mount} is (each cluster needs its own, see --vault-auth-mount), and that its token reviewer still works"
+        )
+    } else {
+        format!("compare role {role} at auth/{auth_mount} with this pod's service account, namespace and audience")
+    }
 }
 
 fn no_mount(auth_mount: &str) -> String {

@@ -95,3 +95,17 @@ async fn a_write_goes_only_where_the_absence_was_read() -> Result<()> {
     ensure!(second.count(WRITE) == 1 && first.count(WRITE) == 0);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_denial_of_what_the_policy_has_names_the_metadata_that_stands() -> Result<()> {
+    let (server, mut client) = pair().await?;
+    let found = client.absent().await?;
+    server.always(WRITE, errors(403, &["1 error occurred:\n\t* permission denied\n\n"]));
+    let rights = json!({ "data": { "secret/data/istio/ca": ["create", "read"] } });
+    server.always("POST /v1/sys/capabilities-self", Answer::json(200, &rights));
+    let Write::Forbidden(held) = client.vault.create(&found, serde_json::Map::new()).await else {
+        anyhow::bail!("not forbidden")
+    };
+    ensure!(held.sentence.contains("metadata stands there") && !held.sentence.contains("give its policy"), "{held:?}");
+    Ok(())
+}

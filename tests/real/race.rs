@@ -2,11 +2,12 @@
 
 use anyhow::{Result, ensure};
 use futures::future::try_join_all;
-use testbed::{Vault, VaultOptions};
+use serde_json::json;
+use testbed::{Vault, VaultOptions, eventually};
 
 use crate::gate::{Gate, Options};
 use crate::story::decode;
-use crate::world::SmallWorld;
+use crate::world::{SOON, SmallWorld};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_replicas_consulted_at_once_make_one_root() -> Result<()> {
@@ -58,8 +59,42 @@ async fn two_addresses_that_are_two_vaults_make_no_root() -> Result<()> {
     ensure!(other.versions("secret", "istio/ca").await?.is_empty());
     ensure!(side.cacerts().await?.is_none() && side.pin().await?.is_none());
 
-    // Mended: the second address is gone.
+    // Down, it may still be the one that has the root.
     other.stop()?;
+    eventually("the gate to name the flag", SOON, || async {
+        let report = gate.stands("held", Some("VaultAmbiguous")).await?;
+        ensure!(report["message"].as_str().is_some_and(|text| text.contains("--vault-gone")), "{report}");
+        Ok(())
+    })
+    .await?;
+    ensure!(vault.versions("secret", "istio/ca").await?.is_empty());
+    drop(gate);
+
+    // Mended: somebody says that it is gone for good.
+    let flags = ["--vault-gone", other.address()];
+    let options = Options { vaults: &[vault, &other], flags: &flags, ..Options::default() };
+    let _gate = Gate::start_with(side, vault, options).await?;
+    side.pod("istiod").await?;
+    ensure!(vault.versions("secret", "istio/ca").await? == [1]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_a_mesh_on_a_root_of_its_own_nothing_is_made_until_what_it_left_is_gone() -> Result<()> {
+    let world = SmallWorld::homelab().await?;
+    let SmallWorld { side, vault, .. } = &world;
+    let left = rcgen::generate_simple_self_signed(["istiod".to_owned()])?.cert.pem();
+    let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "istio-ca-root-cert" }, "data": { "root-cert.pem": left } });
+    let path = "/api/v1/namespaces/istio-system/configmaps";
+    let (status, made) = side.cluster.request("POST", path, Some(map)).await?;
+    ensure!(status == 201, "{status} {made}");
+    let _gate = Gate::start(side, vault).await?;
+    side.deploy_istiod().await?;
+    side.refusal("istiod", "MeshOnOtherRoot").await?;
+    ensure!(vault.versions("secret", "istio/ca").await?.is_empty());
+    ensure!(side.cacerts().await?.is_none() && side.pin().await?.is_none());
+    let (status, gone) = side.cluster.request("DELETE", &format!("{path}/istio-ca-root-cert"), None).await?;
+    ensure!(status == 200, "{status} {gone}");
     side.pod("istiod").await?;
     ensure!(vault.versions("secret", "istio/ca").await? == [1]);
     Ok(())
@@ -71,7 +106,9 @@ async fn a_second_address_takes_over_when_the_first_is_down() -> Result<()> {
     let SmallWorld { side, vault, .. } = &world;
     let down = Vault::start(VaultOptions::default()).await?;
     down.stop()?;
-    let gate = Gate::launch(side, vault, Options { vaults: &[&down, vault], ..Options::default() }).await?;
+    let flags = ["--vault-gone", down.address()];
+    let options = Options { vaults: &[&down, vault], flags: &flags, ..Options::default() };
+    let gate = Gate::launch(side, vault, options).await?;
     side.point_webhooks_at(&[gate.port()]).await?;
     side.is_injected().await?;
     side.deploy_istiod().await?;

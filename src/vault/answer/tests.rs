@@ -381,3 +381,37 @@ fn no_text_of_vaults_reaches_users_at_length_in_lines_or_with_a_key() {
         assert_eq!(mount(200, json!({"type": text, "options": {}})), "VaultMountInvalid");
     }
 }
+
+#[test]
+fn each_of_vaults_texts_of_a_5xx_is_kept_with_its_own_next_step() {
+    for (text, next) in [
+        ("local node not active but active cluster node not found", "Vault has no active node"),
+        ("failed to determine alias name from login request", "set --vault-auth-mount"),
+        ("no space left on device", "check the address"),
+    ] {
+        let Err(refused) = told(ADDRESS, refusal(500, text)) else { panic!("{text}") };
+        assert_eq!(told_by(&refused.held), "VaultUnreachable");
+        let sentence = refused.held.sentence;
+        assert!(sentence.contains(&format!("(status 500 {text}): ")) && sentence.contains(next), "{sentence}");
+    }
+}
+
+#[test]
+fn a_token_that_vault_does_not_know_is_no_want_of_a_right() {
+    let ended = refusal(403, "2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n");
+    assert!(is_no_token(&ended) && !is_no_token(&refusal(403, DENIED)));
+    let Err(refused) = read(&ended, &settings(), now()) else { panic!("it was read") };
+    assert_eq!(told_by(&refused.held), "VaultPermissionDenied");
+    assert!(refused.held.sentence.contains("invalid token") && !refused.held.sentence.contains("policy"));
+}
+
+#[test]
+fn where_the_policy_has_the_right_the_metadata_is_named() {
+    let said = json!({ "data": { "capabilities": ["create", "read"], "secret/data/istio/ca": ["create", "read"] } });
+    let told = capabilities(&reply(200, &said.to_string())).unwrap();
+    assert_eq!(told["secret/data/istio/ca"], ["create", "read"]);
+    assert!(capabilities(&refusal(403, DENIED)).is_none());
+    let held = metadata_stands(&settings());
+    assert_eq!(told_by(&held), "VaultPermissionDenied");
+    assert!(!held.sentence.contains("give its policy"), "{}", held.sentence);
+}

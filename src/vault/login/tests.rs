@@ -187,3 +187,36 @@ fn a_login_sends_role_and_token_to_the_configured_mount() {
     let body: serde_json::Value = serde_json::from_slice(&rustify::Endpoint::body(&request).unwrap().unwrap()).unwrap();
     assert_eq!(body, json!({"role": "istio-ca-sync", "jwt": "ey.a.b"}));
 }
+
+/// As Vault 1.21.1 says them, with what the real one was asked by.
+#[test]
+fn each_of_vaults_texts_has_its_own_next_step() {
+    let of_token = |what: &str| format!("error validating token: {what}");
+    let bound = "compare role istio-ca-sync at auth/kubernetes-nas with this pod's service account";
+    for (status, text, next) in [
+        (400, of_token("invalid issuer (iss) claim"), "set bound_issuer of auth/kubernetes-nas/config"),
+        (
+            400,
+            of_token("error verifying token signature: no known key successfully validated the token signature"),
+            "has other public keys than this cluster signs its tokens with",
+        ),
+        (400, of_token("invalid audience (aud) claim: audience claim does not match any expected audience"), bound),
+        (400, of_token("invalid subject (sub) claim"), bound),
+        (400, of_token("invalid expiration time (exp) claim: token is expired"), "compare the clocks"),
+        (400, of_token("invalid not before (nbf) claim: token not yet valid"), "compare the clocks"),
+        (
+            400,
+            of_token("error verifying token signature: go-jose/go-jose: compact JWS format must have three parts"),
+            "it was given no service-account token",
+        ),
+        (400, "role \"istio-ca-sync\" could not be found".to_owned(), "create role istio-ca-sync"),
+        (400, "invalid role name \"istio-ca-sync\"".to_owned(), "create role istio-ca-sync"),
+        (400, "missing client token".to_owned(), "enable an auth method at auth/kubernetes-nas"),
+        (404, "namespace not found".to_owned(), "set --vault-namespace"),
+        (403, "permission denied".to_owned(), "that its token reviewer still works"),
+    ] {
+        let sentence = refusal(status, &text);
+        assert!(sentence.contains(next), "{text}: {sentence}");
+        assert!(text == "permission denied" || sentence.contains(text.split(": ").last().unwrap()), "{sentence}");
+    }
+}
