@@ -295,7 +295,9 @@ impl Flaw {
                 "sign the first one anew, with the identifier copied from its issuer: authorityKeyIdentifier=keyid"
             }
             Self::Ambiguous(..) => "take the one that did not sign out, or make them anew with subjectKeyIdentifier",
-            Self::DeadEnd(_) => "take that certificate out, or put it last",
+            Self::DeadEnd(_) => {
+                "compare it with root-cert.pem; behind a cross-signed twin, take it out of the chain or put it last"
+            }
             Self::Damaged(_) => "put the certificate there that its CA made: its bytes were changed",
             Self::Trial(_) => "make the CA anew with openssl, Vault or cert-manager",
             Self::KeyEncrypted => "decrypt it: `openssl pkey -in KEY`",
