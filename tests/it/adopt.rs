@@ -274,7 +274,7 @@ async fn a_cacerts_that_is_not_there_or_not_sound_is_not_adopted() -> Result<()>
     for (data, says) in [
         (with("ca-key.pem", other["ca-key.pem"].clone()), "the private key is not that of the signing CA"),
         (with("root-cert.pem", other["root-cert.pem"].clone()), "no root of root-cert.pem"),
-        (with("root-cert.pem", sound["ca-key.pem"].clone()), "root-cert.pem has something in it"),
+        (with("root-cert.pem", sound["ca-key.pem"].clone()), "root-cert.pem has a PEM block in it"),
         (with("cert-chain.pem", json!("")), "cert-chain.pem is empty"),
         (with("tls.crt", json!("eA==")), "tls.crt is there too"),
     ] {
