@@ -275,8 +275,8 @@ async fn a_cacerts_that_is_not_there_or_not_sound_is_not_adopted() -> Result<()>
         (with("ca-key.pem", other["ca-key.pem"].clone()), "the private key is not that of the signing CA"),
         (with("root-cert.pem", other["root-cert.pem"].clone()), "no root of root-cert.pem"),
         (with("root-cert.pem", sound["ca-key.pem"].clone()), "root-cert.pem has a PEM block in it"),
-        (with("cert-chain.pem", json!("")), "cert-chain.pem is empty"),
-        (with("tls.crt", json!("eA==")), "tls.crt is there too"),
+        (with("ca-cert.pem", json!("")), "ca-cert.pem is empty"),
+        (with("tls.crt", json!("eA==")), "ca.crt is missing"),
     ] {
         world.put_cacerts(data);
         world.refused("CacertsInvalid", &[says, "istio-system/cacerts"]).await?;
