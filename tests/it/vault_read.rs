@@ -205,7 +205,7 @@ async fn a_record_that_is_not_sound_is_neither_absent_nor_sound() -> Result<()> 
         (json!({ "key.pem": 4711 }), "key.pem is not a string"),
         (json!({ "root-cert.pem": ["x"] }), "root-cert.pem is not a string"),
         (json!({ "root-cert.pem": "" }), "root-cert.pem is empty"),
-        (json!({ "cert-chain.pem": "garbage" }), "cert-chain.pem has"),
+        (json!({ "cert-chain.pem": "garbage" }), "cert-chain.pem is text without a PEM block"),
         (json!({ "ca-cert.pem": "x" }), "ca-cert.pem is there without ca-key.pem"),
         (json!({ "root-cert.pem": mib }), "together have more than"),
         (json!({ "key.pem": mib }), "private key's file has more than"),
