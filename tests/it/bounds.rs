@@ -253,7 +253,7 @@ async fn post(product: &Product, review: &Value, times: usize) -> Result<()> {
 
 async fn metric(product: &Product, series: &str) -> Result<u64> {
     let text = product.get("metrics").await?;
-    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix('{')?.rsplit(' ').next());
     Ok(line.with_context(|| format!("no {series} in {text}"))?.parse()?)
 }
 

@@ -26,8 +26,8 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// Longest wait for open requests at the end. The longest admission call takes 30 s.
 const DRAIN: Duration = Duration::from_secs(30);
 
-/// All that callers can make this process hold, at all of its ports. With what the gate takes for itself it stays below
-/// 64 MiB, half of the memory limit of deploy/.
+/// All that callers can make this process hold, at all of its ports. What an allocator keeps of it comes on top; with that
+/// and what the gate takes for itself it has to stay below the memory limit of deploy/.
 const BUDGET: usize = 40 << 20;
 
 /// What a connection takes at most, with all of its buffers full: of TLS, of a head, of a small answer.
