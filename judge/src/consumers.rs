@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use istio_ca_gate::ca::bundle::Bundle;
-use istio_ca_gate::ca::check::{Flaw, check};
+use istio_ca_gate::ca::check::{Flaw, Note, check};
 use k8s_openapi::jiff::Timestamp;
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
@@ -25,10 +25,10 @@ use crate::boring::{self, Purpose};
 
 type Files = BTreeMap<String, Vec<u8>>;
 
-/// The product's own verdict.
-pub fn product(files: &Files, now: Timestamp) -> Result<(), Flaw> {
+/// The product's own verdict, with what it remarks.
+pub fn product(files: &Files, now: Timestamp) -> Result<Vec<Note>, Flaw> {
     let files = files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
-    check(Bundle::from_secret(files)?, now).map(drop)
+    check(Bundle::from_secret(files)?, now).map(|sound| sound.notes.clone())
 }
 
 /// istiod's loading and signing, and Go's peers, in a process of their own.

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
-use istio_ca_gate::ca::check::Flaw;
+use istio_ca_gate::ca::check::{Flaw, Note};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::cases::Case;
@@ -19,7 +19,7 @@ pub const CONSUMERS: [&str; 5] = ["istiod", "Go", "webpki", "Envoy", "openssl"];
 #[derive(Debug)]
 pub struct Verdicts {
     /// The product.
-    pub product: Option<Flaw>,
+    pub product: Result<Vec<Note>, Flaw>,
     /// The consumers. Where istiod does not start, nobody else is asked.
     pub consumers: [Option<String>; 5],
 }
@@ -28,7 +28,7 @@ impl Verdicts {
     /// Asks them all.
     pub fn of(case: &Case, go: &mut Go, folder: &Path) -> Result<Self> {
         let now = Timestamp::now();
-        let product = consumers::product(&case.files, now).err();
+        let product = consumers::product(&case.files, now);
         let istiod = go.ask(&case.files)?;
         let signed = Timestamp::now();
         if !istiod.refusal.is_empty() {
@@ -42,18 +42,30 @@ impl Verdicts {
         let refused = peer.is_some() || ztunnel.is_some() || envoy.is_some();
         // Starting it costs the most, and where it cannot matter any more it is spared.
         let openssl =
-            if product.is_some() && refused { None } else { consumers::line(consumers::openssl(&istiod, crl, folder)) };
+            if product.is_err() && refused { None } else { consumers::line(consumers::openssl(&istiod, crl, folder)) };
         Ok(Self { product, consumers: [None, peer, ztunnel, envoy, openssl] })
     }
 
     /// Whether the product takes what a consumer refuses.
     pub fn is_wrong_allow(&self) -> bool {
-        self.product.is_none() && self.consumers.iter().any(Option::is_some)
+        self.product.is_ok() && self.consumers.iter().any(Option::is_some)
+    }
+
+    /// Whether it does so on purpose: docs/design.md has the same two.
+    pub fn is_on_purpose(&self) -> bool {
+        let Ok(notes) = &self.product else { return false };
+        let refusals = |consumers: &[Option<String>]| -> Vec<String> { consumers.iter().flatten().cloned().collect() };
+        let says = |all: Vec<String>, what: &str| !all.is_empty() && all.iter().all(|said| said.contains(what));
+        let [others @ .., openssl] = &self.consumers;
+        let outdated = notes.iter().any(|note| matches!(note, Note::CrlOutdated(_)))
+            && says(refusals(&self.consumers), "CRL has expired");
+        let unnamed = refusals(others).is_empty() && says(refusals(std::slice::from_ref(openssl)), "self-signed");
+        outdated || unnamed
     }
 
     /// Whether the product refuses what all take.
     pub fn is_departure(&self) -> bool {
-        self.product.is_some() && self.consumers.iter().all(Option::is_none)
+        self.product.is_err() && self.consumers.iter().all(Option::is_none)
     }
 }
 
@@ -63,6 +75,7 @@ pub struct Table {
     cases: usize,
     taken: usize,
     wrong: BTreeMap<String, (usize, u64)>,
+    on_purpose: BTreeMap<String, (usize, u64)>,
     departures: BTreeMap<String, (usize, u64)>,
 }
 
@@ -70,14 +83,14 @@ impl Table {
     /// Adds a case. Keeps its files in a folder of `kept` where they are worth looking at.
     pub fn add(&mut self, case: &Case, verdicts: &Verdicts, kept: &Path) -> Result<()> {
         self.cases += 1;
-        self.taken += usize::from(verdicts.product.is_none());
+        self.taken += usize::from(verdicts.product.is_ok());
         let changes = case.changes.join(" + ");
         let (rows, row) = if verdicts.is_wrong_allow() {
-            (&mut self.wrong, format!("{changes}: {}", verdicts.refusals()))
-        } else if let Some(flaw) = verdicts.product.as_ref().filter(|_| verdicts.is_departure()) {
-            (&mut self.departures, format!("{}: {changes}", kind(flaw)))
+            let rows = if verdicts.is_on_purpose() { &mut self.on_purpose } else { &mut self.wrong };
+            (rows, format!("{changes}: {}", verdicts.refusals()))
         } else {
-            return Ok(());
+            let Some(flaw) = verdicts.product.as_ref().err().filter(|_| verdicts.is_departure()) else { return Ok(()) };
+            (&mut self.departures, format!("{}: {changes}", kind(flaw)))
         };
         let seen = rows.entry(row).or_insert((0, case.number));
         seen.0 += 1;
@@ -91,7 +104,11 @@ impl Table {
     pub fn merge(&mut self, other: Self) {
         self.cases += other.cases;
         self.taken += other.taken;
-        for (mine, theirs) in [(&mut self.wrong, other.wrong), (&mut self.departures, other.departures)] {
+        for (mine, theirs) in [
+            (&mut self.wrong, other.wrong),
+            (&mut self.on_purpose, other.on_purpose),
+            (&mut self.departures, other.departures),
+        ] {
             for (row, (count, number)) in theirs {
                 mine.entry(row).or_insert((0, number)).0 += count;
             }
@@ -103,7 +120,7 @@ impl Table {
         (self.cases, self.taken)
     }
 
-    /// Cases in which the product takes what a consumer refuses.
+    /// Cases in which the product takes what a consumer refuses, and not on purpose.
     pub fn wrong_allows(&self) -> usize {
         self.wrong.values().map(|(count, _)| count).sum()
     }
@@ -149,6 +166,7 @@ impl fmt::Display for Table {
         writeln!(f, "{} cases, {} taken by the product", self.cases, self.taken)?;
         for (title, rows) in [
             ("The product takes what a consumer refuses", &self.wrong),
+            ("On purpose", &self.on_purpose),
             ("The product refuses what all take", &self.departures),
         ] {
             writeln!(f, "\n{title}: {} cases", rows.values().map(|(count, _)| count).sum::<usize>())?;

@@ -15,8 +15,24 @@ use judge::make::Keys;
 use judge::table::{Table, Verdicts};
 use k8s_openapi::jiff::Timestamp;
 
-/// What the product refuses though all take it: the kind of flaw, and why. Each is in docs/design.md, too.
-const DEPARTURES: [(&str, &str); 0] = [];
+/// What the product refuses though all take it: the kind of flaw, and the words of docs/design.md that say why.
+const DEPARTURES: [(&str, &str); 15] = [
+    ("ConstraintKind", "names of a CA other than DNS names under name constraints"),
+    ("CriticalExtension", "critical cRLDistributionPoints"),
+    ("Damaged", "a root whose own signature is wrong"),
+    ("ExplicitPolicy", "requireExplicitPolicy with any count"),
+    ("Foreign", "a Secret with `istio-generated`"),
+    ("Garbled", "files that are not UTF-8"),
+    ("KeyEncrypted", "a key that says it is encrypted"),
+    ("Malformed", "a broken one (with headers, blank lines, another label)"),
+    ("NotDer", "a DEFAULT that is spelled out"),
+    ("NotOnlyCertificates", "a PEM block other than CERTIFICATE"),
+    ("NotPermitted", "names of a CA other than DNS names under name constraints"),
+    ("Unreadable", "an extension that is empty or says what it must not"),
+    ("UnsupportedKey", "a weak or rare key"),
+    ("UnsupportedSignature", "a root whose own signature is wrong"),
+    ("Version", "X.509 version 1"),
+];
 
 /// Each has a judge in Go of its own.
 const WORKERS: u64 = 2;
@@ -60,6 +76,18 @@ fn whatever_the_product_takes_no_consumer_refuses_and_what_it_refuses_beyond_the
         .map(ToOwned::to_owned)
         .collect();
     ensure!(unnamed.is_empty(), "refused without need and without a name: {unnamed:?}");
+    Ok(())
+}
+
+#[test]
+fn each_departure_has_its_words_in_the_documents() -> Result<()> {
+    let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/design.md"))?;
+    for (kind, words) in DEPARTURES {
+        ensure!(document.contains(words), "{kind}: {words}");
+    }
+    for words in ["a revocation list past its end", "a CA with an empty subject"] {
+        ensure!(document.contains(words), "{words}");
+    }
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 
-use super::paint::{Tone, paint};
+use super::paint::{self, Tone, paint};
 use crate::ca::check::{Flaw, Sound, check};
 use crate::fingerprint::stamp;
 use crate::run::Failure;
@@ -93,7 +93,7 @@ pub async fn run(args: Check) -> Result<ExitCode, Failure> {
         Output::Json => serde_json::to_string_pretty(&reports).unwrap_or_default() + "\n",
     };
     // Whoever closed standard output does not want to know.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let _ = paint::stdout().write_all(text.as_bytes());
     Ok(ExitCode::from(code(&reports)))
 }
 

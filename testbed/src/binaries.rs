@@ -78,12 +78,12 @@ pub static HELM: Module = Module {
     built: OnceLock::new(),
 };
 
-/// Prometheus' own reader of what is scraped, and its linter.
+/// Prometheus' own reader of what is scraped, its linter, and its evaluation of rules.
 pub static PROMETHEUS: Module = Module {
     name: "prometheus",
     package: ".",
     linker_flags: "-s -w",
-    cold_build: "half a minute",
+    cold_build: "two minutes",
     built: OnceLock::new(),
 };
 
@@ -146,7 +146,8 @@ pub fn external_secrets() -> Result<Program> {
     Ok(Program::new(EXTERNAL_SECRETS.build()?))
 }
 
-/// Builds the reader of scrapes, unless it is built: text on standard input, samples as JSON on standard output.
+/// Builds the reader of scrapes, unless it is built: text on standard input, samples as JSON on standard output. With a
+/// file of rules as its argument: a scenario, and the alerts that fire.
 pub fn prometheus() -> Result<Program> {
     Ok(Program::new(PROMETHEUS.build()?))
 }

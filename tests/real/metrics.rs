@@ -75,3 +75,92 @@ async fn scrape_open(gate: &Gate) -> Result<BTreeMap<String, Vec<Sample>>> {
     ensure!(metrics["istio_ca_gate_open"][0].value == 1.0);
     Ok(metrics)
 }
+
+/// An alert that fires: its name, and the cluster that it is of.
+#[derive(Debug, Deserialize)]
+struct Alert {
+    name: String,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+}
+
+/// Both clusters' gates in one Prometheus, in which all is well, but for these series of the NAS.
+fn two_clusters(nas: &[(&str, &str)]) -> Vec<String> {
+    let day = 86_400;
+    let usual = [
+        (r#"istio_ca_gate_build_info{pod="a""#, "1x600".to_owned()),
+        (r#"istio_ca_gate_build_info{pod="b""#, "1x600".to_owned()),
+        (r#"istio_ca_gate_open{pod="a""#, "1x600".to_owned()),
+        (r#"istio_ca_gate_self_test_ok{pod="a""#, "1x600".to_owned()),
+        (r#"istio_ca_gate_root_info{source="vault",sha256="one""#, "1x600".to_owned()),
+        (r#"istio_ca_gate_root_info{source="cacerts",sha256="one""#, "1x600".to_owned()),
+        (r#"istio_ca_gate_usable_until_timestamp_seconds{source="vault""#, format!("{}x600", 3650 * day)),
+        (r#"istio_ca_gate_usable_until_timestamp_seconds{source="cacerts""#, format!("{}x600", 3650 * day)),
+        (r#"istio_ca_gate_serving_certificate_not_after_timestamp_seconds{pod="a""#, format!("{}x600", 30 * day)),
+        (r#"istio_ca_gate_last_verified_timestamp_seconds{pod="a""#, "0+60x600".to_owned()),
+        (r#"istio_ca_gate_peer_match{peer="other""#, "1x600".to_owned()),
+    ];
+    let mut series = Vec::new();
+    for (cluster, changed) in [("homelab", &[][..]), ("nas", nas)] {
+        let end = format!(r#",cluster="{cluster}",namespace="istio-system"}}"#);
+        let kept = usual.iter().filter(|(name, _)| changed.iter().all(|(other, _)| name != other));
+        series.extend(kept.map(|(name, values)| format!("{name}{end} {values}")));
+        series.extend(changed.iter().map(|(name, values)| format!("{name}{end} {values}")));
+    }
+    series
+}
+
+/// What fires after so many minutes, as `alert cluster`.
+async fn firing(nas: &[(&str, &str)], minutes: u32) -> Result<Vec<String>> {
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/helm/istio-ca-gate/files/rules.yaml");
+    let scenario = serde_json::json!({ "series": two_clusters(nas), "minutes": minutes }).to_string();
+    let told = binaries::prometheus()?.arg(rules).output(Some(&scenario)).await?;
+    let alerts: Vec<Alert> = serde_json::from_str(&told)?;
+    for alert in &alerts {
+        let code = alert.labels.get("outcome").unwrap_or(&alert.name);
+        ensure!(alert.annotations["runbook_url"].ends_with(&format!("/reasons/{code}")), "{alert:?}");
+        ensure!(alert.annotations["summary"].contains(&alert.labels["cluster"]), "{alert:?}");
+    }
+    let mut firing: Vec<_> = alerts.iter().map(|alert| format!("{} {}", alert.name, alert.labels["cluster"])).collect();
+    firing.sort();
+    Ok(firing)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alert_is_of_the_cluster_that_has_the_fault_whatever_the_other_one_is() -> Result<()> {
+    ensure!(firing(&[], 120).await?.is_empty(), "all is well");
+    for (series, values, wanted) in [
+        (r#"istio_ca_gate_open{pod="a""#, "1x30 0x600", vec!["ClosedAgain"]),
+        (r#"istio_ca_gate_self_test_ok{pod="a""#, "0x600", vec!["SelfTestFails"]),
+        (r#"istio_ca_gate_build_info{pod="b""#, "1x10 stale", vec!["OneReplica"]),
+        (r#"istio_ca_gate_root_info{source="cacerts",sha256="one""#, "0x0 stale", vec![]),
+        (r#"istio_ca_gate_peer_match{peer="other""#, "0x600", vec!["ClustersDiffer"]),
+        (r#"istio_ca_gate_last_verified_timestamp_seconds{pod="a""#, "1x600", vec!["NotVerified"]),
+        (r#"istio_ca_gate_usable_until_timestamp_seconds{source="cacerts""#, "6912000x600", vec!["UsableFor90Days"]),
+        (
+            r#"istio_ca_gate_usable_until_timestamp_seconds{source="vault""#,
+            "518400x600",
+            vec!["UsableFor30Days", "UsableFor7Days", "UsableFor90Days"],
+        ),
+        (
+            r#"istio_ca_gate_serving_certificate_not_after_timestamp_seconds{pod="a""#,
+            "172800x600",
+            vec!["ServingCertificateEnds"],
+        ),
+        (r#"istio_ca_gate_convergences_total{step="read",outcome="VaultSealed""#, "0+1x600", vec!["VaultAway"]),
+    ] {
+        let wanted: Vec<_> = wanted.into_iter().map(|name| format!("IstioCaGate{name} nas")).collect();
+        let minutes = if series.contains("last_verified") { 400 } else { 120 };
+        let fired = firing(&[(series, values)], minutes).await?;
+        ensure!(fired == wanted, "{series} {values}: {fired:?}, wanted {wanted:?}");
+    }
+    let gone =
+        [(r#"istio_ca_gate_build_info{pod="a""#, "1x5 stale"), (r#"istio_ca_gate_build_info{pod="b""#, "1x5 stale")];
+    ensure!(firing(&gone, 120).await? == ["IstioCaGateAbsent nas"], "a cluster whose gate is gone");
+    let other = [
+        (r#"istio_ca_gate_root_info{source="cacerts",sha256="two""#, "1x600"),
+        (r#"istio_ca_gate_root_info{source="cacerts",sha256="one""#, "stale"),
+    ];
+    ensure!(firing(&other, 120).await? == ["IstioCaGateRootsDiffer nas", "IstioCaGateRootsDiffer nas"], "two roots");
+    Ok(())
+}
