@@ -228,7 +228,7 @@ struct Attempted {
 
 fn tell(held: Option<&Held>) {
     match held {
-        Some(held) => tracing::warn!(reason = %held.reason, "held: {}", held.sentence),
+        Some(held) => tracing::warn!(reason = %held.reason, "held: {}", held.sentence()),
         None => tracing::info!("open: cacerts holds Vault's root"),
     }
 }

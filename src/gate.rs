@@ -7,7 +7,7 @@ use kube::core::{Selector, SelectorExt};
 
 use crate::ca::Sha256;
 use crate::clock::Clocks;
-use crate::reason::{Held, Reason};
+use crate::reason::{ByItself, Held, Reason};
 use crate::snapshot::{Policy, Snapshot, Standing};
 
 /// What the gate reads of an admission request.
@@ -108,7 +108,9 @@ fn dry_run(known: Snapshot<'_>) -> Held {
     known.convergence.held.clone().unwrap_or_else(|| {
         Held::new(
             Reason::DryRun,
-            "a dry run starts nothing, and it is not known yet whether cacerts holds Vault's root: create the pod without dry run",
+            "a dry run starts nothing, and it is not known yet whether cacerts holds Vault's root",
+            "create the pod without dry run",
+            ByItself::Unsaid,
         )
     })
 }

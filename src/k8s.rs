@@ -32,7 +32,7 @@ use kube::api::PatchParams;
 use kube::client::Body;
 use tower::service_fn;
 
-use crate::reason::{Held, Reason, foreign_text, innermost};
+use crate::reason::{ByItself, Held, Reason, foreign_text, innermost};
 use crate::skew;
 use client::ThroughProxy;
 
@@ -115,9 +115,9 @@ pub fn failed(doing: &str, error: &kube::Error) -> Failed {
             (401, _) => refused_credentials(doing),
             // Whatever else is not to be: RBAC, quota, another webhook, an immutable Secret.
             (400..=499, _) if !matches!(status.code, 408 | 410 | 429) => {
-                let (said, next) = (foreign_text(&status.message), remedy(status.code, &status.message));
-                let sentence = format!("the API server refuses to {doing} ({said}): {next}");
-                Held::new(Reason::KubernetesForbidden, sentence)
+                let (said, (known, next)) = (foreign_text(&status.message), remedy(status.code, &status.message));
+                let what = format!("the API server refuses to {doing} ({said}){known}");
+                Held::new(Reason::KubernetesForbidden, what, next, ByItself::Unsaid)
             }
             (code, _) => unreachable_api(doing, &format!("status {code} {}", foreign_text(&status.message))),
         },
@@ -130,15 +130,22 @@ pub fn failed(doing: &str, error: &kube::Error) -> Failed {
     Failed::Held(held)
 }
 
-/// What to do about a refusal. The API server has codes for kinds of it, and the cause in words alone.
-fn remedy(code: u16, message: &str) -> &'static str {
+/// What is known of a refusal, and what to do about it. The API server has codes for kinds of it, and the cause in words
+/// alone.
+fn remedy(code: u16, message: &str) -> (&'static str, &'static str) {
     let says = |words: &str| message.contains(words);
     if says("admission webhook") || says("ValidatingAdmissionPolicy") {
-        "another admission webhook or policy of this cluster forbids it: have it let this service account do so"
-    } else if says("exceeded quota") {
-        "raise the quota, or delete what is not needed"
+        (": another admission webhook or policy of this cluster forbids it", "have it let this service account do so")
     } else if says("is being terminated") {
-        "the namespace is being deleted: make it anew once it is gone"
+        (": the namespace is being deleted", "make it anew once it is gone")
+    } else {
+        ("", remedy_alone(code, says))
+    }
+}
+
+fn remedy_alone(code: u16, says: impl Fn(&str) -> bool) -> &'static str {
+    if says("exceeded quota") {
+        "raise the quota, or delete what is not needed"
     } else if code == 404 {
         "make the namespace"
     } else if says("immutable") {
@@ -153,10 +160,9 @@ fn remedy(code: u16, message: &str) -> &'static str {
 fn unreachable_api(doing: &str, what: &str) -> Held {
     Held::new(
         Reason::KubernetesUnreachable,
-        format!(
-            "cannot {doing} ({}): check the API server and the network to it; it is tried again by itself",
-            what.trim_end()
-        ),
+        format!("cannot {doing} ({})", what.trim_end()),
+        "check the API server and the network to it",
+        ByItself::TriedAgain,
     )
 }
 
@@ -164,9 +170,9 @@ fn unreachable_api(doing: &str, what: &str) -> Held {
 fn refused_credentials(doing: &str) -> Held {
     Held::new(
         Reason::KubernetesUnreachable,
-        format!(
-            "cannot {doing} (status 401): the API server does not take the credentials, so log in anew as for kubectl, or see why the token of this pod's service account is not taken; it is tried again by itself"
-        ),
+        format!("cannot {doing} (status 401)"),
+        "the API server does not take the credentials, so log in anew as for kubectl, or see why the token of this pod's service account is not taken",
+        ByItself::TriedAgain,
     )
 }
 

@@ -10,7 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::ca::bundle::{Beside, Bundle, GENERATED, Glance, TLS_CRT};
 use crate::ca::check::{Facts, Flaw, Sound};
 use crate::ca::{InvalidSha256, Sha256, check};
-use crate::reason::{Held, Reason};
+use crate::reason::{ByItself, Held, Reason};
 pub use pin::{Contradiction, Departure, News, Pin};
 
 /// What this cluster may do about a missing root.
@@ -337,30 +337,30 @@ impl Situation<'_> {
     fn lost(&self) -> Held {
         Held::new(
             Reason::RootDeleted,
+            format!("Vault has nothing at {}, yet this cluster has used its root", self.names.record),
             format!(
-                "Vault has nothing at {}, yet this cluster has used its root: restore Vault's data, or put the root back with `istio-ca-gate adopt`; only to give that root up for good, delete ConfigMap {} and Secret {}",
-                self.names.record, self.names.pin, self.names.cacerts
+                "restore Vault's data, or put the root back with `istio-ca-gate adopt`; only to give that root up for good, delete ConfigMap {} and Secret {}",
+                self.names.pin, self.names.cacerts
             ),
+            ByItself::Unsaid,
         )
     }
 
     fn unknown(&self) -> Held {
         Held::new(
             Reason::CacertsUnknown,
-            format!(
-                "Secret {} exists, but Vault has never had a root at {}: put its CA into Vault with `istio-ca-gate adopt`, or delete the Secret to have a new root made",
-                self.names.cacerts, self.names.record
-            ),
+            format!("Secret {} exists, but Vault has never had a root at {}", self.names.cacerts, self.names.record),
+            "put its CA into Vault with `istio-ca-gate adopt`, or delete the Secret to have a new root made",
+            ByItself::Unsaid,
         )
     }
 
     fn missing(&self) -> Held {
         Held::new(
             Reason::RootMissing,
-            format!(
-                "Vault has no root at {} yet, and role sync makes none: start istiod in the bootstrap cluster; this pod follows by itself",
-                self.names.record
-            ),
+            format!("Vault has no root at {} yet, and role sync makes none", self.names.record),
+            "start istiod in the bootstrap cluster",
+            ByItself::PodFollows,
         )
     }
 
@@ -370,39 +370,40 @@ impl Situation<'_> {
         Held::new(
             Reason::MeshOnOtherRoot,
             format!(
-                "the mesh of this cluster is served {what} (ConfigMap {mesh}), which Vault does not have at {record}: where the mesh runs, bring its root into Vault with `{running}`; where Istio was removed, delete that ConfigMap, which its uninstall leaves; or replace that root with --on-root-change replace"
+                "the mesh of this cluster is served {what} (ConfigMap {mesh}), which Vault does not have at {record}"
             ),
+            format!(
+                "where the mesh runs, bring its root into Vault with `{running}`; where Istio was removed, delete that ConfigMap, which its uninstall leaves; or replace that root with --on-root-change replace"
+            ),
+            ByItself::Unsaid,
         )
     }
 
     fn deleted(&self, version: u64) -> Held {
         Held::new(
             Reason::RootDeleted,
-            format!(
-                "version {version} of {} was deleted in Vault: bring it back with `vault kv undelete` or from a backup; no new root is made",
-                self.names.record
-            ),
+            format!("version {version} of {} was deleted in Vault", self.names.record),
+            "bring it back with `vault kv undelete` or from a backup; no new root is made",
+            ByItself::Unsaid,
         )
     }
 
     fn unsound(&self, version: u64, flaw: &Flaw) -> Held {
         Held::new(
             unsound_for(flaw),
-            format!(
-                "version {version} of {} in Vault cannot be used: {flaw}; {}, and write it as a new version",
-                self.names.record,
-                flaw.remedy()
-            ),
+            format!("version {version} of {} in Vault cannot be used", self.names.record),
+            format!("{}, and write it as a new version", flaw.remedy()),
+            ByItself::Unsaid,
         )
+        .because(flaw.to_string())
     }
 
     fn changed_in_vault(&self, pinned: Sha256, stored: &Sound) -> Held {
         Held::new(
             Reason::RootChanged,
-            format!(
-                "Vault's root at {} is {}, but this cluster trusts {pinned}: restore that one in Vault, or accept the new one with --on-root-change replace",
-                self.names.record, stored.root
-            ),
+            format!("Vault's root at {} is {}, but this cluster trusts {pinned}", self.names.record, stored.root),
+            "restore that one in Vault, or accept the new one with --on-root-change replace",
+            ByItself::Unsaid,
         )
     }
 
@@ -410,51 +411,51 @@ impl Situation<'_> {
         Held::new(
             Reason::RootChanged,
             format!(
-                "Vault's CA at {} signs under root {}, which the workloads of this cluster do not trust yet: let {pinned} sign until each cluster has both roots, or accept the new one with --on-root-change replace",
+                "Vault's CA at {} signs under root {}, which the workloads of this cluster do not trust yet",
                 self.names.record, stored.root
             ),
+            format!(
+                "let {pinned} sign until each cluster has both roots, or accept the new one with --on-root-change replace"
+            ),
+            ByItself::Unsaid,
         )
     }
 
     fn changed_in_cluster(&self, published: &Sound, stored: &Sound) -> Held {
         Held::new(
             Reason::RootChanged,
-            format!(
-                "Secret {} holds root {}, but Vault's is {}: delete the Secret to take Vault's, or accept it with --on-root-change replace",
-                self.names.cacerts, published.root, stored.root
-            ),
+            format!("Secret {} holds root {}, but Vault's is {}", self.names.cacerts, published.root, stored.root),
+            "delete the Secret to take Vault's, or accept it with --on-root-change replace",
+            ByItself::Unsaid,
         )
     }
 
     fn managed_elsewhere(&self) -> Held {
         Held::new(
             Reason::CacertsManagedElsewhere,
-            format!(
-                "External Secrets manages Secret {}, which does not hold Vault's root yet: look at its ExternalSecret's conditions",
-                self.names.cacerts
-            ),
+            format!("External Secrets manages Secret {}, which does not hold Vault's root yet", self.names.cacerts),
+            "look at its ExternalSecret's conditions",
+            ByItself::Unsaid,
         )
     }
 
     fn immutable(&self) -> Held {
         Held::new(
             Reason::KubernetesForbidden,
-            format!(
-                "Secret {} is immutable, so it cannot be brought to Vault's root: delete it to have that published",
-                self.names.cacerts
-            ),
+            format!("Secret {} is immutable, so it cannot be brought to Vault's root", self.names.cacerts),
+            "delete it to have that published",
+            ByItself::Unsaid,
         )
     }
 
     fn invalid(&self, flaw: &Flaw) -> Held {
         Held::new(
             Reason::CacertsInvalid,
-            format!(
-                "Secret {} cannot be used: {flaw}; {}; only where no mesh runs on it, delete it to have Vault's root published",
-                self.names.cacerts,
-                flaw.remedy()
-            ),
+            format!("Secret {} cannot be used", self.names.cacerts),
+            format!("{}; only where no mesh runs on it, delete it to have Vault's root published", flaw.remedy()),
+            ByItself::Unsaid,
         )
+        .because(flaw.to_string())
     }
 }
 
@@ -467,9 +468,11 @@ pub fn left_behind(names: &Names) -> Held {
     Held::new(
         Reason::CacertsManagedElsewhere,
         format!(
-            "Secret {} has the label of External Secrets and does not hold Vault's root, and no ExternalSecret makes it any more: delete the Secret to have Vault's root published",
+            "Secret {} has the label of External Secrets and does not hold Vault's root, and no ExternalSecret makes it any more",
             names.cacerts
         ),
+        "delete the Secret to have Vault's root published",
+        ByItself::Unsaid,
     )
 }
 

@@ -95,53 +95,105 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What keeps the gate closed: a code, and one sentence with the cause and the next step.
+/// What a running gate does about it by itself, as far as that is said. Who else repeats the rest leaves it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ByItself {
+    /// Nothing is said of it.
+    Unsaid,
+    /// All of it is done again.
+    TriedAgain,
+    /// Vault is asked again.
+    ReadAgain,
+    /// Not before the time that Vault asks for.
+    TriedWhenVaultAllows,
+    /// The pod that is kept out comes in.
+    PodFollows,
+}
+
+impl ByItself {
+    /// The words for it.
+    pub(crate) const fn promise(self) -> Option<&'static str> {
+        match self {
+            Self::Unsaid => None,
+            Self::TriedAgain => Some("it is tried again by itself"),
+            Self::ReadAgain => Some("it is read again by itself"),
+            Self::TriedWhenVaultAllows => Some("it is tried again when Vault allows"),
+            Self::PodFollows => Some("this pod follows by itself"),
+        }
+    }
+}
+
+/// What keeps the gate closed: a code, and the parts of one sentence.
 ///
-/// The sentence is constant for a cause. Changing text defeats the de-duplication of events, and the
+/// They are constant for a cause. Changing text defeats the de-duplication of events, and the
 /// ReplicaSet's condition keeps the first text that it saw (kubernetes#127081).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
     /// The code.
     pub reason: Reason,
-    /// The cause and what to do next, without code and cluster.
-    pub sentence: String,
+    /// What is not as it has to be.
+    pub what: String,
+    /// Why that is so, where it is a text of its own.
+    pub why: Option<String>,
+    /// What to do about it, where a person can do something.
+    pub next: Option<String>,
+    /// What need not be done.
+    pub by_itself: ByItself,
 }
 
 impl Held {
-    /// A reason with its sentence.
-    pub fn new(reason: Reason, sentence: impl Into<String>) -> Self {
-        Self { reason, sentence: sentence.into() }
+    /// A reason with all that is to be said of it.
+    pub fn new(reason: Reason, what: impl Into<String>, next: impl Into<String>, by_itself: ByItself) -> Self {
+        Self { next: Some(next.into()), ..Self::without_next(reason, what, by_itself) }
+    }
+
+    /// The same where nobody can do anything about it, or nobody knows what.
+    pub fn without_next(reason: Reason, what: impl Into<String>, by_itself: ByItself) -> Self {
+        Self { reason, what: what.into(), why: None, next: None, by_itself }
+    }
+
+    /// The same with a text of its own about why that is so.
+    #[must_use]
+    pub fn because(self, why: impl Into<String>) -> Self {
+        Self { why: Some(why.into()), ..self }
+    }
+
+    /// What is wrong, and why.
+    pub fn cause(&self) -> String {
+        sentence(&self.what, [self.why.as_deref()])
+    }
+
+    /// All of it, without code and cluster.
+    pub fn sentence(&self) -> String {
+        sentence(&self.what, [self.why.as_deref(), self.next.as_deref(), self.by_itself.promise()])
     }
 
     /// The text of a denial. It stands alone in the ReplicaSet's event, so it repeats the code.
     pub fn message(&self, cluster: &str) -> String {
-        format!("{}: cluster {cluster}: {}", self.reason, self.sentence)
+        format!("{}: cluster {cluster}: {}", self.reason, self.sentence())
     }
 
     /// The same with something to be said beside it, before what happens by itself.
     #[must_use]
     pub fn noting(&self, note: &str) -> Self {
-        let promise = PROMISES.into_iter().find(|promise| self.sentence.ends_with(promise)).unwrap_or_default();
-        let kept = self.sentence.strip_suffix(promise).unwrap_or(&self.sentence);
-        Self::new(self.reason, format!("{kept}; {note}{promise}"))
+        let mut noted = self.clone();
+        let last = noted.next.as_mut().or(noted.why.as_mut()).unwrap_or(&mut noted.what);
+        *last = format!("{last}; {note}");
+        noted
     }
 
     /// The same for a command that ends with it, and so keeps no promise of a running gate's.
     #[must_use]
     pub fn without_promise(&self) -> Self {
-        let kept = PROMISES.iter().find_map(|promise| self.sentence.strip_suffix(promise));
-        Self::new(self.reason, kept.unwrap_or(&self.sentence))
+        Self { by_itself: ByItself::Unsaid, ..self.clone() }
     }
 }
 
-/// Ends of sentences that say what a running gate does next.
-const PROMISES: [&str; 5] = [
-    "; it is tried again by itself",
-    ": it is tried again by itself",
-    "; it is read again by itself",
-    "; it is tried again when Vault allows",
-    "; this pod follows by itself",
-];
+/// The one place that knows how the parts make a sentence.
+pub(crate) fn sentence<const N: usize>(what: &str, rest: [Option<&str>; N]) -> String {
+    let rest: Vec<_> = rest.into_iter().flatten().collect();
+    if rest.is_empty() { what.to_owned() } else { format!("{what}: {}", rest.join("; ")) }
+}
 
 /// Longest foreign text that is repeated to users.
 const FOREIGN_TEXT_MAX: usize = 240;
@@ -253,46 +305,6 @@ mod tests {
         assert_eq!(Reason::RootMissing.to_string(), "RootMissing");
     }
 
-    /// The files in which each code arises. What the pure ones say is tested there; the others are shell.
-    const ARISES: [(Reason, &[&str]); 21] = [
-        (Reason::Converging, &["webhook.rs", "converge/attempt.rs"]),
-        (Reason::RootMissing, &["plan.rs"]),
-        (Reason::RootDeleted, &["plan.rs"]),
-        (Reason::RootInvalid, &["plan.rs"]),
-        (Reason::RootExpired, &["plan.rs"]),
-        (Reason::RootChanged, &["plan.rs", "k8s/pin.rs"]),
-        (Reason::CacertsUnknown, &["plan.rs"]),
-        (Reason::CacertsManagedElsewhere, &["plan.rs"]),
-        (Reason::CacertsInvalid, &["plan.rs"]),
-        (Reason::VaultUnreachable, &["vault/answer.rs"]),
-        (Reason::VaultSealed, &["vault/health.rs"]),
-        (Reason::VaultLoginDenied, &["vault/login.rs"]),
-        (Reason::VaultPermissionDenied, &["vault/answer.rs"]),
-        (Reason::VaultMountInvalid, &["vault/answer.rs"]),
-        (Reason::VaultRateLimited, &["vault/answer.rs"]),
-        (Reason::VaultAmbiguous, &["vault/health.rs"]),
-        (Reason::MeshOnOtherRoot, &["plan.rs"]),
-        (Reason::ClockWrong, &["skew.rs"]),
-        (Reason::KubernetesUnreachable, &["k8s.rs", "webhook.rs"]),
-        (Reason::KubernetesForbidden, &["k8s.rs"]),
-        (Reason::DryRun, &["gate.rs"]),
-    ];
-
-    #[test]
-    fn every_code_arises_where_it_is_said_to() {
-        assert_eq!(ARISES.map(|(reason, _)| reason), Reason::ALL);
-        let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-        for (reason, files) in ARISES {
-            for file in files {
-                let text = std::fs::read_to_string(source.join(file)).unwrap();
-                let (code, _tests) = text.split_once("#[cfg(test)]").unwrap_or((&text, ""));
-                // Made, and not only looked at.
-                let made = |line: &str| line.contains(&format!("Reason::{reason}")) && !line.contains("==");
-                assert!(code.lines().any(made), "{reason} does not arise in {file}");
-            }
-        }
-    }
-
     #[test]
     fn only_what_keeps_vault_from_being_asked_is_an_outage() {
         let outages: Vec<_> = Reason::ALL.iter().filter(|r| r.is_outage()).map(|r| r.as_str()).collect();
@@ -311,27 +323,46 @@ mod tests {
 
     #[test]
     fn a_message_names_code_and_cluster() {
-        let held = Held::new(Reason::RootMissing, "Vault has no root yet");
+        let held = Held::without_next(Reason::RootMissing, "Vault has no root yet", ByItself::Unsaid);
         assert_eq!(held.message("nas"), "RootMissing: cluster nas: Vault has no root yet");
     }
 
     #[test]
-    fn a_command_that_ends_promises_nothing() {
-        let told = |sentence: &str| Held::new(Reason::VaultUnreachable, sentence).without_promise().sentence;
-        assert_eq!(told("down; it is tried again by itself"), "down");
-        assert_eq!(told("down; mend it"), "down; mend it");
-        let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-        for (file, sentence) in [
-            ("vault/answer.rs", "; it is tried again by itself"),
-            ("vault/answer.rs", "; it is tried again when Vault allows"),
-            ("k8s.rs", "; it is tried again by itself"),
-            ("converge/attempt.rs", ": it is tried again by itself"),
-            ("converge/attempt.rs", "; it is read again by itself"),
-            ("plan.rs", "; this pod follows by itself"),
+    fn a_sentence_has_the_parts_that_there_are_in_one_order() {
+        let short = Held::without_next(Reason::RootInvalid, "it is bad", ByItself::TriedAgain);
+        let long = Held::new(Reason::RootInvalid, "it is bad", "mend it", ByItself::TriedAgain);
+        let longest = long.clone().because("a: b");
+        for (held, sentence) in [
+            (&short, "it is bad: it is tried again by itself"),
+            (&long, "it is bad: mend it; it is tried again by itself"),
+            (&longest, "it is bad: a: b; mend it; it is tried again by itself"),
+            (&longest.noting("look"), "it is bad: a: b; mend it; look; it is tried again by itself"),
         ] {
-            let text = std::fs::read_to_string(source.join(file)).unwrap();
-            assert!(text.contains(&format!("{sentence}\"")), "{file} promises in other words");
-            assert!(PROMISES.contains(&sentence), "{sentence}");
+            assert_eq!(held.sentence(), sentence);
+        }
+        assert_eq!(longest.cause(), "it is bad: a: b");
+    }
+
+    #[test]
+    fn what_is_noted_comes_behind_all_but_the_promise() {
+        let noted = |held: &Held| held.noting("look").without_promise().sentence();
+        let short = Held::without_next(Reason::RootInvalid, "it is bad", ByItself::ReadAgain);
+        assert_eq!(noted(&short), "it is bad; look");
+        assert_eq!(noted(&short.because("it is old")), "it is bad: it is old; look");
+    }
+
+    #[test]
+    fn a_command_that_ends_promises_nothing() {
+        for by_itself in [
+            ByItself::Unsaid,
+            ByItself::TriedAgain,
+            ByItself::ReadAgain,
+            ByItself::TriedWhenVaultAllows,
+            ByItself::PodFollows,
+        ] {
+            let held = Held::new(Reason::VaultUnreachable, "it is down", "mend it", by_itself);
+            assert_eq!(held.without_promise().sentence(), "it is down: mend it");
+            assert_eq!(held.sentence() == "it is down: mend it", by_itself == ByItself::Unsaid);
         }
     }
 

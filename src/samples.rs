@@ -13,7 +13,7 @@ use crate::ca::fixtures::{self, Ca, now};
 use crate::ca::issue::set_validity;
 use crate::clock::{Boot, Clocks};
 use crate::plan::{Copy, Names, Owner, Pin, Published, Stored};
-use crate::reason::{Held, Reason};
+use crate::reason::{ByItself, Held, Reason};
 use crate::snapshot::{Convergence, LastVerified, Policy, Snapshot, VaultUnavailable, Verified, Watched};
 
 /// Vault's version of the record.
@@ -116,7 +116,7 @@ pub(crate) fn names() -> Names {
 
 /// A hold with a sentence of its own.
 pub(crate) fn held(reason: Reason) -> Held {
-    Held::new(reason, "the cause: the next step")
+    Held::new(reason, "the cause", "the next step", ByItself::Unsaid)
 }
 
 /// The time of all tests, by both clocks.

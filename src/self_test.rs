@@ -231,10 +231,11 @@ impl SelfTest {
         match verdict {
             Verdict::Called if is_new => tracing::info!(namespace, "self-test: the API server calls a gate"),
             Verdict::Called => tracing::debug!(namespace, "self-test: the API server calls a gate"),
-            Verdict::Broken(Finding { seen, next }) | Verdict::Untold(Finding { seen, next }) => tracing::error!(
+            Verdict::Broken(finding) | Verdict::Untold(finding) => tracing::error!(
                 namespace,
                 expected = "the warning of a gate that was called, in the answer to a pod created by dry run",
-                "self-test: {seen}: {next}"
+                "self-test: {}",
+                finding.sentence()
             ),
         }
     }

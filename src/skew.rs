@@ -4,7 +4,7 @@
 use k8s_openapi::jiff::fmt::rfc2822;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use crate::reason::{Held, Reason};
+use crate::reason::{ByItself, Held, Reason};
 
 /// So far may clocks differ: what Kerberos and the strict check allow, too.
 pub const SKEW_MAX: SignedDuration = SignedDuration::from_mins(5);
@@ -29,33 +29,49 @@ impl Ahead {
     /// # Errors
     /// `ClockWrong`.
     pub fn judge(&self) -> Result<(), Held> {
-        let wrong = |sentence: String| Err(Held::new(Reason::ClockWrong, sentence));
+        let wrong = |what: &str, next| Err(Held::new(Reason::ClockWrong, what, next, ByItself::Unsaid));
         let off = |ahead: Option<SignedDuration>| ahead.filter(|ahead| ahead.abs() > SKEW_MAX);
         match (off(self.vault), off(self.api)) {
             (None, None) => Ok(()),
-            (Some(vault), Some(api)) if (vault - api).abs() <= SKEW_MAX => wrong(format!(
-                "the clock of the gate's node is {} that of Vault and that of the API server, which agree, by more than 5 min: mend the clock of this node (timedatectl, chrony)",
-                behind(vault)
-            )),
-            (Some(_), Some(_)) => wrong(
-                "the clocks of the gate's node, of Vault and of the API server all differ by more than 5 min: have all three set by NTP".to_owned(),
+            (Some(vault), Some(api)) if (vault - api).abs() <= SKEW_MAX => wrong(
+                &format!(
+                    "the clock of the gate's node is {} that of Vault and that of the API server, which agree, by more than 5 min",
+                    behind(vault)
+                ),
+                "mend the clock of this node (timedatectl, chrony)",
             ),
-            (Some(vault), None) if self.api.is_some() => wrong(format!(
-                "Vault's clock is {} that of the gate's node and that of the API server, which agree, by more than 5 min: mend Vault's clock; where the API server runs on the gate's own node, theirs is one clock, and it may be that one",
-                ahead(vault)
-            )),
-            (Some(vault), None) => wrong(format!(
-                "the clock of the gate's node is {} Vault's by more than 5 min, and nobody else tells the time: mend the one that is wrong",
-                behind(vault)
-            )),
-            (None, Some(api)) if self.vault.is_some() => wrong(format!(
-                "the API server's clock is {} that of the gate's node and that of Vault, which agree, by more than 5 min: mend the clock of the API server's node",
-                ahead(api)
-            )),
-            (None, Some(api)) => wrong(format!(
-                "the clock of the gate's node is {} the API server's by more than 5 min, and Vault does not tell the time: mend the one that is wrong",
-                behind(api)
-            )),
+            (Some(_), Some(_)) => wrong(
+                "the clocks of the gate's node, of Vault and of the API server all differ by more than 5 min",
+                "have all three set by NTP",
+            ),
+            (Some(vault), None) if self.api.is_some() => wrong(
+                &format!(
+                    "Vault's clock is {} that of the gate's node and that of the API server, which agree, by more than 5 min",
+                    ahead(vault)
+                ),
+                "mend Vault's clock; where the API server runs on the gate's own node, theirs is one clock, and it may be that one",
+            ),
+            (Some(vault), None) => wrong(
+                &format!(
+                    "the clock of the gate's node is {} Vault's by more than 5 min, and nobody else tells the time",
+                    behind(vault)
+                ),
+                "mend the one that is wrong",
+            ),
+            (None, Some(api)) if self.vault.is_some() => wrong(
+                &format!(
+                    "the API server's clock is {} that of the gate's node and that of Vault, which agree, by more than 5 min",
+                    ahead(api)
+                ),
+                "mend the clock of the API server's node",
+            ),
+            (None, Some(api)) => wrong(
+                &format!(
+                    "the clock of the gate's node is {} the API server's by more than 5 min, and Vault does not tell the time",
+                    behind(api)
+                ),
+                "mend the one that is wrong",
+            ),
         }
     }
 
@@ -65,8 +81,9 @@ impl Ahead {
     /// `ClockWrong`.
     pub fn known(&self) -> Result<(), Held> {
         if self.vault.is_none() && self.api.is_none() {
-            let sentence = "neither Vault nor the API server tells the time, so that a root might be made for another one: let the Date header of their answers through";
-            return Err(Held::new(Reason::ClockWrong, sentence));
+            let what = "neither Vault nor the API server tells the time, so that a root might be made for another one";
+            let next = "let the Date header of their answers through";
+            return Err(Held::new(Reason::ClockWrong, what, next, ByItself::Unsaid));
         }
         self.judge()
     }
@@ -96,7 +113,7 @@ mod tests {
         let held = of(vault, api).judge().unwrap_err();
         assert_eq!(held.reason, Reason::ClockWrong);
         assert_fit_for_users(&held.message("nas"));
-        held.sentence
+        held.sentence()
     }
 
     #[test]

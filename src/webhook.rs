@@ -16,7 +16,7 @@ use crate::k8s::events::Events;
 use crate::k8s::flux::{HelmRelease, Releases};
 use crate::k8s::pin::Pins;
 use crate::patch;
-use crate::reason::{Held, Reason};
+use crate::reason::{ByItself, Held, Reason};
 use crate::snapshot::Policy;
 use review::Request;
 
@@ -142,12 +142,13 @@ impl Webhook {
 
     fn converging(&self) -> Decision {
         let doing = self.converger.look(|known| known.convergence.doing);
-        Decision::Deny(Held::new(
+        Decision::Deny(Held::without_next(
             Reason::Converging,
             format!(
                 "cacerts is being brought to Vault's root, which waits for {}; the pod is retried by itself, nothing has to be done",
                 doing.as_str()
             ),
+            ByItself::Unsaid,
         ))
     }
 
@@ -159,7 +160,9 @@ impl Webhook {
         tokio::time::timeout_at(deadline, self.converger.read_pin(&self.pins)).await.unwrap_or_else(|_| {
             Err(Held::new(
                 Reason::KubernetesUnreachable,
-                "Vault cannot be asked, and the pin cannot be read in time: check the API server; it is tried again by itself",
+                "Vault cannot be asked, and the pin cannot be read in time",
+                "check the API server",
+                ByItself::TriedAgain,
             ))
         })
     }
@@ -168,7 +171,9 @@ impl Webhook {
         tokio::time::timeout_at(deadline, self.cacerts.read_anew()).await.unwrap_or_else(|_| {
             Err(Held::new(
                 Reason::KubernetesUnreachable,
-                "cacerts cannot be read in time, and its watch is silent: check the API server; it is tried again by itself",
+                "cacerts cannot be read in time, and its watch is silent",
+                "check the API server",
+                ByItself::TriedAgain,
             ))
         })
     }

@@ -122,7 +122,7 @@ fn failure(unread: Unread) -> Failure {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::reason::{Held, Reason};
+    use crate::reason::{ByItself, Held, Reason};
     use crate::samples::R1;
 
     #[test]
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn what_is_held_back_has_its_code_and_all_else_could_not_be_told() {
-        let held = failure(Held::new(Reason::VaultSealed, "unseal it").into());
+        let held = failure(Held::without_next(Reason::VaultSealed, "unseal it", ByItself::Unsaid).into());
         assert!(matches!(held, Failure::Held(text) if text == "VaultSealed: unseal it"));
         assert!(matches!(failure(Unread::new("x")), Failure::Usage(text) if text == "x"));
     }

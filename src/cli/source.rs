@@ -17,9 +17,6 @@ use crate::reason::{Held, Reason};
 use crate::run::{Failure, parts};
 use crate::vault::{Refused, Vault};
 
-/// What the sentences of a gate end with, and what is not true of a command.
-const AGAIN: [&str; 2] = ["; it is tried again by itself", "; it is tried again when Vault allows"];
-
 /// Why a place tells no root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unread {
@@ -38,8 +35,7 @@ impl Unread {
 
 impl From<Held> for Unread {
     fn from(held: Held) -> Self {
-        let cut = |sentence: &str| AGAIN.iter().find_map(|again| sentence.strip_suffix(again).map(str::to_owned));
-        Self { reason: Some(held.reason), sentence: cut(&held.sentence).unwrap_or(held.sentence) }
+        Self { reason: Some(held.reason), sentence: held.without_promise().sentence() }
     }
 }
 
@@ -146,6 +142,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::ca::check::Flaw;
+    use crate::reason::ByItself;
     use crate::samples::{R1, stored as sound};
 
     #[test]
@@ -171,13 +168,9 @@ mod tests {
 
     #[test]
     fn a_command_does_not_say_that_it_tries_again() {
-        for again in AGAIN {
-            let held = Held::new(Reason::VaultUnreachable, format!("no answer: check it{again}"));
+        for again in [ByItself::TriedAgain, ByItself::ReadAgain, ByItself::TriedWhenVaultAllows] {
+            let held = Held::new(Reason::VaultUnreachable, "no answer", "check it", again);
             assert_eq!(Unread::from(held).sentence, "no answer: check it");
         }
-        // What the gate says, to the word.
-        let text =
-            crate::k8s::failed("read it", &kube::Error::SerdeError(serde_json::from_str::<u8>("x").unwrap_err()));
-        assert!(text.into_held("").sentence.ends_with(AGAIN[0]));
     }
 }

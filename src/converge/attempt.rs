@@ -21,7 +21,7 @@ use crate::k8s::pin::{self, Pins};
 use crate::k8s::{ApiClock, Write as Written};
 use crate::metrics::Convergences;
 use crate::plan::{self, Contradiction, Mesh, Names, OnRootChange, Pin, Published, Role, Situation, Step, Stored};
-use crate::reason::{Held, Reason};
+use crate::reason::{ByItself, Held, Reason};
 use crate::skew::Ahead;
 use crate::snapshot::{Convergence, Doing, KnownRoot};
 use crate::vault::{Found, Refused, Vault, Write};
@@ -173,11 +173,9 @@ impl Attempts {
                 return Ok(());
             }
         }
-        let sentence = format!(
-            "Secret {} or {} in Vault keeps changing while it is compared: find out who else writes it",
-            self.parts.names.cacerts, self.parts.names.record
-        );
-        Err(Held::new(Reason::Converging, sentence).into())
+        let Names { cacerts, record, .. } = &self.parts.names;
+        let what = format!("Secret {cacerts} or {record} in Vault keeps changing while it is compared");
+        Err(Held::new(Reason::Converging, what, "find out who else writes it", ByItself::Unsaid).into())
     }
 
     /// Reads, plans, and takes one step.
@@ -343,10 +341,8 @@ impl Attempts {
         let began = std::time::Instant::now();
         let made = tokio::task::spawn_blocking(move || issue::root(&common_name, now)).await;
         let failed = |error: &dyn std::fmt::Display| {
-            Held::new(
-                Reason::Converging,
-                format!("a root key could not be made ({error}): it is tried again by itself"),
-            )
+            let what = format!("a root key could not be made ({error})");
+            Held::without_next(Reason::Converging, what, ByItself::TriedAgain)
         };
         let bundle = made.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
         tracing::info!(seconds = began.elapsed().as_secs_f64(), "made a root key");
@@ -381,7 +377,7 @@ impl Attempts {
             Ok(Passed { any: true, whole: false }) => Pass::Unfinished,
             Ok(Passed { any: false, whole: false }) => Pass::Failed,
             Err(held) => {
-                tracing::warn!(reason = %held.reason, "{}", held.sentence);
+                tracing::warn!(reason = %held.reason, "{}", held.sentence());
                 // A missing right does not come by itself.
                 if held.reason == Reason::KubernetesForbidden { Pass::NoneBlocked } else { Pass::Failed }
             }
@@ -412,9 +408,7 @@ fn known_root(found: &Found, now: Clocks) -> Option<KnownRoot> {
 
 /// Vault says that there is a version, and does not show it: the node that answers is behind.
 fn behind(record: &str) -> Refused {
-    Held::new(
-        Reason::VaultUnreachable,
-        format!("Vault has a version of {record} but does not show it yet: a standby node is behind; it is read again by itself"),
-    )
-    .into()
+    let what = format!("Vault has a version of {record} but does not show it yet");
+    let held = Held::without_next(Reason::VaultUnreachable, what, ByItself::ReadAgain);
+    held.because("a standby node is behind").into()
 }

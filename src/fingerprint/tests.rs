@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::ca::check::{Flaw, Sound};
 use crate::plan::{Copy, Owner, Published};
-use crate::reason::Held;
+use crate::reason::{ByItself, Held};
 use crate::samples::{BOTH, Known, POLICY, R1, R1_OTHER_BYTES, R2, SOON, present, published};
 use crate::snapshot::KnownRoot;
 
@@ -167,7 +167,7 @@ fn plain_text_is_what_openssl_prints() {
 fn nothing_of_a_key_is_told() {
     let mut known = open(&R1, &R1);
     known.watched.published = Some(published(Owner::Ours, &R1).facts());
-    known.convergence.held = Some(Held::new(Reason::VaultSealed, "unseal it"));
+    known.convergence.held = Some(Held::without_next(Reason::VaultSealed, "unseal it", ByItself::Unsaid));
     let told = told(&known).to_string();
     assert!(!crate::samples::traces().iter().any(|trace| told.contains(trace)), "{told}");
 }

@@ -245,7 +245,7 @@ fn a_dry_run_before_anything_is_known_says_so() {
     let decision = decision(&Ask { dry_run: true, ..ask(&istiod) }, &Known::nothing(), &POLICY);
     let Decision::Deny(held) = decision else { panic!("{decision:?}") };
     assert_eq!(held.reason, Reason::DryRun);
-    assert!(held.sentence.contains("create the pod without dry run"), "{held:?}");
+    assert!(held.sentence().contains("create the pod without dry run"), "{held:?}");
     assert_fit_for_users(&held.message("nas"));
 }
 

@@ -140,7 +140,7 @@ async fn inject_each<K: Configuration>(
             }
             Err(held) => {
                 if said.as_ref() != Some(&held) {
-                    tracing::warn!(reason = %held.reason, "{}", held.sentence);
+                    tracing::warn!(reason = %held.reason, "{}", held.sentence());
                 }
                 // Somebody else's to inject, or soon ours: being held back by RBAC is not unready.
                 if held.reason == Reason::KubernetesForbidden {

@@ -131,7 +131,7 @@ impl Cacerts {
                 }
                 Err(held) => {
                     if said.as_ref() != Some(&held) {
-                        tracing::warn!(reason = %held.reason, "{}", held.sentence);
+                        tracing::warn!(reason = %held.reason, "{}", held.sentence());
                     }
                     said = Some(held);
                     tokio::time::sleep(backoff.pause()).await;

@@ -177,9 +177,9 @@ impl Writer {
         let held = error.into_held(doing);
         if held.reason == Reason::KubernetesForbidden && !self.refused {
             self.refused = true;
-            tracing::warn!(reason = %held.reason, "{} (this is said once)", held.sentence);
+            tracing::warn!(reason = %held.reason, "{} (this is said once)", held.sentence());
         } else {
-            tracing::debug!(reason = %held.reason, "{}", held.sentence);
+            tracing::debug!(reason = %held.reason, "{}", held.sentence());
         }
     }
 

@@ -56,7 +56,7 @@ impl ExternalSecrets {
             return maker;
         }
         let maker = self.ask(name, now).await.unwrap_or_else(|held| {
-            tracing::warn!(reason = %held.reason, "{}", held.sentence);
+            tracing::warn!(reason = %held.reason, "{}", held.sentence());
             // Not known to be gone.
             Maker::ExternalSecret
         });

@@ -121,7 +121,7 @@ pub async fn follow<S: Source>(source: S, name: &str, anew: &Notify, mut on: imp
         if let Ended::Failed(held) = ended {
             // What stays is told once, and again after it worked for a while.
             if said.as_ref() != Some(&held) || began.elapsed() > SOUND {
-                tracing::warn!(reason = %held.reason, "{}", held.sentence);
+                tracing::warn!(reason = %held.reason, "{}", held.sentence());
             }
             said = Some(held.clone());
             on(Seen::Failed(held));

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{FIELD_MANAGER, Failed, MANAGED_BY, ROOT_SHA256, Write, call, metadata, patch, post};
 use crate::ca::Sha256;
 use crate::plan::{Contradiction, Owner, Pin, Published};
-use crate::reason::{Held, Reason};
+use crate::reason::{ByItself, Held, Reason};
 
 /// Name of the ConfigMap.
 pub const NAME: &str = "istio-ca-gate";
@@ -75,7 +75,12 @@ impl Pins {
         let root: Sha256 = root.parse().map_err(|_| {
             Held::new(
                 Reason::RootChanged,
-                format!("{ROOT} in ConfigMap {} is not a SHA-256 in hex, so it is not known which root this cluster trusts: restore it, or delete the ConfigMap to trust Vault's", self.full_name),
+                format!(
+                    "{ROOT} in ConfigMap {} is not a SHA-256 in hex, so it is not known which root this cluster trusts",
+                    self.full_name
+                ),
+                "restore it, or delete the ConfigMap to trust Vault's",
+                ByItself::Unsaid,
             )
         })?;
         Ok(Some(Pin {
@@ -162,7 +167,11 @@ pub fn in_force(read: &Read, published: &Published) -> Result<Option<Pin>, Held>
             copy.annotated_root.transpose().map(|root| root.map(Pin::of)).map_err(|error| {
                 Held::new(
                     Reason::RootChanged,
-                    format!("annotation {ROOT_SHA256} of cacerts does not tell which root this cluster trusts ({error}): restore it, or delete the Secret to trust Vault's"),
+                    format!(
+                        "annotation {ROOT_SHA256} of cacerts does not tell which root this cluster trusts ({error})"
+                    ),
+                    "restore it, or delete the Secret to trust Vault's",
+                    ByItself::Unsaid,
                 )
             })
         }

@@ -117,7 +117,7 @@ mod tests {
     fn a_secret_that_does_not_parse_is_not_shown() {
         for data in ["\"4711\"", "{\"root-cert.pem\":4711}", "{\"ca-key.pem\":\"4711"] {
             let Failed::Held(held) = secret(data).unwrap_err() else { panic!("{data}") };
-            assert!(!held.sentence.contains("4711"), "{}", held.sentence);
+            assert!(!held.sentence().contains("4711"), "{}", held.sentence());
         }
     }
 }

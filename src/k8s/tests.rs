@@ -38,7 +38,7 @@ fn told(error: &kube::Error) -> String {
         Failed::NotFound => "not found".to_owned(),
         Failed::Held(held) => {
             assert_fit_for_users(&held.message("nas"));
-            assert!(held.sentence.contains("read Secret istio-system/cacerts"), "{held:?}");
+            assert!(held.sentence().contains("read Secret istio-system/cacerts"), "{held:?}");
             held.reason.to_string()
         }
     }
@@ -69,7 +69,7 @@ fn a_refusal_is_told_from_an_api_server_in_trouble() {
 #[test]
 fn a_refusal_says_what_to_do_about_its_very_cause() {
     let told = |code, message: &str| match failed("write Secret a/b", &api(code, "Forbidden", message)) {
-        Failed::Held(held) => held.sentence.split("): ").nth(1).unwrap().to_owned(),
+        Failed::Held(held) => held.sentence().split("): ").nth(1).unwrap().to_owned(),
         other => panic!("{other:?}"),
     };
     for (code, message, remedy) in [

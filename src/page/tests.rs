@@ -5,7 +5,7 @@ use super::*;
 use crate::ca::fixtures::now;
 use crate::peers::samples::{heard, told};
 use crate::peers::served::{Root, Told};
-use crate::reason::Reason;
+use crate::reason::{ByItself, Held, Reason};
 use crate::samples::{Known, POLICY as DEFAULTS, R1, R2};
 use k8s_openapi::jiff::SignedDuration;
 
@@ -99,7 +99,7 @@ fn no_foreign_text_is_markup() {
     told.sentence = evil.to_owned();
     let peers = [heard(told), Heard { told: Some(Err(evil.to_owned())), ..peer(&R1) }];
     let known = open().but(|known| {
-        known.convergence.held = Some(crate::reason::Held::new(Reason::VaultSealed, evil));
+        known.convergence.held = Some(Held::without_next(Reason::VaultSealed, evil, ByItself::Unsaid));
     });
     let page = page(&here(&known), &peers, now());
     assert!(!page.contains("<script") && !page.contains("<img"), "{page}");

@@ -180,8 +180,8 @@ fn a_root_that_workloads_do_not_trust_yet_does_not_sign_whatever_is_published() 
         let step = step_of(Role::Sync, OnRootChange::Halt, &in_vault(&BOTH), &published, Some(&pin));
         assert_eq!(told(&step), "hold RootChanged", "{published:?}");
         let Step::Hold(held) = step else { panic!("not held") };
-        assert!(held.sentence.contains("do not trust yet"), "{held:?}");
-        assert!(held.sentence.contains(&R1.root.to_string()) && held.sentence.contains(&R2.root.to_string()));
+        assert!(held.sentence().contains("do not trust yet"), "{held:?}");
+        assert!(held.sentence().contains(&R1.root.to_string()) && held.sentence().contains(&R2.root.to_string()));
     }
 }
 
@@ -344,7 +344,7 @@ fn nothing_is_published_beside_revocation_lists_that_do_not_fit() {
         panic!("not held");
     };
     assert_eq!(held.reason, Reason::CacertsInvalid);
-    assert!(held.sentence.contains("ca-crl.pem"), "{}", held.sentence);
+    assert!(held.sentence().contains("ca-crl.pem"), "{}", held.sentence());
     assert_eq!(in_any_role(&in_vault(&R1), &with(Owner::Ours, Ok(&R1_OTHER_CA), b""), None), "publish version 3");
     // Nor where the lists are why what is there is not sound.
     let published = with(Owner::Ours, Err(Flaw::CrlMalformed), b"no list");
@@ -362,7 +362,7 @@ fn four_files_are_never_written_beside_a_tls_secret_that_istiod_prefers() {
         let step = step_of(Role::Sync, OnRootChange::Replace, &in_vault(&R1), &published, None);
         let Step::Hold(held) = step else { panic!("not held") };
         assert_eq!(held.reason, Reason::CacertsInvalid);
-        assert!(held.sentence.contains("tls.crt"), "{}", held.sentence);
+        assert!(held.sentence().contains("tls.crt"), "{}", held.sentence());
     }
 }
 
@@ -503,14 +503,33 @@ fn every_hold_is_one_constant_sentence_with_a_next_step_and_no_key() {
         let (Step::Hold(held) | Step::ForceSync { held, .. }) = step else { return };
         let (Step::Hold(again) | Step::ForceSync { held: again, .. }) = on.step() else { panic!("{on:?}") };
         assert_eq!(held, again);
-        seen.insert((held.reason, held.sentence));
+        seen.insert((held.reason, held.message("nas")));
     });
-    for (reason, sentence) in seen {
-        let message = Held::new(reason, sentence).message("nas");
+    for (reason, message) in seen {
         assert_fit_for_users(&message);
         assert!(message.starts_with(&format!("{reason}: cluster nas: ")), "{message}");
         assert!(next_step(reason).iter().any(|next| message.contains(next)), "{message}");
     }
+}
+
+/// Users, runbooks and events know them by these words.
+#[test]
+fn the_sentences_of_all_holds_are_these() {
+    let mut said = BTreeSet::new();
+    let told = |held: &Held| {
+        let mut text = held.sentence();
+        for (sound, name) in [(&*R1, "R1"), (&*R2, "R2"), (&*BOTH, "BOTH")] {
+            text = text.replace(&sound.root.to_string(), name);
+        }
+        format!("{}: {text}", held.reason)
+    };
+    in_every_situation(|on, step| {
+        said.extend(step.held().map(told));
+        said.extend(every_mesh().iter().filter_map(|mesh| on.beside(mesh, step.clone()).held().map(told)));
+    });
+    said.insert(told(&left_behind(&names())));
+    let said: Vec<_> = said.into_iter().collect();
+    assert_eq!(said.join("\n"), include_str!("sentences.txt").trim_end());
 }
 
 fn every_mesh() -> [Mesh; 5] {
@@ -570,7 +589,7 @@ fn the_root_of_the_mesh_is_named_with_the_ways_out() {
             "delete that ConfigMap",
             "--on-root-change replace",
         ] {
-            assert!(held.sentence.contains(says), "{says} is not in {}", held.sentence);
+            assert!(held.sentence().contains(says), "{says} is not in {}", held.sentence());
         }
     }
 }
@@ -582,7 +601,7 @@ fn a_changed_root_is_told_with_both_fingerprints() {
         let Step::Hold(held) = step_of(Role::Sync, OnRootChange::Halt, &in_vault(&R1), published, pin) else {
             panic!("not held");
         };
-        assert!(held.sentence.contains(&R1.root.to_string()) && held.sentence.contains(&R2.root.to_string()));
+        assert!(held.sentence().contains(&R1.root.to_string()) && held.sentence().contains(&R2.root.to_string()));
     }
 }
 

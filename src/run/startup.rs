@@ -35,7 +35,7 @@ pub(super) async fn resume(
             Err(held) if !held.reason.is_kubernetes() => return converger.wake(),
             Err(held) => {
                 if said.as_ref() != Some(&held) {
-                    tracing::warn!(reason = %held.reason, "{}", held.sentence);
+                    tracing::warn!(reason = %held.reason, "{}", held.sentence());
                 }
                 said = Some(held);
             }

@@ -42,7 +42,7 @@ fn sound() -> Webhooks {
 
 /// The finding, in words that are fit for users.
 fn seen(verdict: &Verdict) -> String {
-    let (Verdict::Broken(Finding { seen, next }) | Verdict::Untold(Finding { seen, next })) = verdict else {
+    let (Verdict::Broken(Finding { seen, next, .. }) | Verdict::Untold(Finding { seen, next, .. })) = verdict else {
         panic!("it was called")
     };
     assert_fit_for_users(seen);

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::warning;
 use crate::k8s;
-use crate::reason::foreign_text;
+use crate::reason::{self, ByItself, foreign_text};
 
 /// What to do about nearly everything that is wrong with webhooks.
 const APPLY: &str = "apply deploy/kustomize/base/webhook.yaml";
@@ -31,6 +31,15 @@ pub struct Finding {
     pub seen: String,
     /// The next step.
     pub next: String,
+    /// What a gate does about it, which tries for ever.
+    pub by_itself: ByItself,
+}
+
+impl Finding {
+    /// What a gate says of it.
+    pub fn sentence(&self) -> String {
+        reason::sentence(&self.seen, [Some(&self.next), self.by_itself.promise()])
+    }
 }
 
 /// What was asked for.
@@ -108,11 +117,11 @@ impl Answer {
 }
 
 fn broken(seen: impl Into<String>, next: impl Into<String>) -> Verdict {
-    Verdict::Broken(Finding { seen: seen.into(), next: next.into() })
+    Verdict::Broken(Finding { seen: seen.into(), next: next.into(), by_itself: ByItself::Unsaid })
 }
 
 fn untold(seen: impl Into<String>, next: impl Into<String>) -> Verdict {
-    Verdict::Untold(Finding { seen: seen.into(), next: next.into() })
+    Verdict::Untold(Finding { seen: seen.into(), next: next.into(), by_itself: ByItself::Unsaid })
 }
 
 /// What an answer without a gate's word means.
@@ -214,14 +223,16 @@ fn call_failed(message: &str, webhooks: &Webhooks, asked: &Asked) -> Verdict {
 pub(super) fn unanswered(error: &kube::Error, asked: &Asked) -> Verdict {
     let doing = format!("create a pod by dry run in namespace {}", asked.namespace);
     let held = k8s::failed(&doing, error).into_held(&doing);
-    let (seen, next) = held.sentence.rsplit_once(": ").unwrap_or((&held.sentence, "look at the API server"));
-    untold(seen, next)
+    let (seen, by_itself) = (held.cause(), held.by_itself);
+    let next = held.next.unwrap_or_else(|| "look at the API server".to_owned());
+    Verdict::Untold(Finding { seen, next, by_itself })
 }
 
 /// The answer did not come in time.
 pub(super) fn late(asked: &Asked) -> Verdict {
-    untold(
-        format!("the API server took too long to create a pod by dry run in namespace {}", asked.namespace),
-        "look at the API server and its webhooks; it is tried again",
-    )
+    Verdict::Untold(Finding {
+        seen: format!("the API server took too long to create a pod by dry run in namespace {}", asked.namespace),
+        next: "look at the API server and its webhooks".to_owned(),
+        by_itself: ByItself::TriedAgain,
+    })
 }

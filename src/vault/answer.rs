@@ -11,17 +11,16 @@ use super::transport::Reply;
 use super::{Refused, Settings, Write};
 use crate::ca::bundle::Bundle;
 use crate::plan::{self, Stored};
-use crate::reason::{CA_AS_SERVER, Held, Reason, foreign_text};
+use crate::reason::{ByItself, CA_AS_SERVER, Held, Reason, foreign_text};
 
 const NEXT: &str = "check the address, the network and TLS trust";
-const AGAIN: &str = "; it is tried again by itself";
+
+/// What a standby node says that knows of no active one.
+const NO_ACTIVE: &str = "active cluster node not found";
 
 /// What addresses say and TLS finds, where something else is to be done about it.
 const NEXT_OF: [(&str, &str); 5] = [
-    (
-        "active cluster node not found",
-        "Vault has no active node: look at the log of its nodes; more than half of them must run, unsealed",
-    ),
+    (NO_ACTIVE, "look at the log of its nodes; more than half of them must run, unsealed"),
     (
         "failed to determine alias name",
         "what is mounted there takes other logins: set --vault-auth-mount to a kubernetes or jwt mount",
@@ -78,27 +77,28 @@ pub(super) fn errors(reply: &Reply) -> Option<Vec<String>> {
 /// No use can be made of this address.
 pub(super) fn unreachable(address: &str, what: &str) -> Held {
     let next = NEXT_OF.iter().find_map(|(text, next)| what.contains(text).then_some(*next));
-    unreachable_but(address, what, next.unwrap_or(NEXT))
+    let held = unreachable_but(address, what, next.unwrap_or(NEXT));
+    if what.contains(NO_ACTIVE) {
+        Held { what: format!("{}: Vault has no active node", held.what), ..held }
+    } else {
+        held
+    }
 }
 
 /// The same, where it is known what to do about it.
 pub(super) fn unreachable_but(address: &str, what: &str, next: &str) -> Held {
-    Held::new(
-        Reason::VaultUnreachable,
-        format!("{address} does not answer as Vault should ({what}): {next}; it is tried again by itself"),
-    )
+    let what = format!("{address} does not answer as Vault should ({what})");
+    Held::new(Reason::VaultUnreachable, what, next, ByItself::TriedAgain)
 }
 
 /// It says something that would end all trust in the root, and another address that may know better is silent.
 pub(super) fn alone(address: &str, silent: &Held) -> Held {
     let reason = if silent.reason == Reason::VaultSealed { silent.reason } else { Reason::VaultUnreachable };
-    Held::new(
-        reason,
-        format!(
-            "what {address} says of the root is not believed alone, while another address is silent: {}",
-            silent.sentence
-        ),
-    )
+    let what = format!(
+        "what {address} says of the root is not believed alone, while another address is silent: {}",
+        silent.what
+    );
+    Held { reason, what, ..silent.clone() }
 }
 
 /// The same, and no node that decides has said it.
@@ -117,9 +117,9 @@ pub(super) fn told(address: &str, reply: Reply) -> Result<Reply, Refused> {
     let held = match reply.status {
         429 => Held::new(
             Reason::VaultRateLimited,
-            format!(
-                "{address} asks for fewer requests (429): raise its rate limit quota; it is tried again when Vault allows"
-            ),
+            format!("{address} asks for fewer requests (429)"),
+            "raise its rate limit quota",
+            ByItself::TriedWhenVaultAllows,
         ),
         500..=599 if says("sealed") || says("not initialized") => health::sealed(address),
         status @ 500..=599 => {
@@ -137,25 +137,21 @@ pub(super) fn told(address: &str, reply: Reply) -> Result<Reply, Refused> {
 
 /// Of several addresses without an answer, all, in the order of the configuration. One that is sealed
 /// gives the code: it is a Vault that is there.
-pub(super) fn none_answered(silent: Vec<Refused>) -> Refused {
+pub(super) fn none_answered(mut silent: Vec<Refused>) -> Refused {
     let sealed = silent.iter().any(|refused| refused.held.reason == Reason::VaultSealed);
     let reason = if sealed { Reason::VaultSealed } else { Reason::VaultUnreachable };
-    let last = silent.len().saturating_sub(1);
-    let mut sentence = String::new();
-    for (index, Refused { held, .. }) in silent.iter().enumerate() {
+    let Some(Refused { held: last, .. }) = silent.pop() else {
+        return Held::without_next(reason, "no address of Vault is configured", ByItself::Unsaid).into();
+    };
+    let mut what = String::new();
+    for Refused { held, .. } in silent {
         // The next step is the same for each: once is enough.
-        let text = if index < last {
-            held.sentence
-                .strip_suffix(AGAIN)
-                .and_then(|text| text.strip_suffix(NEXT)?.strip_suffix(": "))
-                .unwrap_or(&held.sentence)
-        } else {
-            &held.sentence
-        };
-        sentence.push_str(if index == 0 { "" } else { "; and " });
-        sentence.push_str(text);
+        let is_usual = held.next.as_deref() == Some(NEXT);
+        what.push_str(&if is_usual { held.cause() } else { held.without_promise().sentence() });
+        what.push_str("; and ");
     }
-    Held::new(reason, sentence).into()
+    what.push_str(&last.what);
+    Held { reason, what, ..last }.into()
 }
 
 /// The meaning of an answer to the read of the record.
@@ -176,13 +172,14 @@ pub(super) fn read(reply: &Reply, settings: &Settings, now: Timestamp) -> Result
         },
         404 => not_found(reply, settings),
         403 if is_no_token(reply) => Err(permission_denied(
-            "Vault does not know the token that it was asked with (invalid token): it has ended or was revoked; set another VAULT_TOKEN, or let the gate log in",
+            "Vault does not know the token that it was asked with (invalid token)",
+            "it has ended or was revoked; set another VAULT_TOKEN, or let the gate log in",
         )
         .into()),
-        403 => Err(permission_denied(&format!(
-            "Vault does not let role {} read {record}: give its policy `read` on {}/data/{}",
-            settings.role, settings.mount, settings.path
-        ))
+        403 => Err(permission_denied(
+            format!("Vault does not let role {} read {record}", settings.role),
+            format!("give its policy `read` on {}/data/{}", settings.mount, settings.path),
+        )
         .into()),
         400 if errors(reply).is_some_and(|said| said.iter().any(|said| said.contains("pgrading"))) => {
             Err(mount_invalid(settings, "it is being upgraded to version 2").into())
@@ -252,10 +249,10 @@ pub(super) fn preflight(reply: &Reply, settings: &Settings) -> Result<(), Refuse
     match reply.status {
         200 => {}
         403 => {
-            return Err(permission_denied(&format!(
-                "Vault does not tell role {} what is mounted at {mount}: its policy needs a right below {mount}/, or there is no such mount",
-                settings.role
-            ))
+            return Err(permission_denied(
+                format!("Vault does not tell role {} what is mounted at {mount}", settings.role),
+                format!("its policy needs a right below {mount}/, or there is no such mount"),
+            )
             .into());
         }
         status => {
@@ -283,13 +280,10 @@ pub(super) fn written(reply: &Reply, settings: &Settings) -> Write {
     match reply.status {
         200 | 204 => Write::Applied,
         400 if said.iter().any(|said| said.contains("check-and-set")) => Write::Lost,
-        403 => Write::Forbidden(permission_denied(&format!(
-            "Vault does not let role {} create {}: give its policy `create` and `read` on {}/data/{}",
-            settings.role,
-            settings.record(),
-            settings.mount,
-            settings.path
-        ))),
+        403 => Write::Forbidden(permission_denied(
+            format!("Vault does not let role {} create {}", settings.role, settings.record()),
+            format!("give its policy `create` and `read` on {}/data/{}", settings.mount, settings.path),
+        )),
         status => {
             let what = format!("writing {} gave status {status} {}", settings.record(), foreign_text(&said.join("; ")));
             Write::Unclear(unreachable(&reply.address, what.trim_end()).into())
@@ -316,23 +310,29 @@ pub(super) fn capabilities(reply: &Reply) -> Option<BTreeMap<String, Vec<String>
 /// The write of a first version is refused although the policy allows it.
 pub(super) fn metadata_stands(settings: &Settings) -> Held {
     let Settings { mount, path, .. } = settings;
-    permission_denied(&format!(
-        "Vault shows no version of {mount}/{path} and yet refuses to create one, which this role may: metadata stands there. Look at `vault kv metadata get -mount={mount} {path}`: if current_version is 0, take it away with `vault kv metadata delete -mount={mount} {path}`; else there was a root: bring it back from a backup, or with `istio-ca-gate adopt`"
-    ))
+    let what = format!("Vault shows no version of {mount}/{path} and yet refuses to create one, which this role may");
+    permission_denied(
+        what,
+        format!(
+            "metadata stands there. Look at `vault kv metadata get -mount={mount} {path}`: if current_version is 0, take it away with `vault kv metadata delete -mount={mount} {path}`; else there was a root: bring it back from a backup, or with `istio-ca-gate adopt`"
+        ),
+    )
 }
 
 fn mount_invalid(settings: &Settings, what: &str) -> Held {
     Held::new(
         Reason::VaultMountInvalid,
+        format!("{}/ in Vault cannot be used ({what})", settings.mount),
         format!(
-            "{}/ in Vault cannot be used ({what}): enable KV version 2 there (`vault secrets enable -path={} -version=2 kv`), or set --vault-mount",
-            settings.mount, settings.mount
+            "enable KV version 2 there (`vault secrets enable -path={} -version=2 kv`), or set --vault-mount",
+            settings.mount
         ),
+        ByItself::Unsaid,
     )
 }
 
-fn permission_denied(sentence: &str) -> Held {
-    Held::new(Reason::VaultPermissionDenied, sentence)
+fn permission_denied(what: impl Into<String>, next: impl Into<String>) -> Held {
+    Held::new(Reason::VaultPermissionDenied, what, next, ByItself::Unsaid)
 }
 
 #[cfg(test)]

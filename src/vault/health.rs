@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::answer;
 use super::transport::Reply;
-use crate::reason::{Held, Reason, foreign_text};
+use crate::reason::{ByItself, Held, Reason, foreign_text};
 
 /// An answer of a node that reads by itself counts as long as that node was in touch with the active one so lately.
 pub const LAG_MAX: Duration = Duration::from_secs(30);
@@ -169,7 +169,8 @@ pub(super) fn usable(address: &str, node: Node) -> Result<(), Held> {
 
 /// No answer before it is unsealed.
 pub(super) fn sealed(address: &str) -> Held {
-    Held::new(Reason::VaultSealed, format!("Vault at {address} is sealed or not initialised: unseal it"))
+    let what = format!("Vault at {address} is sealed or not initialised");
+    Held::new(Reason::VaultSealed, what, "unseal it", ByItself::Unsaid)
 }
 
 /// How an address answered the question which Vault it is.
@@ -183,28 +184,32 @@ pub(super) struct Asked<'a> {
 
 /// Holds unless all of these are known to be the Vault that `here` is.
 pub(super) fn one_vault(here: &str, asked: &[Asked<'_>]) -> Result<(), Held> {
-    let ambiguous = |sentence: String| Err(Held::new(Reason::VaultAmbiguous, sentence));
+    let ambiguous = |what: String, next: &str| Err(Held::new(Reason::VaultAmbiguous, what, next, ByItself::Unsaid));
     let id_of = |asked: &Asked<'_>| asked.health.and_then(|health| health.cluster_id.clone());
     let told = || asked.iter().filter_map(|asked| Some((asked.address, id_of(asked)?)));
     let Some((_, id)) = told().find(|(address, _)| *address == here) else {
         return Err(answer::unreachable(here, "its sys/health names no cluster_id"));
     };
     if let Some((other, _)) = told().find(|(_, other)| *other != id) {
-        return ambiguous(format!(
-            "{here} and {other} are two different Vaults, and a root may be made in one only: configure the addresses of one"
-        ));
+        return ambiguous(
+            format!("{here} and {other} are two different Vaults, and a root may be made in one only"),
+            "configure the addresses of one",
+        );
     }
     match asked.iter().find(|asked| id_of(asked).is_none() && (asked.health.is_some() || !asked.gone)) {
         None => Ok(()),
         Some(Asked { address, health: Some(health), .. }) if health.node == Node::Sealed => Err(Held::new(
             Reason::VaultSealed,
-            format!(
-                "{address} is sealed or not initialised, so that it may be another Vault with a root of its own: unseal it, or configure it no longer"
+            format!("{address} is sealed or not initialised, so that it may be another Vault with a root of its own"),
+            "unseal it, or configure it no longer",
+            ByItself::Unsaid,
+        )),
+        Some(Asked { address, .. }) => ambiguous(
+            format!("{address} does not tell which Vault it is, so that it may be another one with a root of its own"),
+            &format!(
+                "bring it back, configure it no longer, or, if it is gone for good, say so with --vault-gone {address}"
             ),
-        )),
-        Some(Asked { address, .. }) => ambiguous(format!(
-            "{address} does not tell which Vault it is, so that it may be another one with a root of its own: bring it back, configure it no longer, or, if it is gone for good, say so with --vault-gone {address}"
-        )),
+        ),
     }
 }
 

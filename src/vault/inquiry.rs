@@ -14,7 +14,7 @@ use super::login::{self, Credentials, Token};
 use super::transport::Reply;
 use super::{Plain, Refused, Vault, answer};
 use crate::plan::Stored;
-use crate::reason::{Held, Reason, foreign_text};
+use crate::reason::{ByItself, Held, Reason, foreign_text};
 
 /// Why an address did not answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,7 +101,9 @@ impl Vault {
         claims(credentials.jwt()).ok_or_else(|| {
             Held::new(
                 Reason::VaultLoginDenied,
-                "the service-account token is not a JWT: mount one with audience vault, or set --vault-jwt-file",
+                "the service-account token is not a JWT",
+                "mount one with audience vault, or set --vault-jwt-file",
+                ByItself::Unsaid,
             )
         })
     }

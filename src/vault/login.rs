@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::transport::Reply;
 use super::{Refused, Settings, answer};
-use crate::reason::{Held, Reason, foreign_text};
+use crate::reason::{ByItself, Held, Reason, foreign_text};
 
 /// Larger files are not service-account tokens.
 const JWT_MAX: u64 = 64 << 10;
@@ -116,10 +116,9 @@ impl<'a> Credentials<'a> {
         let denied = |file: &Path, what: &str| {
             Held::new(
                 Reason::VaultLoginDenied,
-                format!(
-                    "cannot read the service-account token {} ({what}): mount one with audience vault, or set --vault-jwt-file",
-                    file.display()
-                ),
+                format!("cannot read the service-account token {} ({what})", file.display()),
+                "mount one with audience vault, or set --vault-jwt-file",
+                ByItself::Unsaid,
             )
         };
         let file = settings.jwt_files.iter().find(|file| file.exists()).or(settings.jwt_files.first());
@@ -146,7 +145,7 @@ impl<'a> Credentials<'a> {
             .role(self.settings.role.as_str())
             .jwt(self.jwt.as_str())
             .build()
-            .map_err(|error| Held::new(Reason::VaultLoginDenied, foreign_text(&error.to_string())))
+            .map_err(|error| unlike_a_login(foreign_text(&error.to_string())))
     }
 }
 
@@ -166,8 +165,7 @@ pub(super) fn session(reply: &Reply, settings: &Settings) -> Result<Session, Ref
     if reply.status != 200 {
         return Err(denied(reply, settings).into());
     }
-    let odd =
-        || Held::new(Reason::VaultLoginDenied, "Vault's answer to the login has no token that can be used".to_owned());
+    let odd = || unlike_a_login("Vault's answer to the login has no token that can be used");
     let answer: Answer = serde_json::from_slice(&reply.body).map_err(|_| odd())?;
     let token = Token::new(Zeroizing::new(answer.auth.client_token)).map_err(|_| odd())?;
     Ok(Session {
@@ -197,11 +195,27 @@ fn denied(reply: &Reply, settings: &Settings) -> Held {
     let Settings { auth_mount, role, .. } = settings;
     let said = answer::errors(reply).map(|errors| errors.join("; ")).unwrap_or_default();
     let next = next_step(reply.status, &said, auth_mount, role);
+    let known = known(reply.status, &said);
     let said = if said.is_empty() { format!("status {}", reply.status) } else { foreign_text(&said) };
-    Held::new(
-        Reason::VaultLoginDenied,
-        format!("Vault denies the login at auth/{auth_mount} as {role} ({said}): {next}"),
-    )
+    let what = format!("Vault denies the login at auth/{auth_mount} as {role} ({said}){known}");
+    Held::new(Reason::VaultLoginDenied, what, next, ByItself::Unsaid)
+}
+
+/// What Vault says where it was given no token of a service account.
+const NO_JWT: &str = "compact JWS format";
+
+/// What is left without a text: TokenReview failed, or there is no such mount.
+const DENIED: (u16, &str) = (403, "permission denied");
+
+/// What is known beyond Vault's text.
+fn known(status: u16, said: &str) -> &'static str {
+    if said.contains(NO_JWT) {
+        ": it was given no service-account token"
+    } else if (status, said) == DENIED {
+        ": a token of this cluster is only good at a mount that is configured for this cluster"
+    } else {
+        ""
+    }
 }
 
 /// What to do about each of Vault's texts.
@@ -222,18 +236,22 @@ fn next_step(status: u16, said: &str, auth_mount: &str, role: &str) -> String {
     } else if says(&["(nbf) claim", "(exp) claim", "(iat) claim"]) {
         "mount a projected token, which the kubelet renews, and compare the clocks of Vault and of this cluster"
             .to_owned()
-    } else if says(&["compact JWS format"]) {
-        "it was given no service-account token: mount one with audience vault, or set --vault-jwt-file".to_owned()
+    } else if says(&[NO_JWT]) {
+        "mount one with audience vault, or set --vault-jwt-file".to_owned()
     } else if says(&["namespace not found"]) {
         "set --vault-namespace (VAULT_NAMESPACE) to the one that has this auth mount".to_owned()
-    } else if (status, said) == (403, "permission denied") {
-        // What is left without a text: TokenReview failed, or there is no such mount.
+    } else if (status, said) == DENIED {
         format!(
-            "a token of this cluster is only good at a mount that is configured for this cluster: check that auth/{auth_mount} is (each cluster needs its own, see --vault-auth-mount), and that its token reviewer still works"
+            "check that auth/{auth_mount} is (each cluster needs its own, see --vault-auth-mount), and that its token reviewer still works"
         )
     } else {
         format!("compare role {role} at auth/{auth_mount} with this pod's service account, namespace and audience")
     }
+}
+
+/// What no user has brought about.
+fn unlike_a_login(what: impl Into<String>) -> Held {
+    Held::without_next(Reason::VaultLoginDenied, what, ByItself::Unsaid)
 }
 
 fn no_mount(auth_mount: &str) -> String {

@@ -306,9 +306,15 @@ pub fn answer(uid: &str, decision: &Decision, known: &Known<'_>) -> Value {
         }),
         Decision::Deny(held) => denial(uid, held, known),
         // The caller decides before it answers.
-        Decision::ReadLive | Decision::ReadPin | Decision::Consult => {
-            denial(uid, &Held::new(Reason::Converging, "not decided yet; the pod is retried by itself"), known)
-        }
+        Decision::ReadLive | Decision::ReadPin | Decision::Consult => denial(
+            uid,
+            &Held::without_next(
+                Reason::Converging,
+                "not decided yet; the pod is retried by itself",
+                crate::reason::ByItself::Unsaid,
+            ),
+            known,
+        ),
     };
     json!({ "apiVersion": API_VERSION, "kind": KIND, "response": response })
 }

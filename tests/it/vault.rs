@@ -170,6 +170,6 @@ impl Client {
     /// Reads, and expects a refusal: its code and sentence.
     pub async fn refused(&mut self) -> Result<(Reason, String)> {
         let refused = self.read().await.err().context("it was read")?;
-        Ok((refused.held.reason, refused.held.sentence))
+        Ok((refused.held.reason, refused.held.sentence()))
     }
 }

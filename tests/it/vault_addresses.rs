@@ -159,8 +159,8 @@ async fn an_address_that_contradicts_is_not_believed_alone_while_the_other_is_si
         first.always(HEALTH, broken);
         let refused = confirmed(&mut client, root).await.err().context("the empty one was believed")?;
         ensure!(refused.held.reason.is_outage() && !refused.is_answer, "{refused:?}");
-        ensure!(refused.held.sentence.contains(&second.url()), "{refused:?}");
-        ensure!(refused.held.sentence.contains(&first.url()), "{refused:?}");
+        ensure!(refused.held.sentence().contains(&second.url()), "{refused:?}");
+        ensure!(refused.held.sentence().contains(&first.url()), "{refused:?}");
     }
     Ok(())
 }
@@ -328,7 +328,7 @@ async fn where_none_answers_all_are_named_and_a_sealed_one_tells_most() -> Resul
 
 /// Why a root is not made there, if it is not.
 async fn held(client: &Client, found: &Found) -> Option<(Reason, String)> {
-    client.vault.is_one(found).await.err().map(|refused| (refused.held.reason, refused.held.sentence))
+    client.vault.is_one(found).await.err().map(|refused| (refused.held.reason, refused.held.sentence()))
 }
 
 #[tokio::test]

@@ -69,7 +69,7 @@ async fn each_end_of_a_write_is_told_apart_and_none_is_sent_twice() -> Result<()
             Write::Lost => End::Lost,
             Write::Forbidden(held) => {
                 ensure!(held.reason == Reason::VaultPermissionDenied, "{held:?}");
-                ensure!(held.sentence.contains("`create` and `read` on secret/data/istio/ca"), "{held:?}");
+                ensure!(held.sentence().contains("`create` and `read` on secret/data/istio/ca"), "{held:?}");
                 End::Forbidden
             }
             Write::Unclear(refused) => End::Unclear(refused.held.reason),
@@ -106,6 +106,9 @@ async fn a_denial_of_what_the_policy_has_names_the_metadata_that_stands() -> Res
     let Write::Forbidden(held) = client.vault.create(&found, serde_json::Map::new()).await else {
         anyhow::bail!("not forbidden")
     };
-    ensure!(held.sentence.contains("metadata stands there") && !held.sentence.contains("give its policy"), "{held:?}");
+    ensure!(
+        held.sentence().contains("metadata stands there") && !held.sentence().contains("give its policy"),
+        "{held:?}"
+    );
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::ca::check::Sound;
 use crate::plan::{Names, Pin, Published, Stored};
-use crate::reason::{Held, Reason};
+use crate::reason::{ByItself, Held, Reason};
 
 /// What is to be done about a CA that may be adopted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,29 +23,26 @@ pub(super) fn candidate(published: &Published, pin: Option<&Pin>, names: &Names)
     let Published::Present(copy) = published else {
         return Err(Held::new(
             Reason::CacertsInvalid,
-            format!(
-                "Secret {} is not there, so there is no CA to adopt: check --context, --namespace and --secret",
-                names.cacerts
-            ),
+            format!("Secret {} is not there, so there is no CA to adopt", names.cacerts),
+            "check --context, --namespace and --secret",
+            ByItself::Unsaid,
         ));
     };
     let sound = copy.verdict.as_ref().map_err(|flaw| {
         Held::new(
             Reason::CacertsInvalid,
-            format!(
-                "Secret {} cannot be adopted: {flaw}; {}, and run adopt again: as long as a mesh runs on it, it has to stay",
-                names.cacerts,
-                flaw.remedy()
-            ),
+            format!("Secret {} cannot be adopted", names.cacerts),
+            format!("{}, and run adopt again: as long as a mesh runs on it, it has to stay", flaw.remedy()),
+            ByItself::Unsaid,
         )
+        .because(flaw.to_string())
     })?;
     match pin {
         Some(pin) if !sound.roots().contains(&pin.root) => Err(Held::new(
             Reason::RootChanged,
-            format!(
-                "Secret {} holds root {}, but this cluster trusts {}: put that one back; only to give it up for good, delete ConfigMap {}",
-                names.cacerts, sound.root, pin.root, names.pin
-            ),
+            format!("Secret {} holds root {}, but this cluster trusts {}", names.cacerts, sound.root, pin.root),
+            format!("put that one back; only to give it up for good, delete ConfigMap {}", names.pin),
+            ByItself::Unsaid,
         )),
         _ => Ok(Arc::clone(sound)),
     }
@@ -59,25 +56,25 @@ pub(super) fn step(stored: &Stored, sound: &Sound, names: &Names) -> Result<Step
         Stored::Sound { sound: root, .. } => Err(Held::new(
             Reason::RootChanged,
             format!(
-                "Vault holds root {} at {}, but Secret {} holds {}: a root is never written over, and a Secret that a mesh runs on is not to be deleted: see \"Change the root\" in docs/operate.md",
+                "Vault holds root {} at {}, but Secret {} holds {}",
                 root.root, names.record, names.cacerts, sound.root
             ),
+            "a root is never written over, and a Secret that a mesh runs on is not to be deleted: see \"Change the root\" in docs/operate.md",
+            ByItself::Unsaid,
         )),
         Stored::Deleted { version } => Err(Held::new(
             Reason::RootDeleted,
-            format!(
-                "version {version} of {} was deleted in Vault: bring it back with `vault kv undelete` or from a backup; a root is adopted only where there has never been one",
-                names.record
-            ),
+            format!("version {version} of {} was deleted in Vault", names.record),
+            "bring it back with `vault kv undelete` or from a backup; a root is adopted only where there has never been one",
+            ByItself::Unsaid,
         )),
         Stored::Unsound { version, flaw } => Err(Held::new(
             if flaw.is_expired() { Reason::RootExpired } else { Reason::RootInvalid },
-            format!(
-                "version {version} of {} in Vault cannot be used: {flaw}; nothing is written over it: {}, and write it as a new version",
-                names.record,
-                flaw.remedy()
-            ),
-        )),
+            format!("version {version} of {} in Vault cannot be used", names.record),
+            format!("nothing is written over it: {}, and write it as a new version", flaw.remedy()),
+            ByItself::Unsaid,
+        )
+        .because(flaw.to_string())),
     }
 }
 
@@ -85,7 +82,9 @@ pub(super) fn step(stored: &Stored, sound: &Sound, names: &Names) -> Result<Step
 pub(super) fn changed(names: &Names) -> Held {
     Held::new(
         Reason::Converging,
-        format!("Secret {} was changed after it was shown, and nothing was written: run adopt again", names.cacerts),
+        format!("Secret {} was changed after it was shown, and nothing was written", names.cacerts),
+        "run adopt again",
+        ByItself::Unsaid,
     )
 }
 
@@ -93,20 +92,18 @@ pub(super) fn changed(names: &Names) -> Held {
 pub(super) fn behind(names: &Names) -> Held {
     Held::new(
         Reason::VaultUnreachable,
-        format!(
-            "Vault has a version of {} but does not show it: a standby node is behind; run adopt again to see what it is",
-            names.record
-        ),
+        format!("Vault has a version of {} but does not show it", names.record),
+        "run adopt again to see what it is",
+        ByItself::Unsaid,
     )
+    .because("a standby node is behind")
 }
 
 /// Nobody knows whether the write arrived.
 pub(super) fn unclear(held: &Held) -> Held {
-    let Held { reason, sentence } = held.without_promise();
-    let sentence = format!(
-        "it is not known whether Vault took the root ({sentence}): run adopt again, which writes nothing where there is a root"
-    );
-    Held::new(reason, sentence)
+    let what = format!("it is not known whether Vault took the root ({})", held.without_promise().sentence());
+    let next = "run adopt again, which writes nothing where there is a root";
+    Held::new(held.reason, what, next, ByItself::Unsaid)
 }
 
 /// Whether a person's answer means yes: anything else means no.
@@ -148,7 +145,7 @@ mod tests {
         for flaw in [UNSOUND, FOREIGN_KEY, expired] {
             let held = refused(candidate(&present(Owner::Other, Err(flaw.clone())), None, &names()));
             assert_eq!(held.reason, Reason::CacertsInvalid);
-            assert!(held.sentence.contains(&flaw.to_string()), "{}", held.sentence);
+            assert!(held.sentence().contains(&flaw.to_string()), "{}", held.sentence());
         }
         assert_eq!(refused(candidate(&Published::Absent, None, &names())).reason, Reason::CacertsInvalid);
     }
@@ -157,7 +154,7 @@ mod tests {
     fn a_root_other_than_the_pinned_one_is_not_adopted() {
         let held = refused(candidate(&published(Owner::Other, &R1), Some(&pin(R2.root)), &names()));
         assert_eq!(held.reason, Reason::RootChanged);
-        assert!(held.sentence.contains(&R1.root.to_string()) && held.sentence.contains(&R2.root.to_string()));
+        assert!(held.sentence().contains(&R1.root.to_string()) && held.sentence().contains(&R2.root.to_string()));
         for (sound, pinned) in [(&R1, R1.root), (&R1_OTHER_CA, R1.root), (&BOTH, R2.root)] {
             assert!(candidate(&published(Owner::Other, sound), Some(&pin(pinned)), &names()).is_ok());
         }
@@ -189,9 +186,10 @@ mod tests {
 
     #[test]
     fn an_unclear_end_keeps_its_code_and_says_that_it_may_be_run_again() {
-        let held = refused(Err::<(), _>(unclear(&Held::new(Reason::VaultSealed, "it is sealed"))));
+        let held = Held::without_next(Reason::VaultSealed, "it is sealed", ByItself::Unsaid);
+        let held = refused(Err::<(), _>(unclear(&held)));
         assert_eq!(held.reason, Reason::VaultSealed);
-        assert!(held.sentence.contains("it is sealed") && held.sentence.contains("run adopt again"));
+        assert!(held.sentence().contains("it is sealed") && held.sentence().contains("run adopt again"));
         assert_eq!(refused(Err::<(), _>(behind(&names()))).reason, Reason::VaultUnreachable);
         assert_eq!(refused(Err::<(), _>(changed(&names()))).reason, Reason::Converging);
     }

@@ -12,7 +12,7 @@ use super::{Adopt, Adoption, agreed, decide, say, tell};
 use crate::ca::check::Sound;
 use crate::k8s::{MANAGED_BY, Write, pin};
 use crate::plan::{Copy, Names, Owner, Pin, Published, Stored};
-use crate::reason::{Held, Reason};
+use crate::reason::{ByItself, Held, Reason};
 use crate::run::Failure;
 
 /// A Secret that may be handed back, and Vault's CA.
@@ -112,65 +112,62 @@ impl Adoption {
 fn lapsed(published: &Published, pin: Option<&Pin>, names: &Names) -> Result<Option<Lapsed>, Held> {
     let secret = &names.cacerts;
     let Published::Present(copy) = published else {
-        let sentence = format!(
-            "Secret {secret} is not there, so there is nothing to hand back: check --context, --namespace and --secret"
-        );
-        return Err(Held::new(Reason::CacertsInvalid, sentence));
+        let what = format!("Secret {secret} is not there, so there is nothing to hand back");
+        return refused(Reason::CacertsInvalid, what, "check --context, --namespace and --secret");
     };
     match &copy.owner {
         Owner::Ours => return Ok(None),
         Owner::ExternalSecrets(_) => {
-            let sentence = format!(
-                "Secret {secret} is managed by External Secrets, which takes back what others write: hand it over as docs/migrate.md says"
-            );
-            return Err(Held::new(Reason::CacertsManagedElsewhere, sentence));
+            let what = format!("Secret {secret} is managed by External Secrets, which takes back what others write");
+            return refused(Reason::CacertsManagedElsewhere, what, "hand it over as docs/migrate.md says");
         }
         Owner::Other if !copy.was_ours => {
-            let sentence = format!(
-                "Secret {secret} has no label {MANAGED_BY}: istio-ca-gate, so that it is not the gate's to take back: if it is meant to be, set the label and run this again"
+            let what = format!(
+                "Secret {secret} has no label {MANAGED_BY}: istio-ca-gate, so that it is not the gate's to take back"
             );
-            return Err(Held::new(Reason::CacertsUnknown, sentence));
+            return refused(Reason::CacertsUnknown, what, "if it is meant to be, set the label and run this again");
         }
         Owner::Other => {}
     }
     let sound = copy.verdict.as_ref().map_err(|flaw| {
-        let sentence = format!("Secret {secret} cannot be handed back: {flaw}; restore one that istiod can use");
-        Held::new(Reason::CacertsInvalid, sentence)
+        let what = format!("Secret {secret} cannot be handed back");
+        Held::new(Reason::CacertsInvalid, what, "restore one that istiod can use", ByItself::Unsaid)
+            .because(flaw.to_string())
     })?;
     if copy.beside.tls {
-        let sentence = format!(
-            "Secret {secret} has a tls.crt, which istiod reads in place of the gate's four files: whoever makes it keeps it"
-        );
-        return Err(Held::new(Reason::CacertsInvalid, sentence));
+        let what = format!("Secret {secret} has a tls.crt, which istiod reads in place of the gate's four files");
+        return refused(Reason::CacertsInvalid, what, "whoever makes it keeps it");
     }
     if let Some(pin) = pin.filter(|pin| !sound.roots().contains(&pin.root)) {
-        let sentence = format!(
-            "Secret {secret} holds root {}, but this cluster trusts {}: restore one with that root",
-            sound.root, pin.root
-        );
-        return Err(Held::new(Reason::RootChanged, sentence));
+        let what = format!("Secret {secret} holds root {}, but this cluster trusts {}", sound.root, pin.root);
+        return refused(Reason::RootChanged, what, "restore one with that root");
     }
     Ok(Some((Arc::clone(copy), Arc::clone(sound))))
 }
 
 /// Vault's CA and its version, if it has the same roots: with others, the gate would publish them over the mesh's.
 fn same_roots(stored: &Stored, sound: &Sound, names: &Names) -> Result<(Arc<Sound>, u64), Held> {
-    let (reason, sentence) = match stored {
-        Stored::Sound { version, sound: root } if root.same_roots(sound) => return Ok((Arc::clone(root), *version)),
-        Stored::Sound { sound: root, .. } => (
+    match stored {
+        Stored::Sound { version, sound: root } if root.same_roots(sound) => Ok((Arc::clone(root), *version)),
+        Stored::Sound { sound: root, .. } => refused(
             Reason::RootChanged,
             format!(
-                "Vault holds root {} at {}, but Secret {} holds {}: find out which one the mesh runs on, by istio-ca-gate verify",
+                "Vault holds root {} at {}, but Secret {} holds {}",
                 root.root, names.record, names.cacerts, sound.root
             ),
+            "find out which one the mesh runs on, by istio-ca-gate verify",
         ),
-        Stored::Absent => (
+        Stored::Absent => refused(
             Reason::RootMissing,
-            format!("Vault has no root at {}: run adopt without --own, which puts this one there", names.record),
+            format!("Vault has no root at {}", names.record),
+            "run adopt without --own, which puts this one there",
         ),
-        stored => return decide::step(stored, sound, names).and(Err(decide::changed(names))),
-    };
-    Err(Held::new(reason, sentence))
+        stored => decide::step(stored, sound, names).and(Err(decide::changed(names))),
+    }
+}
+
+fn refused<T>(reason: Reason, what: String, next: &str) -> Result<T, Held> {
+    Err(Held::new(reason, what, next, ByItself::Unsaid))
 }
 
 #[cfg(test)]
@@ -191,7 +188,7 @@ mod tests {
     fn refused<T>(refused: Result<T, Held>) -> Reason {
         let held = refused.err().unwrap();
         assert_fit_for_users(&held.message("homelab"));
-        assert!(!held.sentence.contains("delete"), "{}", held.sentence);
+        assert!(!held.sentence().contains("delete"), "{}", held.sentence());
         held.reason
     }
 

@@ -14,7 +14,7 @@ use super::record::situation;
 use crate::ca::check::Sound;
 use crate::k8s::pin::{self, Pins};
 use crate::plan::{Contradiction, Departure, Owner, Pin, Published, Step, Stored};
-use crate::reason::{Reason, foreign_text};
+use crate::reason::{Held, Reason, foreign_text};
 
 /// `cacerts`, if it is there, beside what the convergence reads of it.
 #[derive(Clone, Debug)]
@@ -175,14 +175,10 @@ fn present(link: &Link, cacerts: &Cacerts, cluster: &Cluster, stored: Option<&St
             Reason::CacertsManagedElsewhere,
             "look at its ExternalSecret: it has to give Vault's root, sound and whole",
         ),
-        (Some(Step::Hold(why)), _) if is_about_cacerts(&why) => {
-            if why.reason == Reason::CacertsInvalid {
-                let (cause, next) = why.sentence.split_once("; ").unwrap_or_default();
-                let seen = if copy.verdict.is_ok() { format!("{about}; {cause}") } else { about };
-                return link.failed(seen, next).reason(why.reason);
-            }
-            let (_, next) = why.sentence.rsplit_once(": ").unwrap_or_default();
-            held(why.reason, next)
+        (Some(Step::Hold(why)), verdict) if is_about_cacerts(&why, stored, pin.as_ref()) => {
+            let is_new = why.reason == Reason::CacertsInvalid && verdict.is_ok();
+            let seen = if is_new { format!("{about}; {}", why.cause()) } else { about };
+            link.failed(seen, why.next.unwrap_or_default()).reason(why.reason)
         }
         (_, Err(flaw)) => held(Reason::CacertsInvalid, &flaw.remedy()),
         (Some(_), Ok(_)) => link.note(format!("{about}; see vault-record and pin")),
@@ -191,10 +187,12 @@ fn present(link: &Link, cacerts: &Cacerts, cluster: &Cluster, stored: Option<&St
 }
 
 /// A hold for the sake of the Secret itself, and not of Vault's record or of the pin.
-fn is_about_cacerts(why: &crate::reason::Held) -> bool {
+fn is_about_cacerts(why: &Held, stored: Option<&Stored>, pin: Option<&Pin>) -> bool {
+    let departs =
+        matches!((stored, pin), (Some(Stored::Sound { sound, .. }), Some(pin)) if pin.departure(sound).is_some());
     match why.reason {
         Reason::CacertsUnknown | Reason::CacertsInvalid => true,
-        Reason::RootChanged => why.sentence.starts_with("Secret "),
+        Reason::RootChanged => !departs,
         _ => false,
     }
 }
@@ -252,10 +250,7 @@ pub(super) fn pin(cluster: &Cluster, stored: Option<&Stored>, asked: &Asked) -> 
         Some(Stored::Sound { sound, .. }) if pin.departure(sound).is_some() => {
             let published = published(cluster).unwrap_or(&Published::Absent);
             let step = stored.map(|stored| situation(stored, published, Some(&pin), asked).step());
-            let next = match &step {
-                Some(Step::Hold(held)) => held.sentence.rsplit_once(": ").map(|(_, next)| next),
-                _ => None,
-            };
+            let next = step.as_ref().and_then(Step::held).and_then(|held| held.next.as_deref());
             let next = next.unwrap_or("compare both roots, and restore the right one");
             let but = match pin.departure(sound) {
                 Some(Departure::SignsTooEarly) => "and not yet the one that Vault's CA signs under",

@@ -114,12 +114,9 @@ impl Link {
         Line { unseen: true, ..self.line(Outcome::Note, format!("may not be looked at: {right}")) }
     }
 
-    /// The gate's own reason. Its sentence is the cause, and after the last colon the next step.
+    /// The gate's own reason.
     pub(super) fn held(&self, held: &Held) -> Line {
-        let (seen, next) = held.sentence.rsplit_once(": ").unwrap_or((&held.sentence, ""));
-        let next = next.trim_end_matches("; it is tried again by itself");
-        let line = self.line(Outcome::Failed, seen).reason(held.reason);
-        if next.is_empty() { line } else { line.next(next) }
+        Line { next: held.next.clone(), ..self.line(Outcome::Failed, held.cause()).reason(held.reason) }
     }
 }
 
@@ -202,6 +199,7 @@ pub(super) fn exit_code(lines: &[Line], before: bool) -> u8 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::reason::ByItself;
 
     fn link() -> Link {
         Link::new("vault-login", "auth/kubernetes-nas")
@@ -274,13 +272,12 @@ mod tests {
 
     #[test]
     fn a_holds_sentence_is_what_was_seen_and_what_to_do() {
-        let held = Held::new(
-            Reason::VaultUnreachable,
-            "https://v:8200 does not answer (a: b): check it; it is tried again by itself",
-        );
-        let line = link().held(&held);
-        assert_eq!(line.seen, "https://v:8200 does not answer (a: b)");
-        assert_eq!((line.next.as_deref(), line.reason), (Some("check it"), Some(Reason::VaultUnreachable)));
+        let held = |by_itself| Held::new(Reason::VaultUnreachable, "it is down (a: b)", "check it: now", by_itself);
+        for by_itself in [ByItself::Unsaid, ByItself::TriedWhenVaultAllows, ByItself::PodFollows] {
+            let line = link().held(&held(by_itself).because("c"));
+            assert_eq!(line.seen, "it is down (a: b): c");
+            assert_eq!((line.next.as_deref(), line.reason), (Some("check it: now"), Some(Reason::VaultUnreachable)));
+        }
     }
 
     #[test]
@@ -293,7 +290,7 @@ mod tests {
                 "seen": "soon", "next": "renew", "reason": null,
             })
         );
-        let line = link().held(&Held::new(Reason::RootMissing, "a: b"));
+        let line = link().held(&Held::new(Reason::RootMissing, "a", "b", ByItself::Unsaid));
         assert_eq!(serde_json::to_value(&line).unwrap()["reason"], "RootMissing");
     }
 

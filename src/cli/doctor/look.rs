@@ -10,7 +10,7 @@ use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 
 use crate::k8s::{ApiClock, failed};
-use crate::reason::{Held, Reason};
+use crate::reason::{ByItself, Held, Reason};
 
 use super::line::{Line, Link};
 
@@ -119,7 +119,9 @@ impl Asker {
             Ok(Err(error)) => Look::Failed(failed(right, &error).into_held(right)),
             Err(_) => Look::Failed(Held::new(
                 Reason::KubernetesUnreachable,
-                format!("cannot {right} (its answer took too long): check the API server and the network to it"),
+                format!("cannot {right} (its answer took too long)"),
+                "check the API server and the network to it",
+                ByItself::Unsaid,
             )),
         }
     }

@@ -7,6 +7,7 @@ use super::check::{Check, Eyes, Sight};
 use super::cluster::Cluster;
 use super::line::{Line, Link};
 use super::look::{Asker, Look};
+use crate::reason::ByItself;
 use crate::self_test::{Finding, Probe, Verdict, nonce};
 
 /// A try.
@@ -30,7 +31,11 @@ pub(super) async fn look(asker: &Asker, asked: &Asked) -> Look<Verdict> {
     let Asked { self_test, gated, webhook_config, .. } = asked;
     match Probe::new(asker.client.clone(), self_test, gated, webhook_config) {
         Ok(probe) => Look::Seen(probe.run(&nonce()).await),
-        Err(seen) => Look::Seen(Verdict::Untold(Finding { seen, next: "see --gate-selector".to_owned() })),
+        Err(seen) => Look::Seen(Verdict::Untold(Finding {
+            seen,
+            next: "see --gate-selector".to_owned(),
+            by_itself: ByItself::Unsaid,
+        })),
     }
 }
 
@@ -39,8 +44,8 @@ pub(super) fn line(cluster: &Cluster, asked: &Asked) -> Line {
     match cluster.self_test.or_line(&link) {
         Err(line) => line,
         Ok(None | Some(Verdict::Called)) => link.ok("the API server calls a gate, which answers"),
-        Ok(Some(Verdict::Broken(Finding { seen, next }))) => link.failed(seen, next),
-        Ok(Some(Verdict::Untold(Finding { seen, next }))) => link.note(format!("could not tell: {seen}: {next}")),
+        Ok(Some(Verdict::Broken(Finding { seen, next, .. }))) => link.failed(seen, next),
+        Ok(Some(Verdict::Untold(Finding { seen, next, .. }))) => link.note(format!("could not tell: {seen}: {next}")),
     }
 }
 
@@ -57,7 +62,8 @@ mod tests {
     }
 
     fn finding() -> Finding {
-        Finding { seen: "the cause".to_owned(), next: "the next step".to_owned() }
+        let (seen, next) = ("the cause".to_owned(), "the next step".to_owned());
+        Finding { seen, next, by_itself: ByItself::TriedAgain }
     }
 
     #[test]

@@ -265,7 +265,7 @@ mod tests {
     use super::super::compare::tests::{place, silent};
     use super::*;
     use crate::ca::fixtures::now;
-    use crate::reason::{Held, Reason};
+    use crate::reason::{ByItself, Held, Reason};
 
     /// The table without its colours.
     fn plain(places: Vec<Place>) -> String {
@@ -284,7 +284,7 @@ mod tests {
     #[test]
     fn the_table_aligns_and_tells_what_cannot_be_read_below() {
         let mut sealed = silent(Kind::Vault, "Vault secret/istio/ca");
-        sealed.told = Err(Held::new(Reason::VaultSealed, "unseal it").into());
+        sealed.told = Err(Held::without_next(Reason::VaultSealed, "unseal it", ByItself::Unsaid).into());
         let (one, two) = (Sha256([1; 32]).openssl(), Sha256([2; 32]).openssl());
         let places = vec![sealed, place(Kind::Cacerts, "nas cacerts", &[1]), place(Kind::Served, "nas x", &[2, 3])];
         let rows = [
@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn the_narrow_table_fits_and_its_fingerprints_are_short() {
         let mut sealed = silent(Kind::Vault, "https://vault.homelab.example:8200 secret/istio/ca");
-        sealed.told = Err(Held::new(Reason::VaultPermissionDenied, "x").into());
+        sealed.told = Err(Held::without_next(Reason::VaultPermissionDenied, "x", ByItself::Unsaid).into());
         let served = place(Kind::Served, "homelab istio-ca-root-cert", &[1, 2]);
         let comparison = compare(vec![served, place(Kind::Cacerts, "nas cacerts", &[1]), sealed]);
         for columns in [80, 60] {
@@ -317,7 +317,7 @@ mod tests {
     #[test]
     fn yaml_says_what_json_says() {
         let mut sealed = silent(Kind::Vault, "Vault: a \"b\"");
-        sealed.told = Err(Held::new(Reason::VaultSealed, "unseal it: - now").into());
+        sealed.told = Err(Held::without_next(Reason::VaultSealed, "unseal it: - now", ByItself::Unsaid).into());
         let comparison = compare(vec![sealed, place(Kind::Cacerts, "nas cacerts", &[1, 2])]);
         let yaml: Value = serde_saphyr::from_str(&yaml(&comparison, now())).unwrap();
         assert_eq!(yaml, serde_json::from_str::<Value>(&json(&comparison, now(), true)).unwrap());
@@ -381,7 +381,7 @@ mod tests {
     #[test]
     fn json_has_the_documented_shape() {
         let mut sealed = silent(Kind::Vault, "Vault secret/istio/ca");
-        sealed.told = Err(Held::new(Reason::VaultSealed, "unseal it").into());
+        sealed.told = Err(Held::without_next(Reason::VaultSealed, "unseal it", ByItself::Unsaid).into());
         let comparison = compare(vec![sealed, place(Kind::Cacerts, "nas cacerts", &[1])]);
         let one = Sha256([1; 32]).openssl();
         let document: Value = serde_json::from_str(&json(&comparison, now(), true)).unwrap();

@@ -111,7 +111,7 @@ impl Attempts {
                 // Only the date is old; a later attempt writes it.
                 let written = self.pinning.write(what, write).await;
                 Ok(written.unwrap_or_else(|held| {
-                    tracing::warn!(reason = %held.reason, "{}", held.sentence);
+                    tracing::warn!(reason = %held.reason, "{}", held.sentence());
                     Written::Done
                 }))
             }

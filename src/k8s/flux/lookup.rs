@@ -68,7 +68,7 @@ impl Releases {
         let (release, keep) = match looked {
             Ok(Ok(release)) => (release, KEPT),
             Ok(Err(held)) => {
-                tracing::debug!(reason = %held.reason, "no HelmRelease is named: {}", held.sentence);
+                tracing::debug!(reason = %held.reason, "no HelmRelease is named: {}", held.sentence());
                 (None, FAILED)
             }
             Err(_) => (None, FAILED),

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::HelmRelease;
 use crate::k8s::{Failed, call, patch};
-use crate::reason::{Held, Reason};
+use crate::reason::{ByItself, Held, Reason};
 
 /// Flux acts on a change of its value.
 const REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
@@ -75,7 +75,7 @@ impl Reconciles {
                 Err(held) => held,
             };
             if told.as_ref() != Some(&held) {
-                tracing::warn!(reason = %held.reason, helm_release = %release, "{}", held.sentence);
+                tracing::warn!(reason = %held.reason, helm_release = %release, "{}", held.sentence());
                 told = Some(held);
             }
             if tries_left > 0 {
@@ -141,9 +141,9 @@ fn asked_lately(requested: Option<&str>, reset: Option<&str>, now: Timestamp) ->
 fn missing(release: &HelmRelease) -> Held {
     Held::new(
         Reason::KubernetesForbidden,
-        format!(
-            "there is no HelmRelease {release}, or no Flux: mend --reconcile-helmrelease (variable GATE_RECONCILE_HELMRELEASES)"
-        ),
+        format!("there is no HelmRelease {release}, or no Flux"),
+        "mend --reconcile-helmrelease (variable GATE_RECONCILE_HELMRELEASES)",
+        ByItself::Unsaid,
     )
 }
 
@@ -152,9 +152,7 @@ fn explained(held: Held) -> Held {
     if held.reason != Reason::KubernetesForbidden {
         return held;
     }
-    let sentence =
-        format!("{}; the rights get and patch on it are in deploy/kustomize/components/flux-reconcile", held.sentence);
-    Held { sentence, ..held }
+    held.noting("the rights get and patch on it are in deploy/kustomize/components/flux-reconcile")
 }
 
 #[cfg(test)]

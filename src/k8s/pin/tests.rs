@@ -86,8 +86,8 @@ async fn a_root_that_cannot_be_read_holds_and_is_never_no_pin() {
     {
         let held = parsed(json!({ "root-sha256": root })).unwrap_err();
         assert_eq!(held.reason, Reason::RootChanged, "{root:?}");
-        assert!(held.sentence.contains("ConfigMap istio-system/istio-ca-gate"), "{held:?}");
-        assert!(held.sentence.contains("restore it, or delete the ConfigMap"), "{held:?}");
+        assert!(held.sentence().contains("ConfigMap istio-system/istio-ca-gate"), "{held:?}");
+        assert!(held.sentence().contains("restore it, or delete the ConfigMap"), "{held:?}");
         assert_fit_for_users(&held.message("nas"));
     }
 }
@@ -157,5 +157,5 @@ fn an_annotation_of_ours_that_cannot_be_read_is_never_no_pin() {
     let published = annotated_as(Owner::Ours, Some("x".parse()));
     let held = in_force(&Read::default(), &published).unwrap_err();
     assert_eq!(held.reason, Reason::RootChanged);
-    assert_fit_for_users(&held.sentence);
+    assert_fit_for_users(&held.sentence());
 }

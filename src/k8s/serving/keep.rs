@@ -210,10 +210,11 @@ impl Keeper {
             // It may be mended at any moment, and nobody can be answered until then.
             Ok(Some(_)) => (if self.mine.is_none() { SOON } else { READ_PAUSE }, String::new()),
             Err(held) => {
-                if held.sentence != self.unread {
-                    tracing::error!(reason = %held.reason, "{}", held.sentence);
+                let sentence = held.sentence();
+                if sentence != self.unread {
+                    tracing::error!(reason = %held.reason, "{sentence}");
                 }
-                (self.reads.pause(), held.sentence)
+                (self.reads.pause(), sentence)
             }
         };
         (self.read_again, self.unread) = (Instant::now() + pause, unread);
@@ -366,10 +367,11 @@ impl Keeper {
                 PAUSE
             }
             Err(held) => {
-                if held.sentence != self.unwritten {
-                    tracing::error!(reason = %held.reason, "{}", held.sentence);
+                let sentence = held.sentence();
+                if sentence != self.unwritten {
+                    tracing::error!(reason = %held.reason, "{sentence}");
                 }
-                self.unwritten = held.sentence;
+                self.unwritten = sentence;
                 // Without a leaf nobody can be answered.
                 if self.mine.is_none() { self.writes.pause().min(SOON) } else { self.writes.pause() }
             }

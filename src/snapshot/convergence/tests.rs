@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::SignedDuration;
 
 use super::*;
-use crate::reason::Reason;
+use crate::reason::{ByItself, Reason};
 use crate::samples::{BOTH, R1, R2, clocks, clocks_ago, held, later, pin, verified};
 
 const LATER: SignedDuration = SignedDuration::from_secs(7);
@@ -379,16 +379,20 @@ fn what_is_bridged_is_what_was_verified_root_and_set() {
     assert!(!signed_by_the_other.is_of(&BOTH));
 }
 
+fn out_of_reach() -> Held {
+    Held::new(Reason::VaultUnreachable, "it is away", "look", ByItself::TriedAgain)
+}
+
 #[test]
 fn an_outage_that_is_not_bridged_says_why() {
     let mut state = open();
     contradicted(&mut state, Reason::RootDeleted);
-    state.ended(Some(Held::new(Reason::VaultUnreachable, "it is away; it is tried again by itself")));
+    state.ended(Some(out_of_reach()));
     assert_eq!(
-        state.held.as_ref().unwrap().sentence,
-        "it is away; what was verified before does not count, since Vault then said RootDeleted; it is tried again by itself"
+        state.held.as_ref().unwrap().sentence(),
+        "it is away: look; what was verified before does not count, since Vault then said RootDeleted; it is tried again by itself"
     );
-    assert!(!state.ended(Some(Held::new(Reason::VaultUnreachable, "it is away; it is tried again by itself"))));
+    assert!(!state.ended(Some(out_of_reach())));
 }
 
 #[test]

@@ -164,8 +164,8 @@ fn a_refused_read_is_not_an_absent_root() {
 #[test]
 fn a_refused_read_says_which_right_is_missing() {
     let Err(refused) = read(&refusal(403, DENIED), &settings(), now()) else { panic!("it was read") };
-    assert!(refused.held.sentence.contains("role istio-ca-sync"), "{refused:?}");
-    assert!(refused.held.sentence.contains("`read` on secret/data/istio/ca"), "{refused:?}");
+    assert!(refused.held.sentence().contains("role istio-ca-sync"), "{refused:?}");
+    assert!(refused.held.sentence().contains("`read` on secret/data/istio/ca"), "{refused:?}");
 }
 
 #[test]
@@ -220,7 +220,7 @@ fn a_redirect_is_not_followed_and_says_what_to_configure() {
     for status in [301, 302, 303, 307, 308] {
         let Err(Refused { held, .. }) = told(ADDRESS, reply(status, "")) else { panic!("{status}") };
         assert_eq!(held.reason, Reason::VaultUnreachable);
-        assert!(held.sentence.contains("configure the active node's address"), "{held:?}");
+        assert!(held.sentence().contains("configure the active node's address"), "{held:?}");
     }
 }
 
@@ -262,13 +262,44 @@ fn of_several_addresses_without_an_answer_each_is_named_with_one_next_step() {
     ])
     .held;
     assert_eq!(
-        held.sentence,
+        held.sentence(),
         "https://a does not answer as Vault should (status 502 x); and Vault at https://b is sealed or not initialised: \
          unseal it; and https://c does not answer as Vault should (status 500 x): check the address, the network and TLS \
          trust; it is tried again by itself"
     );
     let one = silent("https://a", 502, "x");
     assert_eq!(none_answered(vec![one.clone()]), one);
+}
+
+#[test]
+fn of_several_addresses_without_an_answer_the_promise_is_made_once_and_at_the_end() {
+    let lost = || silent("https://a", 500, "local node not active but active cluster node not found");
+    let held = none_answered(vec![lost(), silent("https://b", 429, "x"), silent("https://c", 502, "x")]).held;
+    assert_eq!(
+        held.sentence(),
+        "https://a does not answer as Vault should (status 500 local node not active but active cluster node not found): \
+         Vault has no active node: look at the log of its nodes; more than half of them must run, unsealed; and https://b \
+         asks for fewer requests (429): raise its rate limit quota; and https://c does not answer as Vault should (status \
+         502 x): check the address, the network and TLS trust; it is tried again by itself"
+    );
+    assert_eq!(held.next.as_deref(), Some(NEXT));
+    assert_eq!(
+        lost().held.next.as_deref(),
+        Some("look at the log of its nodes; more than half of them must run, unsealed")
+    );
+}
+
+#[test]
+fn a_vault_that_asks_for_fewer_requests_is_asked_when_it_allows() {
+    assert_eq!(
+        silent("https://a", 429, "x").held,
+        Held::new(
+            Reason::VaultRateLimited,
+            "https://a asks for fewer requests (429)",
+            "raise its rate limit quota",
+            ByItself::TriedWhenVaultAllows
+        )
+    );
 }
 
 // The preflight of the mount.
@@ -346,7 +377,7 @@ fn a_write_is_applied_lost_forbidden_or_unclear() {
 #[test]
 fn a_forbidden_write_says_which_rights_are_missing() {
     let Write::Forbidden(held) = written(&refusal(403, DENIED), &settings()) else { panic!("not forbidden") };
-    assert!(held.sentence.contains("`create` and `read` on secret/data/istio/ca"), "{held:?}");
+    assert!(held.sentence().contains("`create` and `read` on secret/data/istio/ca"), "{held:?}");
 }
 
 // Which Vault it is.
@@ -391,7 +422,7 @@ fn each_of_vaults_texts_of_a_5xx_is_kept_with_its_own_next_step() {
     ] {
         let Err(refused) = told(ADDRESS, refusal(500, text)) else { panic!("{text}") };
         assert_eq!(told_by(&refused.held), "VaultUnreachable");
-        let sentence = refused.held.sentence;
+        let sentence = refused.held.sentence();
         assert!(sentence.contains(&format!("(status 500 {text}): ")) && sentence.contains(next), "{sentence}");
     }
 }
@@ -402,7 +433,7 @@ fn a_token_that_vault_does_not_know_is_no_want_of_a_right() {
     assert!(is_no_token(&ended) && !is_no_token(&refusal(403, DENIED)));
     let Err(refused) = read(&ended, &settings(), now()) else { panic!("it was read") };
     assert_eq!(told_by(&refused.held), "VaultPermissionDenied");
-    assert!(refused.held.sentence.contains("invalid token") && !refused.held.sentence.contains("policy"));
+    assert!(refused.held.sentence().contains("invalid token") && !refused.held.sentence().contains("policy"));
 }
 
 #[test]
@@ -413,5 +444,5 @@ fn where_the_policy_has_the_right_the_metadata_is_named() {
     assert!(capabilities(&refusal(403, DENIED)).is_none());
     let held = metadata_stands(&settings());
     assert_eq!(told_by(&held), "VaultPermissionDenied");
-    assert!(!held.sentence.contains("give its policy"), "{}", held.sentence);
+    assert!(!held.sentence().contains("give its policy"), "{}", held.sentence());
 }

@@ -95,7 +95,7 @@ fn only_what_the_active_node_says_or_said_lately_counts() {
     ] {
         let held = usable(address, node).unwrap_err();
         assert_fit_for_users(&held.message("nas"));
-        assert!(held.sentence.contains(address) && held.sentence.contains(says), "{}", held.sentence);
+        assert!(held.sentence().contains(address) && held.sentence().contains(says), "{}", held.sentence());
         let reason = if node == Node::Sealed { Reason::VaultSealed } else { Reason::VaultUnreachable };
         assert_eq!(held.reason, reason);
     }
@@ -104,7 +104,7 @@ fn only_what_the_active_node_says_or_said_lately_counts() {
 #[test]
 fn the_bound_is_the_one_that_is_told() {
     let held = usable("https://vault.example", reads(None)).unwrap_err();
-    assert!(held.sentence.contains(&format!("within {} s", LAG_MAX.as_secs())), "{}", held.sentence);
+    assert!(held.sentence().contains(&format!("within {} s", LAG_MAX.as_secs())), "{}", held.sentence());
 }
 
 #[test]
@@ -176,10 +176,10 @@ fn who_says_that_an_address_is_gone_answers_for_its_silence_and_for_no_more() {
 #[test]
 fn a_silent_address_is_named_with_the_flag_that_ends_the_wait() {
     let held = one(&[(None, false)]).unwrap_err();
-    assert!(held.sentence.contains("--vault-gone https://b"), "{}", held.sentence);
+    assert!(held.sentence().contains("--vault-gone https://b"), "{}", held.sentence());
     let other = of(200, &json!({ "cluster_id": "two" }));
     let held = one(&[(Some(other), false)]).unwrap_err();
-    assert!(held.sentence.contains("https://a and https://b are two different Vaults"), "{}", held.sentence);
+    assert!(held.sentence().contains("https://a and https://b are two different Vaults"), "{}", held.sentence());
 }
 
 #[test]

@@ -21,7 +21,7 @@ fn denial(status: u16, body: &str) -> String {
     let held = session(&reply(status, body), &settings()).unwrap_err().held;
     assert_eq!(held.reason, Reason::VaultLoginDenied);
     assert_fit_for_users(&held.message("nas"));
-    held.sentence
+    held.sentence()
 }
 
 fn refusal(status: u16, text: &str) -> String {
@@ -163,7 +163,7 @@ fn a_token_file_that_is_none_is_a_denial_that_names_it() {
         let Err(held) = Credentials::read(settings) else { unreachable!("a token was read") };
         assert_eq!(held.reason, Reason::VaultLoginDenied);
         assert_fit_for_users(&held.message("nas"));
-        held.sentence
+        held.sentence()
     };
     let of_file = with_jwt(&[&file]);
     assert!(denial(&of_file).contains(&format!("{} (No such file", file.display())));

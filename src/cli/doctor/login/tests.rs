@@ -5,7 +5,7 @@ use super::super::look::Look;
 use super::super::samples::{allowed, asked, expect, told};
 use super::*;
 use crate::ca::fixtures::now;
-use crate::reason::Held;
+use crate::reason::{ByItself, Held};
 
 fn line(told: &Told, asked: &Asked, id: &str) -> Line {
     lines(told, asked).into_iter().find(|line| line.id == id).unwrap()
@@ -48,7 +48,8 @@ fn what_does_not_fit_of_the_tokens_claims_is_named() {
 
 #[test]
 fn a_token_that_cannot_be_read_and_a_login_that_is_refused_say_why() {
-    let held = Held::new(Reason::VaultLoginDenied, "Vault denies the login (permission denied): check the mount");
+    let what = "Vault denies the login (permission denied)";
+    let held = Held::new(Reason::VaultLoginDenied, what, "check the mount", ByItself::Unsaid);
     let unread =
         Told { claims: Look::Failed(held.clone()), login: Look::Skipped("vault-jwt failed"), ..told(Role::Sync) };
     expect(&of_sync(&unread, "vault-jwt"), Failed, "permission denied");
@@ -133,7 +134,8 @@ fn rights_that_are_not_told_are_no_failure() {
 #[test]
 fn a_token_that_lives_on_is_told_of_and_only_then() {
     assert!(lines(&told(Role::Sync), &asked(Role::Sync)).iter().all(|line| line.id != "vault-logout"));
-    let held = Held::new(Reason::VaultUnreachable, "giving the token up gave status 403: check");
+    let held =
+        Held::new(Reason::VaultUnreachable, "giving the token up gave status 403", "check", ByItself::TriedAgain);
     let lives = Told { given_up: Look::Failed(held), ..told(Role::Sync) };
     expect(&of_sync(&lives, "vault-logout"), Warning, "status 403");
 }

@@ -8,6 +8,7 @@ use super::super::samples::{asked, expect, told};
 use super::*;
 use crate::ca::check::Flaw;
 use crate::plan::{Owner, Role};
+use crate::reason::ByItself;
 use crate::samples::{R1, UNSOUND, pin, published, stored as stored_of};
 
 fn keeping(after: &str, versions: u64) -> Option<Keeping> {
@@ -30,7 +31,8 @@ fn versions_that_go_by_themselves_are_warned_of() {
 
 #[test]
 fn an_engine_of_another_kind_fails_with_the_gates_reason() {
-    let held = Held::new(Reason::VaultMountInvalid, "secret/ cannot be used (KV version 1): enable KV version 2");
+    let what = "secret/ cannot be used (KV version 1)";
+    let held = Held::new(Reason::VaultMountInvalid, what, "enable KV version 2", ByItself::Unsaid);
     let line = engine(&Told { mount: Look::Failed(held), ..told(Role::Sync) }, &asked(Role::Sync));
     expect(&line, Failed, "KV version 1");
     assert_eq!(line.reason, Some(Reason::VaultMountInvalid));

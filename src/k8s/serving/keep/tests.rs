@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::k8s::tests::{answered_by, refusal};
-use crate::reason::Reason;
+use crate::reason::{ByItself, Reason};
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
@@ -113,13 +113,13 @@ async fn a_read_that_is_older_than_what_the_watch_told_before_it_does_not_count(
     // Version 7 is gone by 8.
     exchange.tell(Told::absent("8".to_owned()), Stored::Absent);
     let read = exchange.read(&secret(answered_by(|_| (200, broken())))).await;
-    assert!(read.is_err_and(|held| held.sentence.contains("older version")));
+    assert!(read.is_err_and(|held| held.sentence().contains("older version")));
     assert!(matches!(*exchange.stored.borrow(), Some(Stored::Absent)));
 }
 
 #[tokio::test]
 async fn a_refused_write_is_tried_again_soon_only_while_nobody_can_be_answered() {
-    let refused = || Err(Held::new(Reason::KubernetesForbidden, "no"));
+    let refused = || Err(Held::without_next(Reason::KubernetesForbidden, "no", ByItself::Unsaid));
     let now = Timestamp::now();
     for (mine, most) in [(None, SOON), (Some(Arc::new(ServingCa::make(now, HOUR).unwrap())), WRITE_PAUSE)] {
         let mut keeper = Keeper { mine, ..keeper(answered_by(|_| (200, broken())), true) };
