@@ -78,6 +78,9 @@ impl Product {
             .args(["--listen", &format!("127.0.0.1:{}", https.number())])
             .args(["--admin-listen", &format!("127.0.0.1:{}", http.number())])
             .args(flags)
+            // As the released program's allocator, which is musl's: one heap, and what is large is given back.
+            .env("MALLOC_ARENA_MAX", "1")
+            .env("MALLOC_MMAP_THRESHOLD_", "131072")
             // A flag wins.
             .env("GATE_LOG_FORMAT", "json")
             .env("VAULT_ADDR", vault.url())
