@@ -19,6 +19,7 @@ use crate::cli::explain::Explain;
 use crate::cli::fingerprint::Fingerprint;
 use crate::cli::shell::{Completions, Man};
 use crate::cli::verify::Verify;
+use crate::gate::GATE_SELECTORS;
 use crate::k8s::flux::HelmRelease;
 use crate::peers::PeerArgs;
 use crate::plan::{OnRootChange, Role};
@@ -29,13 +30,6 @@ pub use tls::{PAIR, TlsArgs};
 use values::duration;
 pub(crate) use values::{cluster_name, dns_label, interval};
 pub use vault::VaultArgs;
-
-/// Which pods are gated, unless said otherwise.
-pub(crate) const GATE_SELECTORS: [&str; 3] = [
-    "app in (istiod,istio-eastwestgateway)",
-    "istio in (pilot,istiod,eastwestgateway)",
-    "gateway.networking.k8s.io/gateway-class-name=istio-east-west",
-];
 
 /// Keeps istiod and the east-west gateway out until the shared Istio root CA from Vault is in place.
 #[derive(Debug, Parser)]
@@ -77,7 +71,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Serve {
     /// bootstrap makes the root where Vault has never had one; sync only mirrors it
-    #[arg(long, env = "GATE_ROLE", value_enum)]
+    #[arg(long, env = "GATE_ROLE", value_parser = values::role())]
     pub role: Role,
     /// HTTPS address: admission and all other endpoints; [::] is every address of IPv6 and IPv4
     #[arg(long, env = "GATE_LISTEN", default_value = "[::]:8443")]
@@ -95,7 +89,7 @@ pub struct Serve {
     #[arg(long, env = "GATE_REFRESH", default_value = "60s", value_parser = interval)]
     pub refresh: Duration,
     /// While Vault cannot be asked: allow with a root verified before, or deny
-    #[arg(long, env = "GATE_VAULT_UNAVAILABLE", value_enum, default_value = "allow-verified")]
+    #[arg(long, env = "GATE_VAULT_UNAVAILABLE", value_parser = values::vault_unavailable(), default_value = "allow-verified")]
     pub vault_unavailable: VaultUnavailable,
     /// How long ago that verification may be
     #[arg(long, env = "GATE_MAX_STALENESS", default_value = "24h", value_parser = duration)]
@@ -178,7 +172,7 @@ pub struct ConvergeArgs {
     #[arg(long, env = "GATE_RETRY_MAX", default_value = "2s", value_parser = interval)]
     pub retry_max: Duration,
     /// When Vault's root is not the one that this cluster trusts: halt, or replace
-    #[arg(long, env = "GATE_ON_ROOT_CHANGE", value_enum, default_value = "halt")]
+    #[arg(long, env = "GATE_ON_ROOT_CHANGE", value_parser = values::on_root_change(), default_value = "halt")]
     pub on_root_change: OnRootChange,
     /// HelmRelease that Flux is asked to reconcile once the gate opens; repeated
     #[arg(

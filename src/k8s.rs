@@ -9,8 +9,6 @@ pub mod external_secrets;
 pub mod flux;
 pub mod follow;
 pub mod mesh;
-pub mod names;
-pub mod order;
 pub mod owners;
 pub mod pin;
 mod proxy;
@@ -32,6 +30,7 @@ use kube::api::PatchParams;
 use kube::client::Body;
 use tower::service_fn;
 
+pub use crate::names::{ROOT_SHA256, VAULT_VERSION};
 use crate::reason::{ByItself, Held, Reason, foreign_text, innermost};
 use crate::skew;
 use client::ThroughProxy;
@@ -40,10 +39,6 @@ use client::ThroughProxy;
 pub const FIELD_MANAGER: &str = "istio-ca-gate";
 /// Kubernetes' recommended label for the tool that manages an object.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-/// Annotation with the root's SHA-256, lower-case hex.
-pub const ROOT_SHA256: &str = "istio-ca-gate.io/root-sha256";
-/// Annotation with Vault's version of the record.
-pub const VAULT_VERSION: &str = "istio-ca-gate.io/vault-version";
 
 /// Longest wait for one answer of the API server: a few of them fit into an admission call's ten seconds.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);

@@ -9,39 +9,31 @@
 //!       Kubernetes ◀── cacerts, pin, blocked owners ──┘
 //! ```
 //!
-//! Modules in reading order: [`reason`], [`plan`], [`snapshot`], [`gate`] and [`patch`](mod@patch) decide and touch nothing;
-//! [`ca`] knows certificates; [`vault`] and [`k8s`] talk; [`converge`] brings both together; [`webhook`],
+//! Modules in reading order: [`reason`], [`plan`], [`snapshot`], [`gate`] and [`patch`](mod@patch) decide and touch nothing,
+//! and [`ca`] knows certificates: they are the crate `core`, and are named here as if they were this one's; [`vault`] and [`k8s`] talk; [`converge`] brings both together; [`webhook`],
 //! [`endpoints`] and [`tls`] face the API server by the server of the crate `https`, and [`self_test`] tries whether it
 //! calls; [`page`](mod@page) and [`peers`] show people the roots of all clusters; [`run`] puts it all together. [`cli`] has
 //! the commands for people, and [`explain`] what every code means.
 
+#[cfg(test)]
+use gate_core::samples;
+pub use gate_core::{backoff, ca, clock, gate, names, order, patch, plan, reason, selector, skew, snapshot};
+
 pub mod args;
-pub mod backoff;
-pub mod ca;
 pub mod cli;
-pub mod clock;
 pub mod converge;
 pub mod endpoints;
 pub mod explain;
 pub mod fingerprint;
-pub mod gate;
 pub mod hygiene;
 pub mod k8s;
 pub mod metrics;
 pub mod page;
-pub mod patch;
 pub mod peers;
-pub mod plan;
 pub mod readiness;
-pub mod reason;
 pub mod run;
-#[cfg(test)]
-mod samples;
-pub mod selector;
 pub mod self_test;
 pub mod shutdown;
-pub mod skew;
-pub mod snapshot;
 pub mod telemetry;
 pub mod tls;
 pub mod vault;

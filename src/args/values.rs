@@ -2,6 +2,46 @@
 
 use std::time::Duration;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+
+use crate::plan::{OnRootChange, Role};
+use crate::snapshot::VaultUnavailable;
+
+/// A choice among few values, each with its name and what the help says of it.
+fn choice<T: Copy + Send + Sync + 'static, const N: usize>(
+    values: [(T, &'static str, &'static str); N],
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(values.map(|(_, name, help)| PossibleValue::new(name).help(help))).try_map(move |given| {
+        let chosen = values.iter().find(|(_, name, _)| *name == given);
+        chosen.map(|(value, ..)| *value).ok_or("it is none of the possible values")
+    })
+}
+
+pub(crate) fn role() -> impl TypedValueParser<Value = Role> {
+    choice([
+        (Role::Bootstrap, Role::Bootstrap.as_str(), "Makes the root where Vault has never had one"),
+        (Role::Sync, Role::Sync.as_str(), "Only ever mirrors Vault's root"),
+    ])
+}
+
+pub(crate) fn on_root_change() -> impl TypedValueParser<Value = OnRootChange> {
+    choice([
+        (OnRootChange::Halt, "halt", "Keep gated pods out until a person has decided"),
+        (OnRootChange::Replace, "replace", "Follow Vault"),
+    ])
+}
+
+pub(crate) fn vault_unavailable() -> impl TypedValueParser<Value = VaultUnavailable> {
+    choice([
+        (
+            VaultUnavailable::AllowVerified,
+            "allow-verified",
+            "A `cacerts` with the root last verified still opens the gate, with a warning",
+        ),
+        (VaultUnavailable::Deny, "deny", "Keep gated pods out"),
+    ])
+}
+
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|error| format!("{error}; write 3s, 1m or 24h"))?;
     if duration > Duration::from_secs(10 * 365 * 24 * 3600) {

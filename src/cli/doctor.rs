@@ -35,8 +35,8 @@ use clap::{Args, ValueEnum};
 use k8s_openapi::jiff::Timestamp;
 use kube::core::Selector;
 
-use crate::args::{ClusterArgs, GATE_SELECTORS, KubernetesArgs, VaultArgs, dns_label, interval};
-use crate::gate::Gated;
+use crate::args::{ClusterArgs, KubernetesArgs, VaultArgs, dns_label, interval, values};
+use crate::gate::{GATE_SELECTORS, Gated};
 use crate::k8s::{ApiClock, mesh, pin};
 use crate::plan::{Names, Role};
 use crate::run::{Failure, parts};
@@ -67,7 +67,7 @@ With VAULT_TOKEN set there is no login: Vault's lines are then about the rights 
 #[command(after_help = AFTER_HELP)]
 pub struct Doctor {
     /// The gate's role [default: as its Deployment says]
-    #[arg(long, env = "GATE_ROLE", value_enum)]
+    #[arg(long, env = "GATE_ROLE", value_parser = values::role())]
     pub role: Option<Role>,
     /// Before anything is installed: whether this cluster and Vault are fit for it
     #[arg(long, env = "GATE_PRE")]

@@ -13,7 +13,6 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::{Mutex, Notify, watch};
 
 use super::follow::{MetadataOf, Seen, follow};
-use super::order::{Told, Worth};
 use super::{
     FIELD_MANAGER, Failed, MANAGED_BY, ROOT_SHA256, VAULT_VERSION, Write, call, forgetful, metadata, patch, post,
     stale_read,
@@ -22,6 +21,7 @@ use crate::backoff::{Backoff, SOON};
 use crate::ca::bundle::{self, Beside, Bundle, CA_CERT, CA_KEY, CERT_CHAIN, ROOT_CERT};
 use crate::ca::check::{self, Facts, Note, Sound};
 use crate::clock::Boot;
+use crate::order::{Told, Worth};
 use crate::plan::{Copy, Owner, Published};
 use crate::reason::{Held, Reason};
 use crate::snapshot::Watched;

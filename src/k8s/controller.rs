@@ -3,7 +3,7 @@
 use kube::api::ApiResource;
 use kube::core::GroupVersionKind;
 
-use super::names::{is_label, is_subdomain};
+use crate::names::{is_label, is_subdomain};
 
 /// The kinds that are looked at, with their API group; all are of version v1.
 const KINDS: [(&str, &str); 5] =

@@ -236,7 +236,7 @@ fn cut(text: &str, max: usize) -> &str {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::k8s::names::is_subdomain;
+    use crate::names::is_subdomain;
 
     #[test]
     fn an_events_name_is_a_name_for_any_object() {

@@ -12,7 +12,7 @@ use std::str::FromStr;
 pub use lookup::Releases;
 pub use reconcile::Reconciles;
 
-use super::names::{is_label, is_subdomain};
+use crate::names::{is_label, is_subdomain};
 
 /// Labels of what Flux's helm-controller has installed.
 const NAME: &str = "helm.toolkit.fluxcd.io/name";

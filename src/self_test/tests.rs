@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelecto
 
 use super::verdict::{Answer, Asked, Entry, Webhooks, uncalled};
 use super::*;
-use crate::args::GATE_SELECTORS;
+use crate::gate::GATE_SELECTORS;
 use crate::samples::assert_fit_for_users;
 use crate::selector;
 

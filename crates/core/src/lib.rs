@@ -1,0 +1,19 @@
+//! What istio-ca-gate decides, and what it knows of certificates. Values in, values out: nothing here waits, asks or
+//! writes, and there is no async runtime, no client and no server in what it is built with.
+//!
+//! In reading order: [`reason`], [`plan`], [`snapshot`], [`gate`] and [`patch`](mod@patch); [`ca`] knows certificates.
+
+pub mod backoff;
+pub mod ca;
+pub mod clock;
+pub mod gate;
+pub mod names;
+pub mod order;
+pub mod patch;
+pub mod plan;
+pub mod reason;
+#[cfg(any(test, feature = "samples"))]
+pub mod samples;
+pub mod selector;
+pub mod skew;
+pub mod snapshot;

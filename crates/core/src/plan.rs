@@ -1,0 +1,488 @@
+//! The convergence table: from what Vault and the cluster hold to the one next step. Pure.
+
+mod pin;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::ca::bundle::{Beside, Bundle, GENERATED, Glance, TLS_CRT};
+use crate::ca::check::{Facts, Flaw, Sound};
+use crate::ca::{InvalidSha256, Sha256, check};
+use crate::reason::{ByItself, Held, Reason};
+pub use pin::{Contradiction, Departure, News, Pin};
+
+/// What this cluster may do about a missing root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Makes the root where Vault has never had one.
+    Bootstrap,
+    /// Only ever mirrors Vault's root.
+    Sync,
+}
+
+impl Role {
+    /// The role as flags and `/fingerprint` spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bootstrap => "bootstrap",
+            Self::Sync => "sync",
+        }
+    }
+}
+
+/// What to do when Vault's root is not the one that this cluster trusts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnRootChange {
+    /// Keep gated pods out until a person has decided.
+    Halt,
+    /// Follow Vault.
+    Replace,
+}
+
+/// Vault's copy of the CA, the truth.
+#[derive(Clone, Debug)]
+pub enum Stored {
+    /// Never written, on a mount that is positively KV version 2.
+    Absent,
+    /// The latest version was deleted or destroyed: there was a root.
+    Deleted {
+        /// The version that is gone.
+        version: u64,
+    },
+    /// There, and not usable.
+    Unsound {
+        /// Its version.
+        version: u64,
+        /// What is wrong with it.
+        flaw: Flaw,
+    },
+    /// There and sound.
+    Sound {
+        /// Its version.
+        version: u64,
+        /// The checked CA.
+        sound: Arc<Sound>,
+    },
+}
+
+/// This cluster's `cacerts`: as it was read, or, with [`Facts`], what is kept of it.
+#[derive(Clone, Debug)]
+pub enum Published<V = Sound> {
+    /// No such Secret.
+    Absent,
+    /// There, in whatever shape.
+    Present(Arc<Copy<V>>),
+}
+
+impl<V> Published<V> {
+    /// The version token of the read; empty where there is nothing.
+    pub fn resource_version(&self) -> &str {
+        match self {
+            Self::Present(copy) => &copy.resource_version,
+            Self::Absent => "",
+        }
+    }
+}
+
+impl Published {
+    /// Whether istiod would use this CA, once it is written into what is there: other people's keys are left alone.
+    fn check_over(&self, stored: &Sound) -> Result<(), Flaw> {
+        let Self::Present(copy) = self else { return Ok(()) };
+        match (&copy.verdict, &copy.beside) {
+            (Err(flaw @ Flaw::Foreign(GENERATED)), _) => Err(flaw.clone()),
+            (_, Beside { tls: true, .. }) => Err(Flaw::Foreign(TLS_CRT)),
+            (_, Beside { crl: Some(crl), .. }) => stored.check_beside(crl),
+            _ => Ok(()),
+        }
+    }
+
+    /// What may be kept of it.
+    pub fn facts(&self) -> Published<Facts> {
+        match self {
+            Self::Absent => Published::Absent,
+            Self::Present(copy) => Published::Present(Arc::new(Copy {
+                owner: copy.owner.clone(),
+                verdict: copy.verdict.as_ref().map(|sound| Arc::clone(sound.facts())).map_err(Flaw::clone),
+                glance: copy.glance.clone(),
+                resource_version: copy.resource_version.clone(),
+                annotated_root: copy.annotated_root,
+                // Not decided on without the files.
+                beside: Beside { crl: None, ..copy.beside },
+                was_ours: copy.was_ours,
+                immutable: copy.immutable,
+            })),
+        }
+    }
+}
+
+/// A `cacerts` that is there.
+#[derive(Clone, Debug)]
+pub struct Copy<V = Sound> {
+    /// Who may write it.
+    pub owner: Owner,
+    /// The strict check's verdict, at the time of reading.
+    pub verdict: Result<Arc<V>, Flaw>,
+    /// For people; also of one that is not sound, as far as its root can be read.
+    pub glance: Option<Glance>,
+    /// The version token of the read: no write without it.
+    pub resource_version: String,
+    /// The root that its annotation names, if it has one that can be read. A pin, if the Secret is ours.
+    pub annotated_root: Option<Result<Sha256, InvalidSha256>>,
+    /// What istiod reads beside the four files, and no publishing changes.
+    pub beside: Beside,
+    /// It has our label and no entry of our field manager, as after a restore from a backup: it is somebody else's.
+    pub was_ours: bool,
+    /// The API server lets nobody change what is in it.
+    pub immutable: bool,
+}
+
+/// Who manages `cacerts`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// Our label, and an entry of our field manager.
+    Ours,
+    /// External Secrets: its label or an owner reference; the ExternalSecret's name where known.
+    ExternalSecrets(Option<String>),
+    /// Somebody else.
+    Other,
+}
+
+/// What this cluster's mesh is served as its roots by the istiod that ran last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mesh {
+    /// Nothing: istiod has not run here, or its left-over was taken away.
+    Absent,
+    /// These.
+    Serves {
+        /// The first of them, for people.
+        first: Sha256,
+        /// All.
+        roots: BTreeSet<Sha256>,
+    },
+    /// Something that cannot be read as roots.
+    Unreadable,
+}
+
+/// The next step of a convergence.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Make a root and write it with `cas=0`.
+    Bootstrap,
+    /// Write Vault's CA into `cacerts`.
+    Publish {
+        /// Vault's version.
+        version: u64,
+        /// Vault's CA.
+        sound: Arc<Sound>,
+    },
+    /// Ask External Secrets to sync, then hold.
+    ForceSync {
+        /// The ExternalSecret, where known.
+        external_secret: Option<String>,
+        /// The hold.
+        held: Held,
+    },
+    /// `cacerts` is sound and holds Vault's root.
+    Open {
+        /// Vault's version.
+        version: u64,
+        /// Vault's CA.
+        stored: Arc<Sound>,
+        /// The cluster's CA.
+        published: Arc<Sound>,
+        /// The same certificates and key in other bytes: a running istiod refuses such a reload.
+        other_bytes: bool,
+    },
+    /// Nothing that this service may do.
+    Hold(Held),
+}
+
+impl Step {
+    /// The hold that it ends in.
+    pub const fn held(&self) -> Option<&Held> {
+        match self {
+            Self::ForceSync { held, .. } | Self::Hold(held) => Some(held),
+            Self::Bootstrap | Self::Publish { .. } | Self::Open { .. } => None,
+        }
+    }
+
+    /// Whether it brings a root to where there may be another one.
+    pub const fn brings_root(&self) -> bool {
+        matches!(self, Self::Bootstrap | Self::Publish { .. })
+    }
+
+    /// What metrics call it.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Bootstrap => "bootstrap",
+            Self::Publish { .. } => "publish",
+            Self::ForceSync { .. } => "force_sync",
+            Self::Open { .. } => "open",
+            Self::Hold(_) => "hold",
+        }
+    }
+}
+
+/// Everything that a step is decided on.
+#[derive(Clone, Copy, Debug)]
+pub struct Situation<'a> {
+    /// This cluster's role.
+    pub role: Role,
+    /// The user's choice.
+    pub on_root_change: OnRootChange,
+    /// Vault's copy.
+    pub stored: &'a Stored,
+    /// The cluster's copy.
+    pub published: &'a Published,
+    /// The root last verified, if any.
+    pub pin: Option<&'a Pin>,
+    /// Names for the sentences.
+    pub names: &'a Names,
+}
+
+/// What things are called in this installation, for the sentences of denials.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// `namespace/name` of the Secret.
+    pub cacerts: String,
+    /// `namespace/name` of the pin's ConfigMap.
+    pub pin: String,
+    /// `namespace/name` of the ConfigMap that tells the mesh its roots.
+    pub mesh: String,
+    /// `mount/path` of the record in Vault.
+    pub record: String,
+}
+
+impl Situation<'_> {
+    /// The first row of the convergence table that applies.
+    pub fn step(&self) -> Step {
+        match (self.stored, self.published) {
+            (Stored::Absent, _) if self.pin.is_some() => Step::Hold(self.lost()),
+            (Stored::Absent, Published::Absent) if self.role == Role::Bootstrap => Step::Bootstrap,
+            (Stored::Absent, Published::Present(_)) if self.role == Role::Bootstrap => Step::Hold(self.unknown()),
+            (Stored::Absent, _) => Step::Hold(self.missing()),
+            (Stored::Deleted { version }, _) => Step::Hold(self.deleted(*version)),
+            (Stored::Unsound { version, flaw }, _) => Step::Hold(self.unsound(*version, flaw)),
+            (Stored::Sound { version, sound }, published) => self.with_root(*version, sound, published),
+        }
+    }
+
+    /// What Vault's answer says against the pin, whatever the step: from then on the pin is no ground to let anybody in.
+    /// A newer version of the very same roots says nothing against it.
+    pub fn contradiction(&self) -> Option<Reason> {
+        let pin = self.pin?;
+        match self.stored {
+            Stored::Absent | Stored::Deleted { .. } => Some(Reason::RootDeleted),
+            Stored::Unsound { flaw, .. } => Some(unsound_for(flaw)),
+            Stored::Sound { sound, .. } => (*sound.roots() != pin.roots).then_some(Reason::RootChanged),
+        }
+    }
+
+    /// The step, beside what the mesh has: over a root that it is served and that Vault does not have, nothing is made
+    /// or published. Two roots would be in one mesh.
+    pub fn beside(&self, mesh: &Mesh, step: Step) -> Step {
+        let in_vault = match &step {
+            Step::Bootstrap => None,
+            Step::Publish { sound, .. } => Some(sound.roots()),
+            Step::ForceSync { .. } | Step::Open { .. } | Step::Hold(_) => return step,
+        };
+        match mesh {
+            _ if self.on_root_change == OnRootChange::Replace => step,
+            Mesh::Absent => step,
+            Mesh::Serves { roots, .. } if in_vault.is_some_and(|in_vault| !in_vault.is_disjoint(roots)) => step,
+            Mesh::Serves { first, .. } => Step::Hold(self.on_other_root(&format!("root {first}"), in_vault.is_some())),
+            Mesh::Unreadable => Step::Hold(self.on_other_root("something that is no root", in_vault.is_some())),
+        }
+    }
+
+    fn with_root(&self, version: u64, stored: &Arc<Sound>, published: &Published) -> Step {
+        let halt = self.on_root_change == OnRootChange::Halt;
+        let departure = self.pin.filter(|_| halt).and_then(|pin| Some((pin.root, pin.departure(stored)?)));
+        match departure {
+            Some((pinned, Departure::Dropped)) => return Step::Hold(self.changed_in_vault(pinned, stored)),
+            Some((pinned, Departure::SignsTooEarly)) => return Step::Hold(self.signs_too_early(pinned, stored)),
+            None => {}
+        }
+        let publish = || match self.published.check_over(stored) {
+            Ok(()) => Step::Publish { version, sound: Arc::clone(stored) },
+            Err(flaw) => Step::Hold(self.invalid(&flaw)),
+        };
+        let open = |published: &Arc<Sound>, other_bytes| Step::Open {
+            version,
+            stored: Arc::clone(stored),
+            published: Arc::clone(published),
+            other_bytes,
+        };
+        let Published::Present(copy) = published else {
+            return publish();
+        };
+        match (&copy.owner, &copy.verdict) {
+            (Owner::ExternalSecrets(_), Ok(sound)) if sound.same_roots(stored) => open(sound, false),
+            (Owner::ExternalSecrets(name), _) => {
+                Step::ForceSync { external_secret: name.clone(), held: self.managed_elsewhere() }
+            }
+            (Owner::Ours, Ok(sound)) if sound.same_ca(stored) => open(sound, !sound.same_bytes(stored)),
+            (Owner::Ours, _) if copy.immutable => Step::Hold(self.immutable()),
+            (Owner::Ours, _) => publish(),
+            (Owner::Other, Err(flaw)) => Step::Hold(self.invalid(flaw)),
+            (Owner::Other, Ok(sound)) if sound.same_roots(stored) => open(sound, false),
+            (Owner::Other, Ok(sound)) if halt => Step::Hold(self.changed_in_cluster(sound, stored)),
+            (Owner::Other, Ok(_)) if copy.immutable => Step::Hold(self.immutable()),
+            (Owner::Other, Ok(_)) => publish(),
+        }
+    }
+
+    fn lost(&self) -> Held {
+        Held::new(
+            Reason::RootDeleted,
+            format!("Vault has nothing at {}, yet this cluster has used its root", self.names.record),
+            format!(
+                "restore Vault's data, or put the root back with `istio-ca-gate adopt`; only to give that root up for good, delete ConfigMap {} and Secret {}",
+                self.names.pin, self.names.cacerts
+            ),
+            ByItself::Unsaid,
+        )
+    }
+
+    fn unknown(&self) -> Held {
+        Held::new(
+            Reason::CacertsUnknown,
+            format!("Secret {} exists, but Vault has never had a root at {}", self.names.cacerts, self.names.record),
+            "put its CA into Vault with `istio-ca-gate adopt`, or delete the Secret to have a new root made",
+            ByItself::Unsaid,
+        )
+    }
+
+    fn missing(&self) -> Held {
+        Held::new(
+            Reason::RootMissing,
+            format!("Vault has no root at {} yet, and role sync makes none", self.names.record),
+            "start istiod in the bootstrap cluster",
+            ByItself::PodFollows,
+        )
+    }
+
+    fn on_other_root(&self, what: &str, has_root: bool) -> Held {
+        let Names { mesh, record, .. } = self.names;
+        let running = if has_root { "istio-ca-gate rotate rescue" } else { "istio-ca-gate adopt" };
+        Held::new(
+            Reason::MeshOnOtherRoot,
+            format!(
+                "the mesh of this cluster is served {what} (ConfigMap {mesh}), which Vault does not have at {record}"
+            ),
+            format!(
+                "where the mesh runs, bring its root into Vault with `{running}`; where Istio was removed, delete that ConfigMap, which its uninstall leaves; or replace that root with --on-root-change replace"
+            ),
+            ByItself::Unsaid,
+        )
+    }
+
+    fn deleted(&self, version: u64) -> Held {
+        Held::new(
+            Reason::RootDeleted,
+            format!("version {version} of {} was deleted in Vault", self.names.record),
+            "bring it back with `vault kv undelete` or from a backup; no new root is made",
+            ByItself::Unsaid,
+        )
+    }
+
+    fn unsound(&self, version: u64, flaw: &Flaw) -> Held {
+        Held::new(
+            unsound_for(flaw),
+            format!("version {version} of {} in Vault cannot be used", self.names.record),
+            format!("{}, and write it as a new version", flaw.remedy()),
+            ByItself::Unsaid,
+        )
+        .because(flaw.to_string())
+    }
+
+    fn changed_in_vault(&self, pinned: Sha256, stored: &Sound) -> Held {
+        Held::new(
+            Reason::RootChanged,
+            format!("Vault's root at {} is {}, but this cluster trusts {pinned}", self.names.record, stored.root),
+            "restore that one in Vault, or accept the new one with --on-root-change replace",
+            ByItself::Unsaid,
+        )
+    }
+
+    fn signs_too_early(&self, pinned: Sha256, stored: &Sound) -> Held {
+        Held::new(
+            Reason::RootChanged,
+            format!(
+                "Vault's CA at {} signs under root {}, which the workloads of this cluster do not trust yet",
+                self.names.record, stored.root
+            ),
+            format!(
+                "let {pinned} sign until each cluster has both roots, or accept the new one with --on-root-change replace"
+            ),
+            ByItself::Unsaid,
+        )
+    }
+
+    fn changed_in_cluster(&self, published: &Sound, stored: &Sound) -> Held {
+        Held::new(
+            Reason::RootChanged,
+            format!("Secret {} holds root {}, but Vault's is {}", self.names.cacerts, published.root, stored.root),
+            "delete the Secret to take Vault's, or accept it with --on-root-change replace",
+            ByItself::Unsaid,
+        )
+    }
+
+    fn managed_elsewhere(&self) -> Held {
+        Held::new(
+            Reason::CacertsManagedElsewhere,
+            format!("External Secrets manages Secret {}, which does not hold Vault's root yet", self.names.cacerts),
+            "look at its ExternalSecret's conditions",
+            ByItself::Unsaid,
+        )
+    }
+
+    fn immutable(&self) -> Held {
+        Held::new(
+            Reason::KubernetesForbidden,
+            format!("Secret {} is immutable, so it cannot be brought to Vault's root", self.names.cacerts),
+            "delete it to have that published",
+            ByItself::Unsaid,
+        )
+    }
+
+    fn invalid(&self, flaw: &Flaw) -> Held {
+        Held::new(
+            Reason::CacertsInvalid,
+            format!("Secret {} cannot be used", self.names.cacerts),
+            format!("{}; only where no mesh runs on it, delete it to have Vault's root published", flaw.remedy()),
+            ByItself::Unsaid,
+        )
+        .because(flaw.to_string())
+    }
+}
+
+fn unsound_for(flaw: &Flaw) -> Reason {
+    if flaw.is_expired() { Reason::RootExpired } else { Reason::RootInvalid }
+}
+
+/// The hold where a Secret has the marks of External Secrets, and no ExternalSecret makes it any more.
+pub fn left_behind(names: &Names) -> Held {
+    Held::new(
+        Reason::CacertsManagedElsewhere,
+        format!(
+            "Secret {} has the label of External Secrets and does not hold Vault's root, and no ExternalSecret makes it any more",
+            names.cacerts
+        ),
+        "delete the Secret to have Vault's root published",
+        ByItself::Unsaid,
+    )
+}
+
+/// Checks a bundle into Vault's copy.
+pub fn stored(version: u64, bundle: Result<Bundle, Flaw>, now: Timestamp) -> Stored {
+    match bundle.and_then(|bundle| check::check(bundle, now)) {
+        Ok(sound) => Stored::Sound { version, sound: Arc::new(sound) },
+        Err(flaw) => Stored::Unsound { version, flaw },
+    }
+}
+
+#[cfg(test)]
+mod tests;

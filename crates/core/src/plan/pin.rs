@@ -1,0 +1,83 @@
+//! What a cluster last verified, what Vault says against it, and what may follow it.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::ca::Sha256;
+use crate::ca::check::Facts;
+use crate::reason::Reason;
+
+/// The root that this cluster last verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// SHA-256 of that root: the one that the signing CA was under.
+    pub root: Sha256,
+    /// All roots that were trusted then, that one among them.
+    pub roots: BTreeSet<Sha256>,
+    /// Vault's version of the record then.
+    pub vault_version: Option<u64>,
+    /// When it was last found equal to Vault's.
+    pub verified_at: Option<Timestamp>,
+    /// What Vault has said against it since.
+    pub contradicted: Option<Contradiction>,
+}
+
+/// An answer of Vault's that speaks against the pin. It ends with an agreement and with nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contradiction {
+    /// What the answer came to.
+    pub by: Reason,
+    /// When it was given.
+    pub at: Timestamp,
+}
+
+/// How much of a pin is not written yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// It says what is written.
+    None,
+    /// It is the same one, verified much later.
+    Date,
+    /// It is another one, or ends a contradiction.
+    All,
+}
+
+/// How Vault's CA departs from what the workloads of a cluster trust, which is the pin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Departure {
+    /// The root that signed until now is trusted no more.
+    Dropped,
+    /// A root signs that was not trusted until now.
+    SignsTooEarly,
+}
+
+impl Pin {
+    /// A pin on a root of which no more is known: nothing else was trusted.
+    pub fn of(root: Sha256) -> Self {
+        Self { root, roots: [root].into(), vault_version: None, verified_at: None, contradicted: None }
+    }
+
+    /// What of this agreement the pin that was read does not tell. `most`: how old its date may get.
+    pub fn is_news_to(&self, read: Option<&Self>, most: SignedDuration) -> News {
+        let Some(read) = read else { return News::All };
+        let agrees = (self.root, &self.roots, self.vault_version) == (read.root, &read.roots, read.vault_version);
+        if !agrees || read.contradicted.is_some() {
+            return News::All;
+        }
+        let age = self.verified_at.zip(read.verified_at).map(|(now, then)| now.duration_since(then));
+        if age.is_none_or(|age| age >= most || age.is_negative()) { News::Date } else { News::None }
+    }
+
+    /// Whether following this CA would cut the cluster off from itself: workloads trust the pinned roots, and have
+    /// certificates under the pinned one that signs.
+    pub fn departure(&self, stored: &Facts) -> Option<Departure> {
+        if !stored.roots().contains(&self.root) {
+            Some(Departure::Dropped)
+        } else if !self.roots.contains(&stored.root) {
+            Some(Departure::SignsTooEarly)
+        } else {
+            None
+        }
+    }
+}
