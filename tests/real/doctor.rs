@@ -315,9 +315,9 @@ async fn a_homelab_is_found_healthy_and_each_fault_of_its_vault_by_its_line() ->
 async fn vault_is_elsewhere(ward: &Ward) -> Result<()> {
     let nobody = format!("https://127.0.0.1:{}", Port::reserve()?.number());
     ward.finds_with(&["--vault-addr", &nobody], &[], found("vault-address", "failed", "no connection")).await?;
-    // One that works is enough; the other is worth a word.
+    // One that works is enough to look with; the silent one may hold a root, which would hold a bootstrap.
     let both = ["--vault-addr", &nobody, "--vault-addr", ward.vault().address()];
-    ward.finds_with(&both, &[], found("vault-address", "warning", "no connection")).await?;
+    ward.finds_with(&both, &[], found("vault-address", "warning", "no connection").also(&["vault-one"])).await?;
 
     let other = Vault::start(VaultOptions::default()).await?;
     let trust = ward.write("other-ca.pem", other.ca_pem())?;
@@ -470,7 +470,7 @@ async fn the_way_to_the_cluster(ward: &Ward) -> Result<()> {
     let binding = "/apis/rbac.authorization.k8s.io/v1/namespaces/istio-system/rolebindings/istio-ca-gate";
     ward.without(binding, found("kubernetes-rights", "failed", "get, list, watch, patch secrets cacerts")).await?;
     let role = "/apis/rbac.authorization.k8s.io/v1/clusterroles/istio-ca-gate";
-    ward.with(role, json!({ "rules": [] }), found("kubernetes-rights", "failed", "lacks 6 of 33")).await?;
+    ward.with(role, json!({ "rules": [] }), found("kubernetes-rights", "failed", "lacks 6 of 34")).await?;
     let nowhere =
         found("namespace", "failed", "there is none").also(&["kubernetes-rights", "webhook", "gate", "vault-jwt"]);
     ward.finds_with(&["--namespace", "nowhere"], &[], nowhere).await?;
