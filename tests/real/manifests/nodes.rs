@@ -172,6 +172,8 @@ async fn where_every_node_waits_for_istiod_the_gate_and_the_job_find_one() -> Re
     for node in ["one", "two"] {
         scheduled.node(node, &[NO_CNI]).await?;
     }
+    // Both nodes are there by now: before, the first one may have taken both.
+    scheduled.anew().await?;
     scheduled.spread(GATE).await?;
     scheduled.placed("batch.kubernetes.io/job-name", 1).await?;
     scheduled.finds_no_node("bystander", "untolerated taint").await
