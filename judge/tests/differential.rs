@@ -16,11 +16,13 @@ use judge::table::{Table, Verdicts};
 use k8s_openapi::jiff::Timestamp;
 
 /// What the product refuses though all take it: the kind of flaw, and the words of docs/design.md that say why.
-const DEPARTURES: [(&str, &str); 15] = [
+const DEPARTURES: [(&str, &str); 17] = [
     ("ConstraintKind", "names of a CA other than DNS names under name constraints"),
     ("CriticalExtension", "critical cRLDistributionPoints"),
+    ("CrlOfPart", "revocation lists that are not by every CA of the path"),
     ("Damaged", "a root whose own signature is wrong"),
     ("ExplicitPolicy", "requireExplicitPolicy with any count"),
+    ("ExtendedKeyUsage", "anyExtendedKeyUsage alone in a root above a trusted intermediate"),
     ("Foreign", "a Secret with `istio-generated`"),
     ("Garbled", "files that are not UTF-8"),
     ("KeyEncrypted", "a key that says it is encrypted"),
