@@ -2,7 +2,6 @@
 
 mod tls;
 pub(crate) mod values;
-mod vault;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,10 +25,10 @@ use crate::plan::{OnRootChange, Role};
 use crate::selector;
 use crate::self_test::SelfTestArgs;
 use crate::snapshot::VaultUnavailable;
+pub use crate::vault::VaultArgs;
 pub use tls::{PAIR, TlsArgs};
 use values::duration;
 pub(crate) use values::{cluster_name, dns_label, interval};
-pub use vault::VaultArgs;
 
 /// Keeps istiod and the east-west gateway out until the shared Istio root CA from Vault is in place.
 #[derive(Debug, Parser)]

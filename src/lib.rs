@@ -17,7 +17,8 @@
 
 #[cfg(test)]
 use gate_core::samples;
-pub use gate_core::{backoff, ca, clock, gate, names, order, patch, plan, reason, selector, skew, snapshot};
+pub use gate_core::{backoff, ca, clock, durations, gate, names, order, patch, plan, reason, selector, skew, snapshot};
+pub use gate_vault as vault;
 
 pub mod args;
 pub mod cli;
@@ -36,7 +37,6 @@ pub mod self_test;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tls;
-pub mod vault;
 pub mod webhook;
 
 /// This program's version, with the commit that it was built from where that is known.

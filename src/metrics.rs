@@ -1,4 +1,4 @@
-//! `GET /metrics`: what is counted, and how all of it is told to Prometheus. All names stand here.
+//! `GET /metrics`: what is counted, and how all of it is told to Prometheus. All names but the one of `vault` stand here.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ use crate::plan::Role;
 use crate::reason::Reason;
 use crate::snapshot::{Policy, Snapshot};
 use crate::telemetry;
+use crate::vault::VaultRequests;
 
 /// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -76,10 +77,6 @@ pub struct Convergences {
     seconds: Histogram,
 }
 
-/// Requests to Vault.
-#[derive(Clone)]
-pub struct VaultRequests(IntCounterVec);
-
 /// The last self-test: how it ended, and when. Nothing before the first one.
 #[derive(Clone, Debug, Default)]
 pub struct SelfTest(Arc<Mutex<Option<(bool, Timestamp)>>>);
@@ -116,12 +113,7 @@ impl Metrics {
         Ok(Self {
             admissions: Admissions::new(&registry)?,
             convergences: Convergences::new(&registry)?,
-            vault: VaultRequests(counters(
-                &registry,
-                "vault_requests_total",
-                "Requests to Vault by what was asked and the HTTP status of the answer; 0 for none.",
-                &["operation", "code"],
-            )?),
+            vault: VaultRequests::registered(&registry)?,
             self_test: SelfTest::default(),
             registry,
             labels,
@@ -239,13 +231,6 @@ impl Convergences {
     pub fn ended(&self, step: &'static str, reason: Option<Reason>, took: Duration) {
         self.ended.with_label_values(&[step, reason.map_or("open", Reason::as_str)]).inc();
         self.seconds.observe(took.as_secs_f64());
-    }
-}
-
-impl VaultRequests {
-    /// A request has ended. `status`: of the answer, if there was one.
-    pub fn ended(&self, operation: &'static str, status: Option<u16>) {
-        self.0.with_label_values(&[operation, &status.unwrap_or(0).to_string()]).inc();
     }
 }
 

@@ -1,9 +1,8 @@
 //! What the values of flags may be.
 
-use std::time::Duration;
-
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
+pub(crate) use crate::durations::{duration, interval, life};
 use crate::plan::{OnRootChange, Role};
 use crate::snapshot::VaultUnavailable;
 
@@ -40,26 +39,6 @@ pub(crate) fn vault_unavailable() -> impl TypedValueParser<Value = VaultUnavaila
         ),
         (VaultUnavailable::Deny, "deny", "Keep gated pods out"),
     ])
-}
-
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| format!("{error}; write 3s, 1m or 24h"))?;
-    if duration > Duration::from_secs(10 * 365 * 24 * 3600) {
-        return Err("it is longer than ten years".to_owned());
-    }
-    Ok(duration)
-}
-
-/// A duration that something is repeated or given up after: none at all would spin, or never succeed.
-pub(crate) fn interval(text: &str) -> Result<Duration, String> {
-    let interval = duration(text)?;
-    if interval < Duration::from_millis(100) { Err("it is shorter than 100ms".to_owned()) } else { Ok(interval) }
-}
-
-/// A life of a certificate, whose dates are in whole seconds.
-pub(crate) fn life(text: &str) -> Result<Duration, String> {
-    let life = duration(text)?;
-    if life < Duration::from_secs(3) { Err("it is shorter than 3s".to_owned()) } else { Ok(life) }
 }
 
 /// A name or address that can stand in a certificate.

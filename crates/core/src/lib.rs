@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod ca;
 pub mod clock;
+pub mod durations;
 pub mod gate;
 pub mod names;
 pub mod order;

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::transport::Reply;
 use super::{Refused, Settings, answer};
-use crate::reason::{ByItself, Held, Reason, foreign_text};
+use gate_core::reason::{ByItself, Held, Reason, foreign_text};
 
 /// Larger files are not service-account tokens.
 const JWT_MAX: u64 = 64 << 10;

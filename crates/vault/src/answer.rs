@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::jiff::Timestamp;
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::health;
 use super::transport::Reply;
 use super::{Refused, Settings, Write};
-use crate::ca::bundle::Bundle;
-use crate::plan::{self, Stored};
-use crate::reason::{ByItself, CA_AS_SERVER, Held, Reason, foreign_text};
+use gate_core::ca::bundle::Bundle;
+use gate_core::plan::{self, Stored};
+use gate_core::reason::{ByItself, CA_AS_SERVER, Held, Reason, foreign_text};
 
 const NEXT: &str = "check the address, the network and TLS trust";
 

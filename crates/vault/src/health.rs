@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use super::answer;
 use super::transport::Reply;
-use crate::reason::{ByItself, Held, Reason, foreign_text};
+use gate_core::reason::{ByItself, Held, Reason, foreign_text};
 
 /// An answer of a node that reads by itself counts as long as that node was in touch with the active one so lately.
 pub const LAG_MAX: Duration = Duration::from_secs(30);

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::super::samples::{reply, settings};
 use super::*;
-use crate::ca::fixtures::now;
-use crate::samples::{R1, assert_fit_for_users};
+use gate_core::ca::fixtures::now;
+use gate_core::samples::{R1, assert_fit_for_users};
 
 const ADDRESS: &str = "https://vault.example:8200";
 
@@ -392,7 +392,7 @@ fn errors_are_those_of_vaults_own_shape() {
 #[test]
 fn no_text_of_vaults_reaches_users_at_length_in_lines_or_with_a_key() {
     let key = std::str::from_utf8(R1.bundle.ca_key.expose()).unwrap();
-    let base64 = crate::ca::fixtures::base64(key.as_bytes());
+    let base64 = gate_core::ca::fixtures::base64(key.as_bytes());
     for text in [key, &base64, &"x".repeat(1 << 20), "a\nb\r\n\u{1b}[31m\0", "\u{85}"] {
         for status in [200, 204, 400, 403, 404, 405, 429, 500, 503] {
             for body in

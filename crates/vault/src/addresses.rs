@@ -3,14 +3,14 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use k8s_openapi::jiff::Timestamp;
+use jiff::Timestamp;
 use tokio::time::timeout;
 
 use super::health::{self, Asked};
 use super::transport::{NoAnswer, Reply};
 use super::{Found, Health, Node, Plain, Refused, Silent, Vault, answer};
-use crate::ca::Sha256;
-use crate::plan::Stored;
+use gate_core::ca::Sha256;
+use gate_core::plan::Stored;
 
 /// Beside others, an address is waited for so long; connecting alone may take a second.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::super::samples::{reply, settings};
 use super::*;
-use crate::samples::assert_fit_for_users;
+use gate_core::samples::assert_fit_for_users;
 
 fn with_jwt(jwt_files: &[&Path]) -> Settings {
     Settings { jwt_files: jwt_files.iter().copied().map(PathBuf::from).collect(), ..settings() }
@@ -132,8 +132,8 @@ fn a_denial_without_vaults_words_names_its_status() {
 
 #[test]
 fn no_text_of_vaults_is_repeated_at_length_in_lines_or_with_a_key() {
-    let key = std::str::from_utf8(crate::samples::R1.bundle.ca_key.expose()).unwrap();
-    for text in [key, &crate::ca::fixtures::base64(key.as_bytes()), &"x".repeat(1 << 20), "a\nb\r\n\u{1b}[31m\0"] {
+    let key = std::str::from_utf8(gate_core::samples::R1.bundle.ca_key.expose()).unwrap();
+    for text in [key, &gate_core::ca::fixtures::base64(key.as_bytes()), &"x".repeat(1 << 20), "a\nb\r\n\u{1b}[31m\0"] {
         for status in [204, 400, 403, 404, 418] {
             refusal(status, text);
         }

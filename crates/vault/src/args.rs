@@ -7,9 +7,9 @@ use clap::Args;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::values::interval;
-use crate::plan::Role;
-use crate::vault;
+use super::{Settings, Token};
+use gate_core::durations::interval;
+use gate_core::plan::Role;
 
 /// Where the deployment mounts a token for Vault, and the pod's own.
 const JWT_FILES: [&str; 2] =
@@ -56,7 +56,7 @@ impl VaultArgs {
     ///
     /// # Errors
     /// One line that names flag and variable.
-    pub fn settings(&self, role: Role) -> Result<vault::Settings, String> {
+    pub fn settings(&self, role: Role) -> Result<Settings, String> {
         let default_role = match role {
             Role::Bootstrap => "istio-ca-bootstrap",
             Role::Sync => "istio-ca-sync",
@@ -71,13 +71,13 @@ impl VaultArgs {
             return Err(format!("--vault-gone (variable GATE_VAULT_GONE): {other} is none of --vault-addr"));
         }
         let token = variable("VAULT_TOKEN")
-            .map(|text| vault::Token::new(Zeroizing::new(text)).map_err(|error| format!("VAULT_TOKEN: {error}")))
+            .map(|text| Token::new(Zeroizing::new(text)).map_err(|error| format!("VAULT_TOKEN: {error}")))
             .transpose()?;
         let jwt_files = match &self.vault_jwt_file {
             Some(file) => vec![file.clone()],
             None => JWT_FILES.map(PathBuf::from).to_vec(),
         };
-        Ok(vault::Settings {
+        Ok(Settings {
             addresses,
             gone: self.vault_gone.clone(),
             ca_file: self.vault_ca_cert.clone().filter(|file| !file.as_os_str().is_empty()),

@@ -7,10 +7,12 @@
 
 mod addresses;
 mod answer;
+mod args;
 mod claims;
 mod health;
 mod inquiry;
 mod login;
+mod requests;
 #[cfg(test)]
 mod samples;
 mod transport;
@@ -19,7 +21,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp};
 use rustify::Endpoint;
 use rustify::enums::{RequestMethod, RequestType, ResponseType};
 use rustify::errors::ClientError;
@@ -28,15 +30,16 @@ use url::Url;
 use vaultrs::api::EndpointMiddleware;
 use vaultrs::api::kv2::requests::{ReadSecretRequest, SetSecretRequest, SetSecretRequestOptions};
 
-use crate::metrics::VaultRequests;
-use crate::plan::Stored;
-use crate::reason::{Held, Reason};
 use answer::Read;
+pub use args::VaultArgs;
 pub use claims::Claims;
+use gate_core::plan::Stored;
+use gate_core::reason::{Held, Reason};
 pub use health::{Health, LAG_MAX, Node};
 pub use inquiry::{AuthMount, Granted, Inquiry, Keeping, Record, Silent};
 pub use login::Token;
 use login::{Credentials, Replacing, Session};
+pub use requests::VaultRequests;
 use transport::{NoAnswer, Reply, Transport};
 
 /// Where Vault is, and who this service is to it.

@@ -7,16 +7,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::header::{CONNECTION, DATE, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, Response};
-use k8s_openapi::jiff::Timestamp;
+use jiff::Timestamp;
 use reqwest::tls::TlsInfo;
 use rustify::Endpoint;
 use rustify::errors::ClientError;
 use vaultrs::api::EndpointMiddleware;
 use zeroize::Zeroizing;
 
-use crate::metrics::VaultRequests;
-use crate::reason::innermost;
-use crate::skew;
+use super::VaultRequests;
+use gate_core::reason::innermost;
+use gate_core::skew;
 
 /// Connecting may take so long, then the next address is tried.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);

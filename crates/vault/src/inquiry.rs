@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::jiff::Timestamp;
+use jiff::Timestamp;
 use rustify::Endpoint;
 use serde::Deserialize;
 use serde_json::json;
@@ -13,8 +13,8 @@ use super::claims::{Claims, claims};
 use super::login::{self, Credentials, Token};
 use super::transport::Reply;
 use super::{Plain, Refused, Vault, answer};
-use crate::plan::Stored;
-use crate::reason::{ByItself, Held, Reason, foreign_text};
+use gate_core::plan::Stored;
+use gate_core::reason::{ByItself, Held, Reason, foreign_text};
 
 /// Why an address did not answer.
 #[derive(Clone, Debug, PartialEq, Eq)]

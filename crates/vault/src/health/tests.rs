@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::super::samples::reply;
 use super::*;
-use crate::ca::fixtures::now;
-use crate::samples::assert_fit_for_users;
+use gate_core::ca::fixtures::now;
+use gate_core::samples::assert_fit_for_users;
 
 /// What Vault 1.21 says, but for these.
 fn of(status: u16, other: &Value) -> Health {
