@@ -338,7 +338,7 @@ async fn a_vault_that_had_a_root_or_cannot_tell_is_not_written_to() -> Result<()
 #[tokio::test(flavor = "multi_thread")]
 async fn two_addresses_that_are_two_vaults_are_not_written_to() -> Result<()> {
     let (world, other) = (World::start().await?, vault::start().await?);
-    other.always(HEALTH, health(json!("another")));
+    other.always(HEALTH, health(json!(vault::TWO)));
     let mut command = world.command(&["--yes"]);
     command.env("GATE_VAULT_ADDRS", format!("{},{}", world.vault.url(), other.url()));
     let Ended { code, stderr, .. } = world.ended(command).await?;

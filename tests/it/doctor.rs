@@ -265,7 +265,7 @@ async fn a_token_that_vault_does_not_take_back_is_told_of() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn addresses_of_two_vaults_and_one_that_does_not_tell() -> Result<()> {
     let other = vault::start().await?;
-    other.always(HEALTH, health(json!("two")));
+    other.always(HEALTH, health(json!(vault::TWO)));
     let ward = Ward::new(vault::start().await?).await?;
     let both = ["--vault-addr", &ward.vault.url(), "--vault-addr", &other.url()];
     let report = ward.json(&both).await?;

@@ -156,7 +156,7 @@ async fn while_an_address_is_away_that_may_have_the_root_none_is_made() -> Resul
     ensure!(held.last().contains(&format!("--vault-gone {}", with_root.url())), "{}", held.last());
     world.has_nothing()?;
     // It is back, and is another Vault.
-    with_root.always(HEALTH, health(json!("the one with the root")));
+    with_root.always(HEALTH, health(json!(vault::TWO)));
     with_root.always(READ, never_written());
     let held = world.run(&flags).await?;
     ensure!(held.code == Some(1) && held.last().contains("two different Vaults"), "{}", held.stderr);
@@ -229,7 +229,7 @@ async fn the_clock_of_the_api_server_counts_as_well() -> Result<()> {
 async fn pinned() -> Result<(World, standin::scripted::StandIn, String)> {
     let (world, empty) = (World::start().await?, vault::start().await?);
     world.vault.always(READ, version(1, &Authority::new("Istio Root CA")?.record()));
-    empty.always(HEALTH, health(json!("two")));
+    empty.always(HEALTH, health(json!(vault::TWO)));
     ensure!(world.run(&["sync"]).await?.code == Some(0));
     let addresses = [world.vault.url(), empty.url()].join(",");
     Ok((world, empty, addresses))

@@ -16,6 +16,10 @@ use tempfile::TempDir;
 
 use standin::scripted::{Answer, Request, StandIn};
 
+/// Which Vault a stand-in is, and which another one is: as long as real ones, which are random.
+pub const ONE: &str = "b21be4c0-d7bf-d0e1-cda2-aeafd151dce4";
+pub const TWO: &str = "916f86cc-bbc9-cbe9-c847-a0167af4a44d";
+
 pub const LOGIN: &str = "POST /v1/auth/kubernetes/login";
 pub const GIVE_UP: &str = "POST /v1/auth/token/revoke-self";
 pub const READ: &str = "GET /v1/secret/data/istio/ca";
@@ -57,7 +61,7 @@ pub fn health(cluster_id: Value) -> Answer {
 pub fn node(status: u16, but: Value) -> Answer {
     let mut body = json!({
         "initialized": true, "sealed": false, "standby": false, "performance_standby": false, "enterprise": false,
-        "version": "1.21.1", "cluster_id": "one", "server_time_utc": Timestamp::now().as_second(),
+        "version": "1.21.1", "cluster_id": ONE, "server_time_utc": Timestamp::now().as_second(),
     });
     for (key, value) in but.as_object().into_iter().flatten() {
         body[key] = value.clone();
@@ -97,7 +101,7 @@ fn answerer() -> impl Fn(Request) -> std::future::Ready<Answer> + Send + Sync {
         std::future::ready(match request.line().as_str() {
             LOGIN => granted(&token(logins.fetch_add(1, Ordering::Relaxed) + 1), 3600),
             PREFLIGHT => mount("kv", json!({ "version": "2" })),
-            HEALTH => health(json!("one")),
+            HEALTH => health(json!(ONE)),
             READ => record.as_ref().map_or_else(never_written, |record| version(1, record)),
             WRITE if record.is_some() => errors(400, &["check-and-set parameter did not match the current version"]),
             WRITE => {

@@ -139,7 +139,7 @@ async fn two_vaults() -> Result<([StandIn; 2], Client, Sha256)> {
     let ([first, second], mut client) = three().await?;
     let authority = Authority::new("Istio Root CA")?;
     first.always(READ, version(1, &authority.record()));
-    second.always(HEALTH, health(json!("two")));
+    second.always(HEALTH, health(json!(vault::TWO)));
     let found = client.read().await.map_err(|refused| anyhow!("{refused:?}"))?;
     let Stored::Sound { sound, .. } = &found.stored else { anyhow::bail!("{found:?}") };
     let root = sound.root;
@@ -201,7 +201,7 @@ async fn where_all_say_so_or_the_one_that_agreed_does_a_contradiction_is_believe
     absent(confirmed(&mut client, root).await.map_err(|refused| anyhow!("{refused:?}"))?)?;
     // The very Vault that had agreed, by another address of it.
     let ([first, second], mut client, root) = {
-        second.always(HEALTH, health(json!("one")));
+        second.always(HEALTH, health(json!(vault::ONE)));
         first.always(READ, version(1, &Authority::new("Istio Root CA")?.record()));
         ([first, second], client, root)
     };
@@ -337,16 +337,16 @@ async fn addresses_with_one_cluster_id_are_one_vault_and_others_are_not() -> Res
     let found = client.absent().await?;
     ensure!(held(&client, &found).await.is_none());
 
-    second.always(HEALTH, health(json!("two")));
+    second.always(HEALTH, health(json!(vault::TWO)));
     let (reason, sentence) = held(&client, &found).await.context("two Vaults were taken for one")?;
     ensure!(reason == Reason::VaultAmbiguous, "{reason}");
     ensure!(sentence.contains(&first.url()) && sentence.contains(&second.url()), "{sentence}");
 
     // Any status may carry the id: a standby answers 429.
     let standby = |id: &str| node(429, json!({ "standby": true, "cluster_id": id }));
-    second.always(HEALTH, standby("two"));
+    second.always(HEALTH, standby(vault::TWO));
     ensure!(held(&client, &found).await.is_some_and(|(reason, _)| reason == Reason::VaultAmbiguous));
-    second.always(HEALTH, standby("one"));
+    second.always(HEALTH, standby(vault::ONE));
     ensure!(held(&client, &found).await.is_none());
 
     // One that is there and cannot tell may be another.

@@ -25,7 +25,8 @@ pub struct Health {
     pub version: String,
     /// Its name, where it tells.
     pub cluster_name: Option<String>,
-    /// Which Vault it is, where it tells: not while it is sealed.
+    /// Which Vault it is, where it tells: not while it is sealed. To the letter, since two are told apart by it: for
+    /// people, it has to pass [`foreign_text`].
     pub cluster_id: Option<String>,
     /// What it can know.
     pub node: Node,
@@ -135,14 +136,13 @@ pub(super) fn health(reply: &Reply, now: Timestamp) -> Option<Health> {
     let body: Body = serde_json::from_slice(&reply.body).ok()?;
     let node = body.node(reply.status);
     let time = body.server_time_utc.and_then(|seconds| Timestamp::from_second(seconds).ok()).or(reply.date);
-    let some = |text: Option<String>| text.filter(|text| !text.is_empty()).map(|text| foreign_text(&text));
     Some(Health {
         status: reply.status,
         node,
         ahead: time.map(|time| time.duration_since(now)),
         version: foreign_text(&body.version),
-        cluster_name: some(body.cluster_name),
-        cluster_id: some(body.cluster_id),
+        cluster_name: body.cluster_name.filter(|name| !name.is_empty()).map(|name| foreign_text(&name)),
+        cluster_id: body.cluster_id.filter(|id| !id.is_empty()),
         certificate: reply.certificate.clone(),
     })
 }

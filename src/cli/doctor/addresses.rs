@@ -12,7 +12,7 @@ use super::neighbours;
 use super::vault::{self, Address, Reach, Way};
 use crate::ca;
 use crate::plan::Role;
-use crate::reason::{CA_AS_SERVER, Reason};
+use crate::reason::{CA_AS_SERVER, Reason, foreign_text};
 use crate::skew::Ahead;
 use crate::vault::{Health, LAG_MAX, Node, Silent};
 
@@ -188,10 +188,16 @@ fn node(health: &Health) -> String {
     let mut node = format!("version {}", health.version);
     for (word, value) in [("cluster", &health.cluster_name), ("cluster_id", &health.cluster_id)] {
         if let Some(value) = value {
-            node += &format!(", {word} {value}");
+            node += &format!(", {word} {}", shown(value));
         }
     }
     node
+}
+
+/// Which Vault it is, to be compared by people: other texts lose what looks like a number of a request.
+fn shown(id: &str) -> String {
+    let is_plain = id.len() <= 64 && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if is_plain { id.to_owned() } else { foreign_text(id) }
 }
 
 /// Two Vaults are two roots sooner or later.
@@ -207,7 +213,8 @@ fn one_vault(addresses: &[Address], role: Role) -> Option<Line> {
         return Some(link.skipped("no address tells which Vault it is"));
     };
     if let Some((second, other)) = told.iter().find(|(_, other)| other != id) {
-        let seen = format!("two different Vaults: {} has cluster_id {id}, {} has {other}", first.name(), second.name());
+        let (first, second, id, other) = (first.name(), second.name(), shown(id), shown(other));
+        let seen = format!("two different Vaults: {first} has cluster_id {id}, {second} has {other}");
         return Some(link.failed(seen, "configure the addresses of one").reason(Reason::VaultAmbiguous));
     }
     if let Some((silent, _)) = healthy.iter().find(|(_, health)| health.cluster_id.is_none()) {
@@ -225,7 +232,7 @@ fn one_vault(addresses: &[Address], role: Role) -> Option<Line> {
         );
         return Some(link.warning(seen, next).reason(Reason::VaultAmbiguous));
     }
-    Some(link.ok(format!("one Vault, cluster_id {id}; {} of {} answer", told.len(), addresses.len())))
+    Some(link.ok(format!("one Vault, cluster_id {}; {} of {} answer", shown(id), told.len(), addresses.len())))
 }
 
 #[cfg(test)]

@@ -173,6 +173,26 @@ fn who_says_that_an_address_is_gone_answers_for_its_silence_and_for_no_more() {
     assert_eq!(reason(&[(Some(other), true)]), Some(Reason::VaultAmbiguous), "it is there, and another one");
 }
 
+/// As real ones are, some of which look like tokens, and are withheld where they are shown.
+#[test]
+fn two_vaults_are_told_apart_by_what_they_say_and_not_by_what_may_be_shown_of_it() {
+    let said = |id: &str| of(200, &json!({ "cluster_id": id }));
+    let long = "x".repeat(1000);
+    for (first, second) in [
+        ("b21be4c0-d7bf-d0e1-cda2-aeafd151dce4".to_owned(), "916f86cc-bbc9-cbe9-c847-a0167af4a44d".to_owned()),
+        ("hvs.one".to_owned(), "hvs.two".to_owned()),
+        (format!("{long}1"), format!("{long}2")),
+        ("a\nb".to_owned(), "a b".to_owned()),
+    ] {
+        let (here, other) = (said(&first), said(&second));
+        let asked = [
+            Asked { address: HERE, health: Some(&here), gone: false },
+            Asked { address: "https://b", health: Some(&other), gone: false },
+        ];
+        assert_eq!(one_vault(HERE, &asked).unwrap_err().reason, Reason::VaultAmbiguous, "{first} {second}");
+    }
+}
+
 #[test]
 fn a_silent_address_is_named_with_the_flag_that_ends_the_wait() {
     let held = one(&[(None, false)]).unwrap_err();
