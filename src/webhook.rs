@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 use crate::clock::Clocks;
 use crate::converge::Converger;
-use crate::gate::{Decision, Gated, gate};
+use crate::gate::{Decision, Gated, Learn, gate};
 use crate::k8s::cacerts::Cacerts;
 use crate::k8s::events::Events;
 use crate::k8s::flux::{HelmRelease, Releases};
@@ -86,47 +86,47 @@ impl Webhook {
     }
 
     async fn decide(&self, request: &Request, deadline: tokio::time::Instant) -> Decision {
-        match self.look(request) {
-            Decision::ReadLive | Decision::ReadPin | Decision::Consult => {}
-            decided => return decided,
+        if let Ok(decision) = self.look(request) {
+            return decision;
         }
         // Who finds no place is retried as soon as those that wait.
         let Ok(_place) = self.waiting.try_acquire() else {
             self.converger.wake();
-            return self.converging();
+            return Decision::Deny(self.converging());
         };
         for _ in 0..PASSES_MAX {
-            match self.look(request) {
-                Decision::ReadLive => {
-                    self.converger.wake();
-                    if let Err(held) = self.read_live(deadline).await {
-                        return Decision::Deny(held);
-                    }
-                }
-                Decision::ReadPin => {
-                    if let Err(held) = self.read_pin(deadline).await {
-                        return Decision::Deny(held);
-                    }
-                }
-                Decision::Consult => {
-                    if !self.converger.consult(deadline).await {
-                        break;
-                    }
-                    match self.look(request) {
-                        Decision::Consult => {
-                            if let Some(held) = self.converger.look(|known| known.convergence.held.clone()) {
-                                return Decision::Deny(held);
-                            }
-                            // It ended open, and something changed at once: ask again.
-                        }
-                        Decision::ReadLive | Decision::ReadPin => {}
-                        decided => return decided,
-                    }
-                }
-                decided => return decided,
+            let learnt = match self.look(request) {
+                Ok(decision) => return decision,
+                Err(learn) => self.learn(learn, request, deadline).await,
+            };
+            if let Err(held) = learnt {
+                return Decision::Deny(held);
             }
         }
-        self.converging()
+        self.look(request).unwrap_or_else(|_| Decision::Deny(self.converging()))
+    }
+
+    /// Learns what a decision lacks, or why it is to be a denial.
+    async fn learn(&self, learn: Learn, request: &Request, deadline: tokio::time::Instant) -> Result<(), Held> {
+        match learn {
+            Learn::Cacerts => {
+                self.converger.wake();
+                self.read_live(deadline).await
+            }
+            Learn::Pin => self.read_pin(deadline).await,
+            Learn::Convergence => {
+                if !self.converger.consult(deadline).await {
+                    return Err(self.converging());
+                }
+                match self.look(request) {
+                    // `None`: it ended open, and something changed at once: ask again.
+                    Err(Learn::Convergence) => {
+                        self.converger.look(|known| known.convergence.held.clone()).map_or(Ok(()), Err)
+                    }
+                    _ => Ok(()),
+                }
+            }
+        }
     }
 
     /// What `/mutate` changes in a gated pod that is let in.
@@ -135,24 +135,21 @@ impl Webhook {
             Decision::Open { root, version } => (*root, Some(*version)),
             // By the pin, which knows the root alone.
             Decision::OpenUnverified { root, .. } => (*root, None),
-            _ => return None,
+            Decision::NotGated | Decision::Deny(_) => return None,
         };
         Some(patch::patch(request.shape(), self.cacerts.name(), root, version))
     }
 
-    fn converging(&self) -> Decision {
+    fn converging(&self) -> Held {
         let doing = self.converger.look(|known| known.convergence.doing);
-        Decision::Deny(Held::without_next(
-            Reason::Converging,
-            format!(
-                "cacerts is being brought to Vault's root, which waits for {}; the pod is retried by itself, nothing has to be done",
-                doing.as_str()
-            ),
-            ByItself::Unsaid,
-        ))
+        let what = format!(
+            "cacerts is being brought to Vault's root, which waits for {}; the pod is retried by itself, nothing has to be done",
+            doing.as_str()
+        );
+        Held::without_next(Reason::Converging, what, ByItself::Unsaid)
     }
 
-    fn look(&self, request: &Request) -> Decision {
+    fn look(&self, request: &Request) -> Result<Decision, Learn> {
         self.converger.look(|known| gate(&request.ask(), &self.gated, known, &self.policy, Clocks::now()))
     }
 

@@ -121,6 +121,5 @@ fn log(
         Decision::Deny(held) => {
             line!(warn, reason = %held.reason, helm_release = release.map(HelmRelease::to_string),);
         }
-        Decision::ReadLive | Decision::ReadPin | Decision::Consult => line!(error,),
     }
 }

@@ -305,16 +305,6 @@ pub fn answer(uid: &str, decision: &Decision, known: &Known<'_>) -> Value {
             "auditAnnotations": { "reason": held.reason.as_str(), "root-sha256": root.to_string() },
         }),
         Decision::Deny(held) => denial(uid, held, known),
-        // The caller decides before it answers.
-        Decision::ReadLive | Decision::ReadPin | Decision::Consult => denial(
-            uid,
-            &Held::without_next(
-                Reason::Converging,
-                "not decided yet; the pod is retried by itself",
-                crate::reason::ByItself::Unsaid,
-            ),
-            known,
-        ),
     };
     json!({ "apiVersion": API_VERSION, "kind": KIND, "response": response })
 }

@@ -64,12 +64,17 @@ pub enum Decision {
     },
     /// Keep it out.
     Deny(Held),
-    /// Read `cacerts` live, then decide again.
-    ReadLive,
-    /// Read the pin live, then decide again: another replica may have heard more of Vault.
-    ReadPin,
-    /// Wake the convergence and wait for it, then decide again.
-    Consult,
+}
+
+/// What has to be known before there can be a decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learn {
+    /// What `cacerts` is now: the watch is silent.
+    Cacerts,
+    /// What the pin is now: another replica may have heard more of Vault.
+    Pin,
+    /// How the convergence ends, which is to be woken.
+    Convergence,
 }
 
 impl Decision {
@@ -80,7 +85,6 @@ impl Decision {
             Self::Open { .. } => "allowed",
             Self::OpenUnverified { .. } => "allowed_unverified",
             Self::Deny(_) => "denied",
-            Self::ReadLive | Self::ReadPin | Self::Consult => "undecided",
         }
     }
 
@@ -88,25 +92,34 @@ impl Decision {
     pub const fn reason(&self) -> Option<Reason> {
         match self {
             Self::OpenUnverified { held, .. } | Self::Deny(held) => Some(held.reason),
-            _ => None,
+            Self::NotGated | Self::Open { .. } => None,
         }
     }
 }
 
 /// Decides on a request by what is known.
-pub fn gate(ask: &Ask<'_>, gated: &Gated, known: Snapshot<'_>, policy: &Policy, now: Clocks) -> Decision {
+///
+/// # Errors
+/// What is to be learnt before it is asked again. Never in a dry run.
+pub fn gate(
+    ask: &Ask<'_>,
+    gated: &Gated,
+    known: Snapshot<'_>,
+    policy: &Policy,
+    now: Clocks,
+) -> Result<Decision, Learn> {
     if !(ask.is_pod && ask.is_create && gated.matches(ask.labels)) {
-        return Decision::NotGated;
+        return Ok(Decision::NotGated);
     }
     match known.standing(policy, now) {
-        Standing::Open(verified) => Decision::Open { root: verified.stored.root, version: verified.version },
-        Standing::OpenUnverified(..) if !ask.dry_run && !known.knows_the_pin(now) => Decision::ReadPin,
+        Standing::Open(verified) => Ok(Decision::Open { root: verified.stored.root, version: verified.version }),
+        Standing::OpenUnverified(..) if !ask.dry_run && !known.knows_the_pin(now) => Err(Learn::Pin),
         Standing::OpenUnverified(last, held) => {
-            Decision::OpenUnverified { root: last.root, at: last.at.wall, held: held.clone() }
+            Ok(Decision::OpenUnverified { root: last.root, at: last.at.wall, held: held.clone() })
         }
-        Standing::Blind | Standing::Closed if ask.dry_run => Decision::Deny(dry_run(known)),
-        Standing::Blind => Decision::ReadLive,
-        Standing::Closed => Decision::Consult,
+        Standing::Blind | Standing::Closed if ask.dry_run => Ok(Decision::Deny(dry_run(known))),
+        Standing::Blind => Err(Learn::Cacerts),
+        Standing::Closed => Err(Learn::Convergence),
     }
 }
 

@@ -419,15 +419,6 @@ fn only_converging_asks_for_a_retry_in_place() {
 }
 
 #[test]
-fn what_is_not_decided_is_never_allowed() {
-    for undecided in [Decision::ReadLive, Decision::Consult] {
-        let response = response(&undecided);
-        assert_eq!(response["allowed"], false);
-        assert_eq!(response["status"]["reason"], "Converging");
-    }
-}
-
-#[test]
 fn any_uid_is_echoed_as_it_came() {
     for uid in ["u", "a\"b\\c\n\u{1f}", "☃", &"x".repeat(UID_MAX)] {
         let request = with("/request/uid", json!(uid)).to_string();

@@ -115,19 +115,19 @@ fn ask(labels: &BTreeMap<String, String>) -> Ask<'_> {
 }
 
 /// A decision as one line.
-fn told(decision: &Decision) -> String {
+fn told(decision: &Result<Decision, Learn>) -> String {
     match decision {
-        Decision::NotGated => "not gated".to_owned(),
-        Decision::Open { root, version } => format!("open {root} {version}"),
-        Decision::OpenUnverified { root, at, held } => format!("open {root} since {at} despite {}", held.reason),
-        Decision::Deny(held) => format!("deny {}", held.reason),
-        Decision::ReadLive => "read live".to_owned(),
-        Decision::ReadPin => "look at the pin".to_owned(),
-        Decision::Consult => "consult".to_owned(),
+        Ok(Decision::NotGated) => "not gated".to_owned(),
+        Ok(Decision::Open { root, version }) => format!("open {root} {version}"),
+        Ok(Decision::OpenUnverified { root, at, held }) => format!("open {root} since {at} despite {}", held.reason),
+        Ok(Decision::Deny(held)) => format!("deny {}", held.reason),
+        Err(Learn::Cacerts) => "read live".to_owned(),
+        Err(Learn::Pin) => "look at the pin".to_owned(),
+        Err(Learn::Convergence) => "consult".to_owned(),
     }
 }
 
-fn decision(ask: &Ask<'_>, known: &Known, policy: &Policy) -> Decision {
+fn decision(ask: &Ask<'_>, known: &Known, policy: &Policy) -> Result<Decision, Learn> {
     static GATED: LazyLock<Gated> = LazyLock::new(by_default);
     gate(ask, &GATED, known.snapshot(), policy, known.now)
 }
@@ -221,7 +221,7 @@ fn in_every_state_what_is_not_gated_is_let_in() {
     ];
     in_every_state(|known, policy, _, _| {
         for ask in &asks {
-            assert!(matches!(decision(ask, known, policy), Decision::NotGated), "{ask:?} {known:?}");
+            assert!(matches!(decision(ask, known, policy), Ok(Decision::NotGated)), "{ask:?} {known:?}");
         }
     });
 }
@@ -231,14 +231,14 @@ fn a_dry_run_is_told_the_whole_hold_that_is_known() {
     let istiod = labels(&[("app", "istiod")]);
     let known = Known::open(&R1).held(Reason::RootMissing);
     let decision = decision(&Ask { dry_run: true, ..ask(&istiod) }, &known, &POLICY);
-    assert!(matches!(decision, Decision::Deny(told) if told == held(Reason::RootMissing)));
+    assert!(matches!(decision, Ok(Decision::Deny(told)) if told == held(Reason::RootMissing)));
 }
 
 #[test]
 fn a_dry_run_before_anything_is_known_says_so() {
     let istiod = labels(&[("app", "istiod")]);
     let decision = decision(&Ask { dry_run: true, ..ask(&istiod) }, &Known::nothing(), &POLICY);
-    let Decision::Deny(held) = decision else { panic!("{decision:?}") };
+    let Ok(Decision::Deny(held)) = decision else { panic!("{decision:?}") };
     assert_eq!(held.reason, Reason::DryRun);
     assert!(held.sentence().contains("create the pod without dry run"), "{held:?}");
     assert_fit_for_users(&held.message("nas"));
@@ -253,7 +253,7 @@ fn an_open_gate_names_vaults_root_and_version() {
         known.convergence.verified = Some(verified(&R1, 0));
     });
     let decision = decision(&ask(&istiod), &known, &POLICY);
-    assert!(matches!(decision, Decision::Open { root, version: VERSION } if root == R1.root), "{decision:?}");
+    assert!(matches!(decision, Ok(Decision::Open { root, version: VERSION }) if root == R1.root), "{decision:?}");
 }
 
 #[test]
