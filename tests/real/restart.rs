@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use testbed::eventually;
 
-use crate::gate::Gate;
+use crate::gate::{Gate, Options};
 use crate::world::{SOON, World};
 
 /// After so many refusals the ReplicaSet controller waits for 20 s until the next try: 5 ms, doubled each time.
@@ -108,7 +108,9 @@ async fn a_gate_that_starts_long_before_its_api_server_is_open_soon_after_it() -
 async fn what_vault_has_said_against_the_root_outlives_a_gate_that_is_started_while_vault_is_away() -> Result<()> {
     let world = crate::world::SmallWorld::homelab().await?;
     let (side, vault) = (&world.side, &world.vault);
-    let gate = Gate::start(side, vault).await?;
+    // An open gate compares at each refresh, and not at each pod.
+    let options = Options { flags: &["--refresh", "1s"], ..Options::default() };
+    let gate = Gate::start_with(side, vault, options).await?;
     side.deploy_istiod().await?;
     side.pod("istiod").await?;
 
