@@ -125,6 +125,8 @@ async fn what_vault_has_said_against_the_root_outlives_a_gate_that_is_started_wh
     gate.process.stop()?;
     gate.process.start_again()?;
     gate.stands("held", Some("VaultUnreachable")).await?;
+    // A ReplicaSet keeps the first refusal that it met: another one meets this.
+    side.restart("istiod").await?;
     side.refusal("istiod", "VaultUnreachable").await?;
     ensure!(!gate.process.log().contains("allowed_unverified"));
 
