@@ -4,7 +4,6 @@ mod tls;
 pub(crate) mod values;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -19,6 +18,7 @@ use crate::cli::fingerprint::Fingerprint;
 use crate::cli::shell::{Completions, Man};
 use crate::cli::verify::Verify;
 use crate::gate::GATE_SELECTORS;
+pub use crate::k8s::access::KubernetesArgs;
 use crate::k8s::flux::HelmRelease;
 use crate::peers::PeerArgs;
 use crate::plan::{OnRootChange, Role};
@@ -181,18 +181,6 @@ pub struct ConvergeArgs {
         value_name = "NAMESPACE/NAME"
     )]
     pub reconcile_helmreleases: Vec<HelmRelease>,
-}
-
-/// Kubernetes' flags.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Kubernetes")]
-pub struct KubernetesArgs {
-    /// Kubeconfig file [default: KUBECONFIG, else ~/.kube/config, else in-cluster]
-    #[arg(long)]
-    pub kubeconfig: Option<PathBuf>,
-    /// Context in it
-    #[arg(long, env = "GATE_CONTEXT")]
-    pub context: Option<String>,
 }
 
 /// Logging's flags.

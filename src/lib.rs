@@ -15,6 +15,7 @@
 //! calls; [`page`](mod@page) and [`peers`] show people the roots of all clusters; [`run`] puts it all together. [`cli`] has
 //! the commands for people, and [`explain`] what every code means.
 
+pub use gate_cluster as k8s;
 #[cfg(test)]
 use gate_core::samples;
 pub use gate_core::{backoff, ca, clock, durations, gate, names, order, patch, plan, reason, selector, skew, snapshot};
@@ -27,13 +28,13 @@ pub mod endpoints;
 pub mod explain;
 pub mod fingerprint;
 pub mod hygiene;
-pub mod k8s;
 pub mod metrics;
 pub mod page;
 pub mod peers;
 pub mod readiness;
 pub mod run;
 pub mod self_test;
+pub mod serving;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tls;

@@ -9,10 +9,10 @@ use tokio::task::JoinSet;
 
 use super::Failure;
 use crate::args::{PAIR, Serve};
-use crate::k8s::ca_bundle::{self, Injection};
-use crate::k8s::serving::ServingSecret;
-use crate::k8s::serving::keep::{Exchange, Wanted, keep};
 use crate::readiness::{Part, Readiness};
+use crate::serving::ca_bundle::{self, Injection};
+use crate::serving::secret::ServingSecret;
+use crate::serving::secret::keep::{Exchange, Wanted, keep};
 use crate::tls::client::CallersFile;
 use crate::tls::files::{POLL, Pair};
 use crate::tls::rotation::Lives;

@@ -4,15 +4,14 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::SignedDuration;
 use kube::Client;
-use kube::config::Kubeconfig;
 
 use super::Failure;
 use crate::args::{ClusterArgs, ConvergeArgs, KubernetesArgs, VaultArgs};
 use crate::converge::{Attempts, Parts};
 use crate::gate::Gated;
 use crate::k8s::ApiClock;
+use crate::k8s::access::{self, Access};
 use crate::k8s::cacerts::Cacerts;
-use crate::k8s::client;
 use crate::k8s::events::{self, Events};
 use crate::k8s::external_secrets::ExternalSecrets;
 use crate::k8s::flux::Reconciles;
@@ -98,42 +97,7 @@ pub(crate) async fn client(args: &KubernetesArgs) -> Result<Client, Failure> {
     access(args).await.map(|access| access.client)
 }
 
-/// A client, and which cluster it is of.
-pub(crate) struct Access {
-    pub(crate) client: Client,
-    /// The address of the API server.
-    pub(crate) server: String,
-    /// The kubeconfig's context, if it is from one.
-    pub(crate) context: Option<String>,
-}
-
-/// A client of Kubernetes that has not spoken to it yet.
+/// A client of Kubernetes that has not spoken to it yet, and which cluster it is of.
 pub(crate) async fn access(args: &KubernetesArgs) -> Result<Access, Failure> {
-    let wrong = |error: String| {
-        Failure::Usage(format!(
-            "--kubeconfig (variable KUBECONFIG), --context (variable GATE_CONTEXT): no access to Kubernetes: {error}"
-        ))
-    };
-    let kubeconfig = match &args.kubeconfig {
-        Some(file) => Kubeconfig::read_from(file),
-        None => Kubeconfig::read(),
-    };
-    let kubeconfig = kubeconfig.map_err(|error| client::told(&error));
-    let context = args.context.clone().or(kubeconfig.as_ref().ok().and_then(|file| file.current_context.clone()));
-    let by_kubeconfig = match kubeconfig {
-        Ok(kubeconfig) => client::config_of(kubeconfig, args.context.as_deref()).await,
-        Err(error) => Err(error),
-    };
-    let is_named = args.kubeconfig.is_some() || args.context.is_some();
-    let (config, context) = match by_kubeconfig {
-        Ok(config) => (config, context),
-        Err(error) if is_named => return Err(wrong(error)),
-        Err(error) => match client::config_of_pod() {
-            Ok(config) => (config, None),
-            Err(pod) => return Err(wrong(format!("{error}; and this is no pod: {pod}"))),
-        },
-    };
-    let server = config.cluster_url.to_string();
-    let client = client::client_of(config).map_err(wrong)?;
-    Ok(Access { client, server, context })
+    access::access(args).await.map_err(Failure::Usage)
 }

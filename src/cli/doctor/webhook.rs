@@ -16,9 +16,9 @@ use super::check::{Check, Eyes, Sight};
 use super::cluster::{Cluster, Labels};
 use super::line::{Line, Link};
 use super::look::{Asker, Kind, Look};
-use crate::k8s::ca_bundle::CERT_MANAGER;
-use crate::k8s::serving;
 use crate::reason::foreign_text;
+use crate::serving::ca_bundle::CERT_MANAGER;
+use crate::serving::secret as serving;
 
 /// A shorter one ends before the gate has made a root.
 const TIMEOUT: i32 = 10;

@@ -1,0 +1,191 @@
+//! The pin: the root that this cluster last verified, in a ConfigMap. It outlives Vault's data and
+//! `cacerts`, and so keeps a lost root from being replaced by a second one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::Patch;
+use kube::{Api, Client, ResourceExt};
+use serde_json::{Value, json};
+
+use super::{FIELD_MANAGER, Failed, MANAGED_BY, ROOT_SHA256, Write, call, metadata, patch, post};
+use gate_core::ca::Sha256;
+use gate_core::plan::{Contradiction, Owner, Pin, Published};
+use gate_core::reason::{ByItself, Held, Reason};
+
+/// Name of the ConfigMap.
+pub const NAME: &str = "istio-ca-gate";
+
+const ROOT: &str = "root-sha256";
+const ROOTS: &str = "roots";
+const VERSION: &str = "vault-version";
+const VERIFIED: &str = "verified-at";
+const CONTRADICTED_AT: &str = "contradicted-at";
+const CONTRADICTED_BY: &str = "contradicted-by";
+
+/// The ConfigMap of one cluster.
+pub struct Pins {
+    api: Api<ConfigMap>,
+    full_name: String,
+}
+
+/// The pin as read, and the version token that a write needs.
+#[derive(Clone, Debug, Default)]
+pub struct Read {
+    /// What the ConfigMap says.
+    pub pin: Option<Pin>,
+    resource_version: Option<String>,
+}
+
+impl Read {
+    /// The version token of the read; empty where there is nothing.
+    pub fn token(&self) -> &str {
+        self.resource_version.as_deref().unwrap_or_default()
+    }
+}
+
+impl Pins {
+    /// The pin in this namespace.
+    pub fn new(client: Client, namespace: &str) -> Self {
+        Self { api: Api::namespaced(client, namespace), full_name: format!("{namespace}/{NAME}") }
+    }
+
+    /// Reads it. A pin that cannot be read is an error, never "no pin".
+    ///
+    /// # Errors
+    /// The reason.
+    pub async fn read(&self) -> Result<Read, Held> {
+        let doing = format!("read ConfigMap {}", self.full_name);
+        match call(&doing, self.api.get(NAME)).await {
+            Ok(map) => Ok(Read { pin: self.parse(&map)?, resource_version: map.resource_version() }),
+            Err(Failed::NotFound) => Ok(Read::default()),
+            Err(error) => Err(error.into_held(&doing)),
+        }
+    }
+
+    fn parse(&self, map: &ConfigMap) -> Result<Option<Pin>, Held> {
+        let data = map.data.as_ref();
+        let value = |key| data.and_then(|data| data.get(key)).map(String::as_str);
+        // One of ours without a root was tampered with; one that somebody else made says nothing.
+        let ours = map.labels().get(MANAGED_BY).is_some_and(|value| value == FIELD_MANAGER);
+        let Some(root) = value(ROOT).or(ours.then_some("")) else {
+            return Ok(None);
+        };
+        let root: Sha256 = root.parse().map_err(|_| {
+            Held::new(
+                Reason::RootChanged,
+                format!(
+                    "{ROOT} in ConfigMap {} is not a SHA-256 in hex, so it is not known which root this cluster trusts",
+                    self.full_name
+                ),
+                "restore it, or delete the ConfigMap to trust Vault's",
+                ByItself::Unsaid,
+            )
+        })?;
+        Ok(Some(Pin {
+            roots: value(ROOTS).and_then(|text| roots(text, root)).unwrap_or_else(|| [root].into()),
+            vault_version: value(VERSION).and_then(|text| text.parse().ok()),
+            verified_at: value(VERIFIED).and_then(|text| text.parse().ok()),
+            contradicted: contradiction(value(CONTRADICTED_AT), value(CONTRADICTED_BY)),
+            ..Pin::of(root)
+        }))
+    }
+
+    /// Writes an agreement with Vault over exactly what was read: with it ends what contradicted the last one.
+    ///
+    /// # Errors
+    /// The reason why it cannot be written, or not be told whether it was.
+    pub async fn write(&self, read: &Read, pin: &Pin) -> Result<Write, Held> {
+        let lines: Vec<_> = pin.roots.iter().map(Sha256::to_string).collect();
+        let mut data = BTreeMap::from([(ROOT.to_owned(), pin.root.to_string()), (ROOTS.to_owned(), lines.join("\n"))]);
+        data.extend(pin.vault_version.map(|version| (VERSION.to_owned(), version.to_string())));
+        data.extend(pin.verified_at.map(|at| (VERIFIED.to_owned(), stamp(at))));
+        let doing = self.doing_write();
+        let mut map = ConfigMap { metadata: metadata(NAME), data: Some(data), ..ConfigMap::default() };
+        if read.resource_version.is_none() {
+            return Write::of(call(&doing, self.api.create(&post(), &map)).await);
+        }
+        map.metadata.resource_version.clone_from(&read.resource_version);
+        let mut body = json!(map);
+        for ended in [CONTRADICTED_AT, CONTRADICTED_BY] {
+            body["data"][ended] = Value::Null;
+        }
+        Write::of(call(&doing, self.api.patch(NAME, &patch(), &Patch::Merge(&body))).await)
+    }
+
+    /// Takes note of what Vault says against the pin, over exactly what was read: other replicas and the next start
+    /// read it.
+    ///
+    /// # Errors
+    /// The reason why it cannot be written, or not be told whether it was.
+    pub async fn contradict(&self, read: &Read, contradiction: Contradiction) -> Result<Write, Held> {
+        let body = json!({
+            "metadata": { "resourceVersion": read.resource_version },
+            "data": {
+                CONTRADICTED_AT: stamp(contradiction.at),
+                CONTRADICTED_BY: contradiction.by.as_str(),
+            },
+        });
+        let doing = self.doing_write();
+        Write::of(call(&doing, self.api.patch(NAME, &patch(), &Patch::Merge(&body))).await)
+    }
+
+    fn doing_write(&self) -> String {
+        format!("write ConfigMap {}", self.full_name)
+    }
+}
+
+fn stamp(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// The set of roots, if it is one that has the pinned root in it. An older version of this program leaves another's.
+fn roots(text: &str, root: Sha256) -> Option<BTreeSet<Sha256>> {
+    let roots: BTreeSet<_> = text.lines().map(str::parse).collect::<Result<_, _>>().ok()?;
+    roots.contains(&root).then_some(roots)
+}
+
+/// Half of one, or one that cannot be read, is one, too.
+fn contradiction(at: Option<&str>, by: Option<&str>) -> Option<Contradiction> {
+    if at.is_none() && by.is_none() {
+        return None;
+    }
+    let by = by.and_then(|by| Reason::ALL.iter().copied().find(|reason| reason.as_str() == by));
+    let at = at.and_then(|at| at.parse().ok());
+    Some(Contradiction { by: by.unwrap_or(Reason::RootChanged), at: at.unwrap_or(Timestamp::UNIX_EPOCH) })
+}
+
+/// The pin in force: the ConfigMap's, else what a `cacerts` of ours says of itself.
+///
+/// # Errors
+/// If that cannot be read: never "no pin".
+pub fn in_force(read: &Read, published: &Published) -> Result<Option<Pin>, Held> {
+    match published {
+        _ if read.pin.is_some() => Ok(read.pin.clone()),
+        Published::Present(copy) if copy.owner == Owner::Ours => {
+            copy.annotated_root.transpose().map(|root| root.map(Pin::of)).map_err(|error| {
+                Held::new(
+                    Reason::RootChanged,
+                    format!(
+                        "annotation {ROOT_SHA256} of cacerts does not tell which root this cluster trusts ({error})"
+                    ),
+                    "restore it, or delete the Secret to trust Vault's",
+                    ByItself::Unsaid,
+                )
+            })
+        }
+        _ => Ok(None),
+    }
+}
+
+#[cfg(any(test, feature = "samples"))]
+impl Read {
+    /// As if it had been read.
+    pub fn of(pin: Pin) -> Self {
+        Self { pin: Some(pin), resource_version: None }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::*;
+use gate_core::ca::fixtures::now;
+use gate_core::ca::{InvalidSha256, Sha256};
+use gate_core::plan::Copy;
+use gate_core::samples::{R1, assert_fit_for_users, external_secrets, present};
+
+const ROOT_1: Sha256 = Sha256([0xab; 32]);
+const ROOT_2: Sha256 = Sha256([0xcd; 32]);
+
+/// What a ConfigMap with these labels and this data says. The client is never used.
+fn parsed_of(labels: Value, data: Value) -> Result<Option<Pin>, Held> {
+    let client = Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
+    let map = json!({"metadata": {"name": NAME, "labels": labels}, "data": data});
+    Pins::new(client, "istio-system").parse(&serde_json::from_value(map).unwrap())
+}
+
+fn parsed(data: Value) -> Result<Option<Pin>, Held> {
+    parsed_of(Value::Null, data)
+}
+
+#[tokio::test]
+async fn a_pin_is_read_in_full() {
+    let data = json!({
+        "root-sha256": "ab".repeat(32), "vault-version": "3", "verified-at": "2027-01-01T00:00:00Z", "other": "x",
+    });
+    assert_eq!(parsed(data), Ok(Some(Pin { vault_version: Some(3), verified_at: Some(now()), ..Pin::of(ROOT_1) })));
+}
+
+#[tokio::test]
+async fn what_is_not_the_root_may_be_missing_or_malformed() {
+    let bare = Pin::of(ROOT_1);
+    let root = "AB".repeat(32);
+    assert_eq!(parsed(json!({"root-sha256": root})), Ok(Some(bare.clone())));
+    for (version, time) in [("", ""), ("-1", "yesterday"), ("3.0", "2027-01-01"), ("v3", "1798761600")] {
+        let data = json!({"root-sha256": root, "vault-version": version, "verified-at": time});
+        assert_eq!(parsed(data), Ok(Some(bare.clone())), "{version} {time}");
+    }
+}
+
+#[tokio::test]
+async fn the_set_of_roots_is_read_where_the_pinned_one_is_in_it_and_is_that_one_alone_elsewhere() {
+    let (one, two) = (ROOT_1.to_string(), ROOT_2.to_string());
+    let roots = |text: &str| parsed(json!({"root-sha256": one, "roots": text})).unwrap().unwrap().roots;
+    for both in [format!("{one}\n{two}"), format!("{two}\n{one}\n"), format!("{one}\n{}", two.to_uppercase())] {
+        assert_eq!(roots(&both), [ROOT_1, ROOT_2].into(), "{both:?}");
+    }
+    // Without it, of an older version that moved the root alone, or tampered with.
+    for other in ["", &two, &format!("{one}\nx"), &format!("{one} {two}")] {
+        assert_eq!(roots(other), [ROOT_1].into(), "{other:?}");
+    }
+}
+
+#[tokio::test]
+async fn half_a_contradiction_or_one_that_cannot_be_read_is_one() {
+    let contradicted = |data: Value| {
+        let mut whole = json!({"root-sha256": ROOT_1.to_string()});
+        whole.as_object_mut().unwrap().extend(data.as_object().unwrap().clone());
+        parsed(whole).unwrap().unwrap().contradicted
+    };
+    let at = "2027-01-01T00:00:00Z";
+    assert_eq!(contradicted(json!({})), None);
+    assert_eq!(
+        contradicted(json!({"contradicted-at": at, "contradicted-by": "RootDeleted"})),
+        Some(Contradiction { by: Reason::RootDeleted, at: now() })
+    );
+    for half in [
+        json!({"contradicted-at": at}),
+        json!({"contradicted-by": "RootInvalid"}),
+        json!({"contradicted-at": "", "contradicted-by": ""}),
+        json!({"contradicted-at": "lately", "contradicted-by": "Whatever"}),
+    ] {
+        assert!(contradicted(half.clone()).is_some(), "{half}");
+    }
+}
+
+#[tokio::test]
+async fn a_root_that_cannot_be_read_holds_and_is_never_no_pin() {
+    for root in
+        ["", " ", "ab", &"ab".repeat(33), &"xy".repeat(32), &format!("{}\n", "ab".repeat(32)), &ROOT_1.openssl()]
+    {
+        let held = parsed(json!({ "root-sha256": root })).unwrap_err();
+        assert_eq!(held.reason, Reason::RootChanged, "{root:?}");
+        assert!(held.sentence().contains("ConfigMap istio-system/istio-ca-gate"), "{held:?}");
+        assert!(held.sentence().contains("restore it, or delete the ConfigMap"), "{held:?}");
+        assert_fit_for_users(&held.message("nas"));
+    }
+}
+
+#[tokio::test]
+async fn one_of_ours_without_a_root_holds_and_anybody_elses_says_nothing() {
+    let data = || [Value::Null, json!({}), json!({"vault-version": "3", "verified-at": "2027-01-01T00:00:00Z"})];
+    for data in data() {
+        let held = parsed_of(json!({"app.kubernetes.io/managed-by": "istio-ca-gate"}), data).unwrap_err();
+        assert_eq!(held.reason, Reason::RootChanged);
+    }
+    for data in data() {
+        assert_eq!(parsed_of(json!({"app.kubernetes.io/managed-by": "Helm"}), data.clone()), Ok(None));
+        assert_eq!(parsed(data), Ok(None));
+    }
+}
+
+/// A `cacerts` whose annotation names this root.
+fn annotated(owner: Owner, root: Option<Sha256>) -> Published {
+    annotated_as(owner, root.map(Ok))
+}
+
+fn annotated_as(owner: Owner, annotated_root: Option<Result<Sha256, InvalidSha256>>) -> Published {
+    let Published::Present(copy) = present(owner, Ok(Arc::clone(&R1))) else { unreachable!() };
+    Published::Present(Arc::new(Copy { annotated_root, ..Copy::clone(&copy) }))
+}
+
+fn read(root: Option<Sha256>) -> Read {
+    let pin = root.map(|root| Pin { vault_version: Some(3), verified_at: Some(now()), ..Pin::of(root) });
+    Read { pin, resource_version: Some("7".to_owned()) }
+}
+
+#[test]
+fn the_config_map_comes_before_the_annotation() {
+    for published in [Published::Absent, annotated(Owner::Ours, Some(ROOT_2)), annotated(Owner::Other, None)] {
+        assert_eq!(in_force(&read(Some(ROOT_1)), &published), Ok(read(Some(ROOT_1)).pin), "{published:?}");
+    }
+}
+
+#[test]
+fn the_annotation_of_ours_is_the_pin_where_there_is_no_other() {
+    let pin = Pin::of(ROOT_2);
+    for nothing in [read(None), Read::default()] {
+        assert_eq!(in_force(&nothing, &annotated(Owner::Ours, Some(ROOT_2))), Ok(Some(pin.clone())));
+        assert_eq!(in_force(&nothing, &annotated(Owner::Ours, None)), Ok(None));
+        assert_eq!(in_force(&nothing, &Published::Absent), Ok(None));
+    }
+}
+
+#[test]
+fn the_annotation_of_somebody_else_is_no_pin() {
+    for owner in [Owner::Other, external_secrets(), Owner::ExternalSecrets(None)] {
+        assert_eq!(in_force(&read(None), &annotated(owner, Some(ROOT_2))), Ok(None));
+    }
+}
+
+#[test]
+fn ours_is_a_pin_even_if_it_is_not_sound() {
+    let Published::Present(copy) = present(Owner::Ours, Err(gate_core::samples::UNSOUND)) else { unreachable!() };
+    let copy = Copy { annotated_root: Some(Ok(ROOT_2)), ..Copy::clone(&copy) };
+    let pin = in_force(&Read::default(), &Published::Present(Arc::new(copy))).unwrap();
+    assert_eq!(pin.map(|pin| pin.root), Some(ROOT_2));
+}
+
+#[test]
+fn an_annotation_of_ours_that_cannot_be_read_is_never_no_pin() {
+    let published = annotated_as(Owner::Ours, Some("x".parse()));
+    let held = in_force(&Read::default(), &published).unwrap_err();
+    assert_eq!(held.reason, Reason::RootChanged);
+    assert_fit_for_users(&held.sentence());
+}
