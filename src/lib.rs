@@ -10,9 +10,9 @@
 //! ```
 //!
 //! Modules in reading order: [`reason`], [`plan`], [`snapshot`], [`gate`] and [`patch`](mod@patch) decide and touch nothing,
-//! and [`ca`] knows certificates: they are the crate `core`, and are named here as if they were this one's; [`vault`] and [`k8s`] talk; [`converge`] brings both together; [`webhook`],
-//! [`endpoints`] and [`tls`] face the API server by the server of the crate `https`, and [`self_test`] tries whether it
-//! calls; [`page`](mod@page) and [`peers`] show people the roots of all clusters; [`run`] puts it all together. [`cli`] has
+//! and [`ca`] knows certificates: they are of the crate `core`. [`vault`] and [`k8s`] talk, and are crates, too.
+//! [`converge`] brings both together; [`webhook`], [`endpoints`] and [`tls`] face the API server by the server of the
+//! crate `https`, [`serving`] keeps the certificate for it, and [`self_test`] tries whether it calls; [`page`](mod@page) and [`peers`] show people the roots of all clusters; [`run`] puts it all together. [`cli`] has
 //! the commands for people, and [`explain`] what every code means.
 
 pub use gate_cluster as k8s;
