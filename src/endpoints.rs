@@ -1,6 +1,7 @@
 //! What is answered on which path.
 
 mod admit;
+mod shared;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use axum::extract;
 use axum::middleware::map_response_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use https::{Rarely, Room, json, refuse};
 
@@ -24,6 +26,7 @@ use crate::readiness::Readiness;
 use crate::tls::Serving;
 use crate::webhook::Webhook;
 use admit::{mutate, validate};
+use shared::Shared;
 
 /// Lines about admissions in [`LINES_EVERY`].
 const LINES: u32 = 100;
@@ -48,6 +51,16 @@ pub struct State {
     pub lines: Arc<Rarely>,
     /// What the servers share.
     pub room: Arc<Room>,
+    /// What is shown to whoever asks.
+    pub shown: Arc<Shown>,
+}
+
+/// What is shown to whoever asks, of the last time.
+#[derive(Default)]
+pub struct Shown {
+    metrics: Shared<Result<Bytes, String>>,
+    page: Shared<Bytes>,
+    fingerprint: Shared<Arc<fingerprint::Report>>,
 }
 
 /// Lines about admissions, of which a cluster that starts has a few dozen.
@@ -100,21 +113,26 @@ async fn readyz(extract::State(state): extract::State<State>) -> Response {
 
 async fn fingerprint(extract::State(state): extract::State<State>, headers: HeaderMap) -> Response {
     let State { webhook, role, .. } = &state;
-    let report = webhook
-        .converger
-        .look(|known| fingerprint::report(&webhook.cluster, *role, known, &webhook.policy, Clocks::now()));
+    let make = || {
+        let (policy, now) = (&webhook.policy, Clocks::now());
+        Arc::new(webhook.converger.look(|known| fingerprint::report(&webhook.cluster, *role, known, policy, now)))
+    };
+    let report = state.shown.fingerprint.get(make).await;
     let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if accepted.contains("text/plain") {
         return report.openssl().into_response();
     }
-    json(StatusCode::OK, &report)
+    json(StatusCode::OK, &*report)
 }
 
 async fn page(extract::State(state): extract::State<State>) -> Response {
     let State { webhook, role, peers, .. } = &state;
-    let now = Clocks::now();
-    let here = webhook.converger.look(|known| Here::of(&webhook.cluster, *role, known, &webhook.policy, now));
-    (page::headers(), page::page(&here, &peers.heard(), now.wall)).into_response()
+    let make = || {
+        let now = Clocks::now();
+        let here = webhook.converger.look(|known| Here::of(&webhook.cluster, *role, known, &webhook.policy, now));
+        Bytes::from(page::page(&here, &peers.heard(), now.wall))
+    };
+    (page::headers(), state.shown.page.get(make).await).into_response()
 }
 
 async fn explanation(extract::Path(code): extract::Path<String>) -> Response {
@@ -125,14 +143,18 @@ async fn explanation(extract::Path(code): extract::Path<String>) -> Response {
 }
 
 async fn metrics(extract::State(state): extract::State<State>) -> Response {
+    match state.shown.metrics.get(|| exposition(&state)).await {
+        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error),
+    }
+}
+
+fn exposition(state: &State) -> Result<Bytes, String> {
     let webhook = &state.webhook;
     let (labels, certificate_ends, peers) = (state.metrics.labels(), state.serving.not_after(), state.peers.heard());
     let standing = webhook.converger.look(|known| {
         let (policy, now) = (&webhook.policy, Clocks::now());
         Moment { labels, known, policy, now, certificate_ends, peers: &peers }.standing()
-    });
-    match standing.and_then(|standing| state.metrics.text(&standing, state.room.stats())) {
-        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
-        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error),
-    }
+    })?;
+    state.metrics.text(&standing, state.room.stats()).map(Bytes::from)
 }

@@ -178,6 +178,7 @@ impl Service {
             serving,
             lines: endpoints::lines(),
             room: Room::new(Limits::default(), Arc::default()),
+            shown: Arc::default(),
         };
         (Self { args, client, cacerts, owners, state }, Work { attempts, reconciles, writer, self_test: None })
     }

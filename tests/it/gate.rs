@@ -157,6 +157,7 @@ impl Gate {
             readiness: Arc::new(Readiness::default()),
             lines: endpoints::lines(),
             room: Room::new(limits, Arc::default()),
+            shown: Arc::default(),
         };
         let converging = vault.map(|Client { vault, folder, .. }| {
             let attempts = Attempts::new(Parts {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -255,6 +256,32 @@ async fn who_does_not_read_an_answer_is_left() -> Result<()> {
     let left = || async { (stats.connections_timed_out.get() == 1 && stats.connections_open.get() == 0).then_some(()) };
     eventually("the connection to be left", SOON, left).await?;
     drop(stop);
+    Ok(tokio::time::timeout(SOON, serving).await.context("it does not end")??)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nobody_reads_the_next_connection_is_served_all_the_same() -> Result<()> {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let unread = get(async move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        vec![b'x'; 1 << 20]
+    });
+    let router = Router::new().route("/", unread).route("/healthz", get(|| async { "ok" }));
+    let limits = Limits { connections: 4, answer: LONG, answer_grace: SHORT, ..Limits::default() };
+    let Plain { address, stats, stop, serving } = plain(router, limits).await?;
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: gate\r\n\r\n").await?;
+        held.push(stream);
+    }
+    eventually("four answers", SOON, || async { (asked.load(Ordering::Relaxed) == 4).then_some(()) }).await?;
+    let mut next = TcpStream::connect(address).await?;
+    next.write_all(HEALTHZ).await?;
+    let reply = tokio::time::timeout(SOON, read_reply(&mut next)).await.context("no answer")??;
+    ensure!(reply.status == 200 && stats.connections_closed_for_room.get() == 1, "{reply:?}");
+    drop((held, stop));
     Ok(tokio::time::timeout(SOON, serving).await.context("it does not end")??)
 }
 

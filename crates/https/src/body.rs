@@ -114,14 +114,16 @@ impl Whole {
     /// The same with room for `size` bytes.
     async fn grown(self, size: usize, told: Option<usize>, room: &Room) -> Self {
         let capacity = capacity(size, told);
-        let held = match capacity {
-            ..=BODY_SMALL => None,
-            ..=BODY_LARGE => room.memory(capacity).await,
-            _ => room.largest().await,
+        let held = if capacity <= BODY_SMALL {
+            None
+        } else if capacity <= BODY_LARGE {
+            room.memory(capacity).await
+        } else {
+            room.largest().await
         };
         let mut read = Vec::with_capacity(capacity);
         read.extend_from_slice(&self.read);
-        Self { read, held: held }
+        Self { read, held }
     }
 }
 

@@ -23,6 +23,9 @@ const BODY_GRACE: Duration = Duration::from_millis(500);
 /// An answer is a few KiB, which fit into the socket's buffers. Who has not taken it by then does not read.
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// The same while another connection needs the place: those that are not read are the first to go.
+const ANSWER_GRACE: Duration = Duration::from_millis(500);
+
 /// Longest wait for open requests at the end. The longest admission call takes 30 s.
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -64,6 +67,8 @@ pub struct Limits {
     pub body_grace: Duration,
     /// For an answer to be taken by its peer.
     pub answer: Duration,
+    /// The same while others need the place.
+    pub answer_grace: Duration,
     /// For the requests that are open at the end.
     pub drain: Duration,
     /// Connections at a time.
@@ -82,6 +87,7 @@ impl Default for Limits {
             idle: IDLE,
             body_grace: BODY_GRACE,
             answer: ANSWER,
+            answer_grace: ANSWER_GRACE,
             drain: DRAIN,
             connections: CONNECTIONS.min(descriptors()),
             requests: REQUESTS,

@@ -5,9 +5,10 @@ mod queue;
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use self::queue::{Entry, Queue};
 use super::limits::Limits;
@@ -16,6 +17,8 @@ use super::limits::Limits;
 pub(super) struct Places {
     slots: Arc<Semaphore>,
     queues: Mutex<Queues>,
+    /// How long an answer may stay unread while others need the place.
+    answer_grace: Duration,
     /// Somebody began to wait, and could be closed.
     joined: Notify,
 }
@@ -27,12 +30,14 @@ struct Queues {
     waiting: Queue,
     /// Requests that have room, and whose body is not whole.
     receiving: Queue,
+    /// Answers that are not taken.
+    answering: Queue,
 }
 
 impl Places {
-    pub(super) fn new(connections: usize) -> Arc<Self> {
+    pub(super) fn new(connections: usize, answer_grace: Duration) -> Arc<Self> {
         let slots = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
-        Arc::new(Self { slots, queues: Mutex::default(), joined: Notify::new() })
+        Arc::new(Self { slots, queues: Mutex::default(), answer_grace, joined: Notify::new() })
     }
 
     /// A place for a new connection, and whether another one was closed for it.
@@ -48,13 +53,17 @@ impl Places {
                 slot = Arc::clone(&self.slots).acquire_owned() => return (Place::new(self, caller, slot.ok()), closed),
                 // Until then, all had a request under way.
                 () = joined, if !closed => {}
+                () = sleep(self.answer_grace), if !closed => {}
             }
         }
     }
 
-    /// Closes a connection that has no request under way, if there is one.
+    /// Closes a connection whose answer nobody reads, else one that has no request under way, if there is one.
     pub(super) fn close_waiting(&self) -> bool {
-        close(self.lock().waiting.pop(Instant::now()))
+        let now = Instant::now();
+        let mut queues = self.lock();
+        let unread = now.checked_sub(self.answer_grace).and_then(|begun_before| queues.answering.pop(begun_before));
+        close(unread.or_else(|| queues.waiting.pop(now)))
     }
 
     /// Closes a connection whose body began before then and is not whole, if there is one.
@@ -84,7 +93,7 @@ enum Phase {
     /// A request is under way. Its handler has deadlines of its own. `receiving`: its body is not whole.
     Busy { receiving: Option<u64> },
     /// The answer is being written. `handed_over`: all of it is in the hands of hyper.
-    Answering { since: Instant, handed_over: bool },
+    Answering { number: u64, since: Instant, handed_over: bool },
 }
 
 /// One connection's place. Its phase changes only while the connection's own task polls it.
@@ -93,13 +102,16 @@ pub(super) struct Place {
     caller: IpAddr,
     close: Arc<Notify>,
     phase: Mutex<Phase>,
+    /// An answer was taken.
+    written: Notify,
     _slot: Option<OwnedSemaphorePermit>,
 }
 
 impl Place {
     fn new(places: &Arc<Places>, caller: IpAddr, slot: Option<OwnedSemaphorePermit>) -> Self {
         let phase = Mutex::new(Phase::Busy { receiving: None });
-        let place = Self { places: Arc::clone(places), caller, close: Arc::new(Notify::new()), phase, _slot: slot };
+        let (close, written) = (Arc::new(Notify::new()), Notify::new());
+        let place = Self { places: Arc::clone(places), caller, close, phase, written, _slot: slot };
         *place.lock() = place.idle();
         place
     }
@@ -121,6 +133,13 @@ impl Place {
         let mut phase = self.lock();
         if let Phase::Idle { number, .. } = *phase {
             *phase = Phase::Head { number, since: Instant::now() };
+        }
+    }
+
+    /// Ends when the answer before is taken: who sends requests ahead gets one answer at a time.
+    pub(super) async fn written(&self) {
+        while matches!(*self.lock(), Phase::Answering { .. }) {
+            self.written.notified().await;
         }
     }
 
@@ -152,7 +171,8 @@ impl Place {
 
     /// The answer is known.
     pub(super) fn answering(&self) {
-        *self.lock() = Phase::Answering { since: Instant::now(), handed_over: false };
+        let number = self.join(|queues| &mut queues.answering);
+        *self.lock() = Phase::Answering { number, since: Instant::now(), handed_over: false };
     }
 
     /// The last of the answer was taken over.
@@ -165,8 +185,12 @@ impl Place {
     /// Everything that was taken over is written.
     pub(super) fn flushed(&self) {
         let mut phase = self.lock();
-        if let Phase::Answering { handed_over: true, .. } = *phase {
-            *phase = self.idle();
+        if let Phase::Answering { number, handed_over: true, .. } = *phase {
+            // Else it is being closed.
+            if self.places.lock().answering.remove(number) {
+                *phase = self.idle();
+                self.written.notify_one();
+            }
         }
     }
 
@@ -209,7 +233,10 @@ impl Drop for Place {
             Phase::Busy { receiving: Some(number) } => {
                 self.places.lock().receiving.remove(number);
             }
-            Phase::Busy { receiving: None } | Phase::Answering { .. } => {}
+            Phase::Answering { number, .. } => {
+                self.places.lock().answering.remove(number);
+            }
+            Phase::Busy { receiving: None } => {}
         }
     }
 }
@@ -221,6 +248,10 @@ mod tests {
     use super::*;
 
     const CALLER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    fn places(connections: usize) -> Arc<Places> {
+        Places::new(connections, Duration::from_secs(600))
+    }
 
     /// Whether it is being closed, without waiting.
     fn is_closed(place: &Place) -> bool {
@@ -237,7 +268,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_new_connection_gets_the_place_that_was_waited_on_the_longest() {
-        let places = Places::new(3);
+        let places = places(3);
         let mut taken = fill(&places, 3).await;
         // The first one has had a request since: now it is the youngest.
         assert!(taken[0].begin());
@@ -252,7 +283,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_place_with_a_request_under_way_is_not_taken() {
-        let places = Places::new(2);
+        let places = places(2);
         let taken = fill(&places, 2).await;
         assert!(taken[0].begin() && taken[1].begin());
         let new = tokio::spawn({
@@ -274,8 +305,56 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_does_not_read_an_answer_goes_before_who_is_idle_and_not_at_once() {
+        for (grace, idle_goes) in [(Duration::ZERO, false), (Duration::from_secs(600), true)] {
+            let places = Places::new(2, grace);
+            let taken = fill(&places, 2).await;
+            assert!(taken[1].begin());
+            taken[1].answering();
+            taken[1].handed_over();
+            assert!(places.close_waiting());
+            assert_eq!((is_closed(&taken[0]), is_closed(&taken[1])), (idle_goes, !idle_goes));
+        }
+    }
+
+    #[tokio::test]
+    async fn when_nobody_reads_a_new_connection_gets_a_place_all_the_same() {
+        let places = Places::new(2, Duration::from_millis(10));
+        let mut taken = fill(&places, 2).await;
+        for place in &taken {
+            assert!(place.begin());
+            place.answering();
+        }
+        let new = tokio::spawn({
+            let places = Arc::clone(&places);
+            async move { places.take(CALLER).await.1 }
+        });
+        taken[0].closed().await;
+        // It is not asked for twice, whatever it says by then.
+        taken[0].handed_over();
+        taken[0].flushed();
+        drop(taken.remove(0));
+        assert!(new.await.is_ok_and(|closed| closed));
+        assert!(!is_closed(&taken[0]));
+    }
+
+    #[tokio::test]
+    async fn a_request_that_was_sent_ahead_waits_until_the_answer_before_is_taken() {
+        let places = places(1);
+        let taken = fill(&places, 1).await;
+        let is_written = || futures::FutureExt::now_or_never(taken[0].written()).is_some();
+        assert!(is_written() && taken[0].begin());
+        taken[0].answering();
+        assert!(!is_written());
+        taken[0].handed_over();
+        assert!(!is_written());
+        taken[0].flushed();
+        assert!(is_written() && taken[0].begin());
+    }
+
+    #[tokio::test]
     async fn a_request_that_comes_when_the_place_is_taken_is_not_begun() {
-        let places = Places::new(1);
+        let places = places(1);
         let taken = fill(&places, 1).await;
         assert!(places.close_waiting());
         taken[0].read();
@@ -285,7 +364,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_is_overdue_loses_its_room_and_no_other_does() {
-        let places = Places::new(3);
+        let places = places(3);
         let taken = fill(&places, 3).await;
         let begun = Instant::now() - Duration::from_secs(1);
         for place in &taken {
@@ -308,7 +387,7 @@ mod tests {
             answer: Duration::from_secs(1),
             ..Limits::default()
         };
-        let place = Places::new(1).take(CALLER).await.0;
+        let place = places(1).take(CALLER).await.0;
         let within = |least: u64, most: u64| {
             let left = place.deadline(&limits).map(|at| at.saturating_duration_since(Instant::now()));
             left.is_some_and(|left| left > Duration::from_secs(least) && left <= Duration::from_secs(most))

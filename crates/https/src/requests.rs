@@ -50,9 +50,9 @@ impl Service<Request<Incoming>> for Requests {
             request.extensions_mut().insert(peer.clone());
         }
         let (place, server, router) = (Arc::clone(&self.place), Arc::clone(&self.server), self.router.clone());
-        let kept = place.begin();
         Box::pin(async move {
-            if !kept {
+            place.written().await;
+            if !place.begin() {
                 // The connection ends before this is polled again.
                 std::future::pending::<()>().await;
             }

@@ -46,7 +46,7 @@ impl Room {
         Arc::new(Self {
             limits,
             stats,
-            places: Places::new(limits.connections),
+            places: Places::new(limits.connections, limits.answer_grace),
             requests: semaphore(limits.requests),
             memory: Arc::new(semaphore(limits.memory)),
             largest: Arc::new(Semaphore::new(1)),
@@ -67,7 +67,7 @@ impl Room {
         place
     }
 
-    /// Closes a connection that has no request under way, if there is one.
+    /// Closes a connection whose answer nobody reads, else one that has no request under way, if there is one.
     pub(crate) fn close_waiting(&self) {
         if self.places.close_waiting() {
             self.closed_for_room();
@@ -77,7 +77,7 @@ impl Room {
     fn closed_for_room(&self) {
         self.stats.connections_closed_for_room.add();
         let most = self.limits.connections;
-        self.told.room.tell(|more| tracing::warn!(most, more, "too many connections: those that are idle are closed"));
+        self.told.room.tell(|more| tracing::warn!(most, more, "too many connections: those that wait are closed"));
     }
 
     /// Room for a request, if need be that of one whose body is overdue.
