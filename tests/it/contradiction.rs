@@ -294,9 +294,10 @@ async fn a_root_that_is_added_and_signs_in_one_version_holds_until_the_old_one_s
     // The set is pinned with the old one signing, and with that the new one may.
     for (number, record) in [(3, both(&old, &new, &old)), (4, both(&old, &new, &new)), (5, new.record())] {
         product.vault.always(READ, version(number, &record));
+        let wanted = json!(number.to_string());
         let follows = || async {
             let data = pin(&product.kubernetes)?;
-            ensure!(data["vault-version"] == number.to_string(), "{data}");
+            ensure!(data["vault-version"] == wanted, "{data}");
             Ok(())
         };
         product.process.until(&format!("version {number}"), SOON, follows).await?;

@@ -366,14 +366,17 @@ impl Situation<'_> {
 
     fn on_other_root(&self, what: &str, has_root: bool) -> Held {
         let Names { mesh, record, .. } = self.names;
-        let running = if has_root { "istio-ca-gate rotate rescue" } else { "istio-ca-gate adopt" };
+        let running = match has_root {
+            true => "see `istio-ca-gate explain MeshOnOtherRoot` for how the two roots are brought together",
+            false => "bring its root into Vault with `istio-ca-gate adopt`",
+        };
         Held::new(
             Reason::MeshOnOtherRoot,
             format!(
                 "the mesh of this cluster is served {what} (ConfigMap {mesh}), which Vault does not have at {record}"
             ),
             format!(
-                "where the mesh runs, bring its root into Vault with `{running}`; where Istio was removed, delete that ConfigMap, which its uninstall leaves; or replace that root with --on-root-change replace"
+                "where the mesh runs, {running}; where Istio was removed, delete that ConfigMap, which its uninstall leaves; or replace that root with --on-root-change replace"
             ),
             ByItself::Unsaid,
         )

@@ -571,7 +571,7 @@ fn over_a_root_that_the_mesh_has_and_vault_has_not_nothing_is_made_or_published(
 #[test]
 fn the_root_of_the_mesh_is_named_with_the_ways_out() {
     let mesh = Mesh::Serves { first: R2.root, roots: R2.roots().clone() };
-    for (stored, running) in [(Stored::Absent, "gate adopt`"), (in_vault(&R1), "rotate rescue`")] {
+    for (stored, running) in [(Stored::Absent, "gate adopt`"), (in_vault(&R1), "explain MeshOnOtherRoot`")] {
         let names = names();
         let on = Situation {
             role: Role::Bootstrap,
