@@ -73,6 +73,8 @@ pub struct Serve {
     #[arg(long, env = "GATE_ROLE", value_parser = values::role())]
     pub role: Role,
     /// HTTPS address: admission and all other endpoints; [::] is every address of IPv6 and IPv4
+    // In brackets is an address, and no link.
+    #[allow(rustdoc::broken_intra_doc_links)]
     #[arg(long, env = "GATE_LISTEN", default_value = "[::]:8443")]
     pub listen: SocketAddr,
     /// HTTP address for all but the admission endpoints; off turns it off

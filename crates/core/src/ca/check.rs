@@ -2,11 +2,11 @@
 //! with it. Refused is what one of them refuses: istiod's own start (Go), Envoy (BoringSSL, with partial chains), ztunnel
 //! (webpki), peers in Go. Accepted is what all of them accept, with a note where it is unusual.
 //!
-//! - Each certificate of the files has to be one that all of them can read ([`super::shape`]).
-//! - Each way that a peer may take from a workload to a root has to hold ([`super::path`]), names included
-//!   ([`super::names`]). What no way needs may be of no use: a note.
-//! - Two certificates are signed on trial, and verified ([`super::trial`]).
-//! - What istiod reads beside the four files has to fit ([`super::crl`]).
+//! - Each certificate of the files has to be one that all of them can read (`shape`).
+//! - Each way that a peer may take from a workload to a root has to hold (`path`), names included
+//!   (`names`). What no way needs may be of no use: a note.
+//! - Two certificates are signed on trial, and verified (`trial`).
+//! - What istiod reads beside the four files has to fit (`crl`).
 
 use std::collections::BTreeSet;
 use std::ops::Deref;
