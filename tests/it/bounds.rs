@@ -132,6 +132,9 @@ async fn whatever_floods_both_ports_stays_within_one_budget_one_flood_after_the_
     serves(&product).await?;
     let idle = product.resident()?;
     eprintln!("idle: {} MiB", idle / MIB);
+    // The released program's allocator gives back all. glibc's does so late, or not at all; what it keeps is used again by
+    // the next flood.
+    let left = if std::env::var_os("GATE_UNDER").is_some() { 4 * MIB } else { BUDGET + SLACK };
     let floods = [
         Flood::Idle,
         Flood::Heads,
@@ -157,8 +160,7 @@ async fn whatever_floods_both_ports_stays_within_one_budget_one_flood_after_the_
         );
         ensure!(answered > 0, "{flood:?}: no review was answered");
         ensure!(peak < idle + BUDGET + SLACK, "{flood:?}: {} MiB", peak / MIB);
-        // glibc's allocator gives back late, or not at all; what it keeps is used again by the next flood.
-        ensure!(after < idle + BUDGET + SLACK, "{flood:?}: {} MiB are left", after / MIB);
+        ensure!(after < idle + left, "{flood:?}: {} MiB are left", after / MIB);
     }
     Ok(())
 }
