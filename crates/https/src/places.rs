@@ -3,6 +3,8 @@
 
 mod queue;
 
+use std::collections::HashMap;
+use std::collections::hash_map;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -32,6 +34,14 @@ struct Queues {
     receiving: Queue,
     /// Answers that are not taken.
     answering: Queue,
+    /// How many places each caller has, whatever it does with them; none that has no place.
+    held: HashMap<IpAddr, usize>,
+}
+
+impl Queues {
+    fn held(&self, caller: IpAddr) -> usize {
+        self.held.get(&caller).copied().unwrap_or_default()
+    }
 }
 
 impl Places {
@@ -47,7 +57,7 @@ impl Places {
                 return (Place::new(self, caller, Some(slot)), false);
             }
             let joined = self.joined.notified();
-            let closed = self.close_waiting();
+            let closed = self.close_for(Some(caller));
             tokio::select! {
                 // It fails never, since they are never closed.
                 slot = Arc::clone(&self.slots).acquire_owned() => return (Place::new(self, caller, slot.ok()), closed),
@@ -60,10 +70,22 @@ impl Places {
 
     /// Closes a connection whose answer nobody reads, else one that has no request under way, if there is one.
     pub(super) fn close_waiting(&self) -> bool {
+        self.close_for(None)
+    }
+
+    /// The same for a new connection of this caller: of those without a request, one of the caller that has the most
+    /// places, and never of one that has fewer than the caller itself. However fast one caller connects, and whatever it
+    /// does with its places, it pushes out its own connections and not the API server's.
+    fn close_for(&self, caller: Option<IpAddr>) -> bool {
         let now = Instant::now();
-        let mut queues = self.lock();
+        let queues = &mut *self.lock();
         let unread = now.checked_sub(self.answer_grace).and_then(|begun_before| queues.answering.pop(begun_before));
-        close(unread.or_else(|| queues.waiting.pop(now)))
+        let own = caller.map_or(0, |caller| queues.held(caller));
+        let held = &queues.held;
+        close(
+            unread
+                .or_else(|| queues.waiting.pop_by(now, own, |caller, _| held.get(caller).copied().unwrap_or_default())),
+        )
     }
 
     /// Closes a connection whose body began before then and is not whole, if there is one.
@@ -111,6 +133,7 @@ impl Place {
     fn new(places: &Arc<Places>, caller: IpAddr, slot: Option<OwnedSemaphorePermit>) -> Self {
         let phase = Mutex::new(Phase::Busy { receiving: None });
         let (close, written) = (Arc::new(Notify::new()), Notify::new());
+        *places.lock().held.entry(caller).or_default() += 1;
         let place = Self { places: Arc::clone(places), caller, close, phase, written, _slot: slot };
         *place.lock() = place.idle();
         place
@@ -238,6 +261,13 @@ impl Drop for Place {
             }
             Phase::Busy { receiving: None } => {}
         }
+        let queues = &mut *self.places.lock();
+        if let hash_map::Entry::Occupied(mut held) = queues.held.entry(self.caller) {
+            *held.get_mut() -= 1;
+            if *held.get() == 0 {
+                held.remove();
+            }
+        }
     }
 }
 
@@ -302,6 +332,25 @@ mod tests {
         taken[1].closed().await;
         drop(taken);
         assert!(new.await.is_ok_and(|closed| closed));
+    }
+
+    #[tokio::test]
+    async fn who_has_most_places_loses_none_of_another_caller_even_with_all_its_requests_under_way() {
+        let places = places(4);
+        let api_server = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+        let kept = places.take(api_server).await.0;
+        let flood = fill(&places, 3).await;
+        assert!(flood.iter().all(Place::begin));
+        assert!(futures::FutureExt::now_or_never(places.take(CALLER)).is_none());
+        assert!(!is_closed(&kept), "its one idle connection is not the flood's to have");
+        // The other way round it is.
+        flood[0].answering();
+        flood[0].handed_over();
+        flood[0].flushed();
+        assert!(futures::FutureExt::now_or_never(places.take(api_server)).is_none());
+        assert!(is_closed(&flood[0]) && !is_closed(&kept));
+        drop((flood, kept));
+        assert!(places.lock().held.is_empty());
     }
 
     #[tokio::test]

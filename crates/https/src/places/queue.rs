@@ -33,15 +33,25 @@ impl Queue {
         self.take(number).is_some()
     }
 
-    /// Takes out the one that has waited the longest, of the caller that has the most: however fast one caller
-    /// connects, it pushes out its own connections and not the API server's. It has to wait since `begun_before`.
+    /// Takes out the one that has waited the longest, of the caller that has the most in here. It has to wait since
+    /// `begun_before`.
     pub(super) fn pop(&mut self, begun_before: Instant) -> Option<Entry> {
-        let most = self.callers.values().max()?;
+        self.pop_by(begun_before, 0, |caller, queue| queue.callers.get(caller).copied().unwrap_or_default())
+    }
+
+    /// The same, of the caller that has the most of what is counted, and at least so much of it.
+    pub(super) fn pop_by(
+        &mut self,
+        begun_before: Instant,
+        at_least: usize,
+        count: impl Fn(&IpAddr, &Self) -> usize,
+    ) -> Option<Entry> {
+        let most = self.callers.keys().map(|caller| count(caller, self)).max().filter(|most| *most >= at_least)?;
         let (number, _) = self
             .entries
             .iter()
             .take_while(|(_, entry)| entry.since <= begun_before)
-            .find(|(_, entry)| self.callers.get(&entry.caller) == Some(most))?;
+            .find(|(_, entry)| count(&entry.caller, self) == most)?;
         let number = *number;
         self.take(number)
     }
