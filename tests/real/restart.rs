@@ -105,6 +105,38 @@ async fn a_gate_that_starts_long_before_its_api_server_is_open_soon_after_it() -
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_gate_that_starts_long_before_its_namespace_exists_is_ready_soon_after_it() -> Result<()> {
+    let world = crate::world::SmallWorld::homelab().await?;
+    let (side, vault) = (&world.side, &world.vault);
+    side.cluster.kubectl(&["create", "namespace", "later"]).await?;
+    // Its account has rights in its own namespace alone.
+    let admin = side.cluster.kubeconfig().to_string_lossy().into_owned();
+    let flags = ["--namespace", "later", "--kubeconfig", admin.as_str()];
+    let gate = Gate::launch(side, vault, Options { flags: &flags, ..Options::default() }).await?;
+    gate.process.stop()?;
+    side.cluster.kubectl(&["delete", "namespace", "later", "--wait"]).await?;
+    gate.process.start_again()?;
+    let away = Instant::now();
+    eventually("its pauses to be at their cap", Duration::from_secs(90), || async {
+        (away.elapsed() > Duration::from_secs(30)).then_some(())
+    })
+    .await?;
+    let readyz = || async {
+        let answer = reqwest::get(gate.url("readyz")).await?;
+        ensure!(answer.status() == 200, "{}", answer.text().await?);
+        Ok(())
+    };
+    ensure!(readyz().await.is_err(), "it is ready without its namespace");
+
+    let back = Instant::now();
+    side.cluster.kubectl(&["create", "namespace", "later"]).await?;
+    // A pause of at most two seconds, and what a busy machine takes.
+    eventually("the gate to be ready", Duration::from_secs(10), readyz).await?;
+    println!("gate ready {:.1} s after its namespace", back.elapsed().as_secs_f64());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_vault_has_said_against_the_root_outlives_a_gate_that_is_started_while_vault_is_away() -> Result<()> {
     let world = crate::world::SmallWorld::homelab().await?;
     let (side, vault) = (&world.side, &world.vault);
