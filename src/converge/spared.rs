@@ -10,7 +10,7 @@ use crate::reason::{Held, Reason};
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 
 /// A right that is given, or a quota that is raised, is found out only by trying, and a pod may wait for it.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// One kind of write, and its last refusal.
 #[derive(Default)]
@@ -108,7 +108,7 @@ mod tests {
             pauses.extend(pause);
             now = now.plus(PAUSE_MAX);
         }
-        assert_eq!(pauses, [1, 2, 4, 5, 5, 5]);
+        assert_eq!(pauses, [1, 2, 2, 2, 2, 2]);
     }
 
     #[test]
