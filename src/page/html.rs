@@ -24,56 +24,52 @@ const WAIT: &str = "wait";
 
 pub(super) fn document(here: &Here, peers: &[Heard], verdict: Option<Verdict>, now: Timestamp) -> Markup {
     let Report { cluster, role, .. } = &here.report;
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta http-equiv="refresh" content=(REFRESH_SECONDS);
-                title { "istio-ca-gate: " (cluster) ", " (here.report.state) }
-                style { (PreEscaped(STYLE)) }
-            }
-            body {
-                header {
-                    h1 { "Cluster " (cluster) }
-                    p.soft { "istio-ca-gate " (crate::VERSION) ", role " (role) }
-                }
-                main {
-                    @if let Some(verdict) = verdict { (all_clusters(verdict, peers.len() + 1)) }
-                    (this_cluster(here, now))
-                    @if !peers.is_empty() { (other_clusters(here, peers, now)) }
-                }
-                footer {
-                    p {
-                        "What this one replica knew at " (time(now)) ". The page loads itself anew every "
-                        (REFRESH_SECONDS) " seconds. For programs: " a href="/fingerprint" { "/fingerprint" } ", "
-                        a href="/metrics" { "/metrics" } "."
-                    }
-                }
+    let body = html! {
+        header {
+            h1 { "Cluster " (cluster) }
+            p.soft { "istio-ca-gate " (crate::VERSION) ", role " (role) }
+        }
+        main {
+            @if let Some(verdict) = verdict { (all_clusters(verdict, peers.len() + 1)) }
+            (this_cluster(here, now))
+            @if !peers.is_empty() { (other_clusters(here, peers, now)) }
+        }
+        footer {
+            p {
+                "What this one replica knew at " (time(now)) ". The page loads itself anew every "
+                (REFRESH_SECONDS) " seconds. For programs: " a href="/fingerprint" { "/fingerprint" } ", "
+                a href="/metrics" { "/metrics" } "."
             }
         }
-    }
+    };
+    framed(&html! { "istio-ca-gate: " (cluster) ", " (here.report.state) }, Some(REFRESH_SECONDS), &body)
 }
 
 pub(super) fn explanation(entry: &Explanation) -> Markup {
+    let body = html! {
+        header {
+            h1 { (entry.code) }
+            p.soft { "istio-ca-gate " (crate::VERSION) ", " (entry.kind.as_str()) }
+        }
+        main { section { (PreEscaped(explain::html(entry))) } }
+        footer { p { a href="/" { "How this cluster is" } } }
+    };
+    framed(&html! { (entry.code) }, None, &body)
+}
+
+/// What every page has around its body.
+fn framed(title: &Markup, refresh: Option<u8>, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                title { (entry.code) }
+                @if let Some(seconds) = refresh { meta http-equiv="refresh" content=(seconds); }
+                title { (title) }
                 style { (PreEscaped(STYLE)) }
             }
-            body {
-                header {
-                    h1 { (entry.code) }
-                    p.soft { "istio-ca-gate " (crate::VERSION) ", " (entry.kind.as_str()) }
-                }
-                main { section { (PreEscaped(explain::html(entry))) } }
-                footer { p { a href="/" { "How this cluster is" } } }
-            }
+            body { (body) }
         }
     }
 }
