@@ -13,8 +13,10 @@ pub mod order;
 pub mod patch;
 pub mod plan;
 pub mod reason;
+pub mod refused;
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
 pub mod selector;
+pub mod signer;
 pub mod skew;
 pub mod snapshot;

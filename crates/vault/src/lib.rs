@@ -35,6 +35,7 @@ pub use args::VaultArgs;
 pub use claims::Claims;
 use gate_core::plan::Stored;
 use gate_core::reason::{Held, Reason};
+pub use gate_core::refused::Refused;
 pub use health::{Health, LAG_MAX, Node};
 pub use inquiry::{AuthMount, Granted, Inquiry, Keeping, Record, Silent};
 pub use login::Token;
@@ -73,36 +74,6 @@ impl Settings {
     /// `mount/path`, as the `vault kv` commands spell it.
     pub fn record(&self) -> String {
         format!("{}/{}", self.mount, self.path)
-    }
-}
-
-/// Why Vault could not be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// Code and sentence.
-    pub held: Held,
-    /// Vault's own wish for when to ask again.
-    pub retry_after: Option<Duration>,
-    /// Vault was asked and did answer: no outage to be bridged, whatever the code.
-    pub is_answer: bool,
-}
-
-impl Refused {
-    /// What this says against a root that was seen before: that it was never there, or that there is no place for it.
-    /// `None`: nothing about the root.
-    pub fn contradiction(&self) -> Option<Reason> {
-        let reason = self.held.reason;
-        match reason {
-            _ if self.is_answer => Some(Reason::RootDeleted),
-            Reason::VaultMountInvalid => Some(reason),
-            _ => None,
-        }
-    }
-}
-
-impl From<Held> for Refused {
-    fn from(held: Held) -> Self {
-        Self { held, retry_after: None, is_answer: false }
     }
 }
 
