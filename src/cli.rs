@@ -22,9 +22,9 @@ use crate::run::{self, Failure};
 pub async fn run(command: Command) -> Result<ExitCode, Failure> {
     let done = |()| ExitCode::SUCCESS;
     match command {
-        Command::Serve(args) => run::serve(*args).await.map(done),
-        Command::Bootstrap(args) => run::bootstrap(*args).await.map(done),
-        Command::Sync(args) => run::sync(*args).await.map(done),
+        Command::Serve(args) => run::serve(*args, crate::VERSION).await.map(done),
+        Command::Bootstrap(args) => run::bootstrap(*args, crate::VERSION).await.map(done),
+        Command::Sync(args) => run::sync(*args, crate::VERSION).await.map(done),
         Command::Verify(args) => verify::run(*args).await,
         Command::Fingerprint(args) => fingerprint::run(*args).await.map(done),
         Command::Check(args) => check::run(args).await,

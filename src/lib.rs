@@ -1,44 +1,21 @@
-//! istio-ca-gate keeps the pods of istiod and of the east-west gateway out of a cluster until Secret
-//! `cacerts` is there and holds the root CA that all clusters share through Vault, and brings it there.
+//! The program istio-ca-gate: its command line over the service. It keeps the pods of istiod and of the east-west gateway
+//! out of a cluster until Secret `cacerts` is there and holds the root CA that all clusters share through Vault, and brings
+//! it there.
 //!
-//! ```text
-//! API server ── AdmissionReview ──▶ server ──▶ webhook ──▶ gate (one match on a snapshot) ──▶ answer
-//!                                                 │ not open: wake, wait
-//!                                                 ▼
-//!            Vault ◀── read, create ── converge ── plan (one match on both sides)
-//!       Kubernetes ◀── cacerts, pin, blocked owners ──┘
-//! ```
-//!
-//! Modules in reading order: [`reason`], [`plan`], [`snapshot`], [`gate`] and [`patch`](mod@patch) decide and touch nothing,
-//! and [`ca`] knows certificates: they are of the crate `core`. [`vault`] and [`k8s`] talk, and are crates, too.
-//! [`converge`] brings both together; [`webhook`], [`endpoints`] and [`tls`] face the API server by the server of the
-//! crate `https`, [`serving`] keeps the certificate for it, and [`self_test`] tries whether it calls; [`page`](mod@page) and [`peers`] show people the roots of all clusters; [`run`] puts it all together. [`cli`] has
-//! the commands for people, and [`explain`] what every code means.
+//! The service is the crate `gate`, whose page has the picture of the flow. [`args`] is the command line, [`cli`] has the
+//! commands for people; their rooms are named here as if they were this crate's own.
 
-pub use gate_cluster as k8s;
 #[cfg(test)]
 use gate_core::samples;
-pub use gate_core::{backoff, ca, clock, durations, gate, names, order, patch, plan, reason, selector, skew, snapshot};
-pub use gate_vault as vault;
+pub use gate_service::{
+    backoff, ca, clock, converge, durations, endpoints, explain, fingerprint, gate, k8s, metrics, names, order, page,
+    patch, peers, plan, readiness, reason, run, selector, self_test, serving, shutdown, skew, snapshot, telemetry, tls,
+    vault, webhook,
+};
 
 pub mod args;
 pub mod cli;
-pub mod converge;
-pub mod endpoints;
-pub mod explain;
-pub mod fingerprint;
 pub mod hygiene;
-pub mod metrics;
-pub mod page;
-pub mod peers;
-pub mod readiness;
-pub mod run;
-pub mod self_test;
-pub mod serving;
-pub mod shutdown;
-pub mod telemetry;
-pub mod tls;
-pub mod webhook;
 
 /// This program's version, with the commit that it was built from where that is known.
 pub const VERSION: &str = env!("GATE_VERSION");

@@ -72,7 +72,7 @@ impl Gate {
         let runtime = runtime(name, &log)?;
         let (signals, asked) = mpsc::channel(1);
         // In its own runtime, so that whatever it starts is in it, too.
-        let prepared = runtime.spawn(Prepared::new(*args)).await??;
+        let prepared = runtime.spawn(Prepared::new(*args, istio_ca_gate::VERSION)).await??;
         let (https, http) = (prepared.https(), prepared.http().context("no admin address")?);
         let ended = runtime.spawn(prepared.run(Signals::of(asked)));
         let client = reqwest::Client::builder().no_proxy().timeout(SOON).build()?;

@@ -16,7 +16,7 @@ use standin::scripted::Answer;
 
 /// The review of a pod as istiod's chart makes it.
 fn istiod() -> Value {
-    serde_json::from_str(include_str!("../../src/webhook/review/istiod.json")).unwrap_or_default()
+    serde_json::from_str(include_str!("../../crates/gate/src/webhook/review/istiod.json")).unwrap_or_default()
 }
 
 async fn mutate(gate: &Gate, review: &Value) -> Result<Value> {

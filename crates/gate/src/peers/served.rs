@@ -17,10 +17,10 @@ use crate::reason::{Reason, foreign_text, innermost};
 const ANSWER_MAX: usize = 64 << 10;
 
 /// What is wrong with an answer that does not have a gate's shape.
-pub(crate) const NOT_A_GATES: &str = "its answer is not that of a gate's /fingerprint: check the address";
+pub const NOT_A_GATES: &str = "its answer is not that of a gate's /fingerprint: check the address";
 
 /// The address of a gate's `/fingerprint`. One without a path is a gate's.
-pub(crate) fn address(text: &str) -> Result<Url, String> {
+pub fn address(text: &str) -> Result<Url, String> {
     let mut url: Url = text.parse().map_err(|error| format!("it is not a URL ({error})"))?;
     if !matches!(url.scheme(), "https" | "http") || url.host().is_none() {
         return Err("it is not an https:// or http:// address".to_owned());
@@ -37,7 +37,7 @@ pub(crate) fn address(text: &str) -> Result<Url, String> {
 
 /// Asks gates.
 #[derive(Clone, Debug)]
-pub(crate) struct Client {
+pub struct Client {
     http: reqwest::Client,
     /// The flag by which a CA is trusted, to be named where one is not.
     trusted_by: &'static str,
@@ -45,33 +45,35 @@ pub(crate) struct Client {
 
 /// What a gate tells of its cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Told {
-    pub(crate) cluster: String,
-    pub(crate) state: String,
+pub struct Told {
+    /// Its name.
+    pub cluster: String,
+    /// How its gate stands: `open`, `held`, and so on.
+    pub state: String,
     /// The reason code, if it is one.
-    pub(crate) reason: Option<Reason>,
+    pub reason: Option<Reason>,
     /// The sentence that goes with it, without the code.
-    pub(crate) sentence: String,
+    pub sentence: String,
     /// The roots that it saw in Vault.
-    pub(crate) vault: Option<Root>,
+    pub vault: Option<Root>,
     /// The roots of its `cacerts`.
-    pub(crate) cacerts: Option<Root>,
+    pub cacerts: Option<Root>,
 }
 
 /// The roots of a place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Root {
+pub struct Root {
     /// SHA-256 of the first.
-    pub(crate) sha256: Sha256,
+    pub sha256: Sha256,
     /// All of them.
-    pub(crate) roots: BTreeSet<Sha256>,
+    pub roots: BTreeSet<Sha256>,
     /// The end of the first.
-    pub(crate) not_after: Timestamp,
+    pub not_after: Timestamp,
     /// Until when the whole CA passes the check. `None`: only its roots were seen, or it does not pass, or an older gate
     /// tells it.
-    pub(crate) usable_until: Option<Timestamp>,
+    pub usable_until: Option<Timestamp>,
     /// The subject of the first. Older gates do not tell it.
-    pub(crate) subject: Option<String>,
+    pub subject: Option<String>,
 }
 
 impl From<Glance> for Root {
@@ -87,7 +89,7 @@ impl Client {
     ///
     /// # Errors
     /// In words.
-    pub(crate) fn new(ca_cert: Option<&Path>, any_https: bool, trusted_by: &'static str) -> Result<Self, String> {
+    pub fn new(ca_cert: Option<&Path>, any_https: bool, trusted_by: &'static str) -> Result<Self, String> {
         let mut builder = reqwest::Client::builder()
             .tls_backend_rustls()
             .redirect(Policy::none())
@@ -114,7 +116,7 @@ impl Client {
     ///
     /// # Errors
     /// Why it tells nothing, and what to do.
-    pub(crate) async fn ask(&self, url: &Url) -> Result<Told, String> {
+    pub async fn ask(&self, url: &Url) -> Result<Told, String> {
         Told::parse(&self.answer(url).await?)
     }
 

@@ -2,7 +2,7 @@
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
-pub(crate) use crate::durations::{duration, interval, life};
+pub use crate::durations::{duration, interval, life};
 use crate::plan::{OnRootChange, Role};
 use crate::snapshot::VaultUnavailable;
 
@@ -16,21 +16,24 @@ fn choice<T: Copy + Send + Sync + 'static, const N: usize>(
     })
 }
 
-pub(crate) fn role() -> impl TypedValueParser<Value = Role> {
+/// `bootstrap` or `sync`.
+pub fn role() -> impl TypedValueParser<Value = Role> {
     choice([
         (Role::Bootstrap, Role::Bootstrap.as_str(), "Makes the root where Vault has never had one"),
         (Role::Sync, Role::Sync.as_str(), "Only ever mirrors Vault's root"),
     ])
 }
 
-pub(crate) fn on_root_change() -> impl TypedValueParser<Value = OnRootChange> {
+/// `halt` or `replace`.
+pub fn on_root_change() -> impl TypedValueParser<Value = OnRootChange> {
     choice([
         (OnRootChange::Halt, "halt", "Keep gated pods out until a person has decided"),
         (OnRootChange::Replace, "replace", "Follow Vault"),
     ])
 }
 
-pub(crate) fn vault_unavailable() -> impl TypedValueParser<Value = VaultUnavailable> {
+/// `allow-verified` or `deny`.
+pub fn vault_unavailable() -> impl TypedValueParser<Value = VaultUnavailable> {
     choice([
         (
             VaultUnavailable::AllowVerified,
@@ -42,21 +45,25 @@ pub(crate) fn vault_unavailable() -> impl TypedValueParser<Value = VaultUnavaila
 }
 
 /// A name or address that can stand in a certificate.
-pub(crate) fn certificate_name(text: &str) -> Result<String, String> {
+pub fn certificate_name(text: &str) -> Result<String, String> {
     match rcgen::CertificateParams::new(vec![text.to_owned()]) {
         Ok(_) if !text.is_empty() => Ok(text.to_owned()),
         _ => Err("it cannot stand in a certificate".to_owned()),
     }
 }
 
-pub(crate) fn dns_label(text: &str) -> Result<String, String> {
+/// A name of an object or a namespace.
+///
+/// # Errors
+/// That it is none.
+pub fn dns_label(text: &str) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
     let sound = !text.is_empty() && text.len() <= 253 && text.chars().all(allowed);
     sound.then(|| text.to_owned()).ok_or_else(|| "it is not a Kubernetes name".to_owned())
 }
 
 /// It stands in every message, and in the common name of a root made here, which ends at 64.
-pub(crate) fn cluster_name(text: &str) -> Result<String, String> {
+pub fn cluster_name(text: &str) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let sound = !text.is_empty() && text.len() <= 50 && text.chars().all(allowed);
     sound.then(|| text.to_owned()).ok_or_else(|| "1 to 50 letters, digits, dashes, dots, underscores".to_owned())

@@ -83,21 +83,21 @@ fn instance() -> String {
 }
 
 /// A client of Vault that has not spoken to it yet.
-pub(crate) fn vault(args: &VaultArgs, role: Role) -> Result<Vault, Failure> {
+pub fn vault(args: &VaultArgs, role: Role) -> Result<Vault, Failure> {
     vault_of(args.settings(role).map_err(Failure::Usage)?)
 }
 
 /// The same, of settings.
-pub(crate) fn vault_of(settings: Settings) -> Result<Vault, Failure> {
+pub fn vault_of(settings: Settings) -> Result<Vault, Failure> {
     Vault::new(settings).map_err(|error| Failure::Usage(format!("--vault-ca-cert (variable VAULT_CACERT): {error}")))
 }
 
 /// A client of Kubernetes that has not spoken to it yet.
-pub(crate) async fn client(args: &KubernetesArgs) -> Result<Client, Failure> {
+pub async fn client(args: &KubernetesArgs) -> Result<Client, Failure> {
     access(args).await.map(|access| access.client)
 }
 
 /// A client of Kubernetes that has not spoken to it yet, and which cluster it is of.
-pub(crate) async fn access(args: &KubernetesArgs) -> Result<Access, Failure> {
+pub async fn access(args: &KubernetesArgs) -> Result<Access, Failure> {
     access::access(args).await.map_err(Failure::Usage)
 }

@@ -17,8 +17,8 @@ fn every_reason_has_its_entry_and_every_entry_is_of_a_reason() {
 #[test]
 fn every_alert_that_is_shipped_has_its_entry() {
     let rules = [
-        include_str!("../../deploy/kustomize/components/monitoring/rules.yaml"),
-        include_str!("../../deploy/helm/istio-ca-gate/files/rules.yaml"),
+        include_str!("../../../../deploy/kustomize/components/monitoring/rules.yaml"),
+        include_str!("../../../../deploy/helm/istio-ca-gate/files/rules.yaml"),
     ];
     for rules in rules {
         let alerts = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).map(str::to_owned);

@@ -126,18 +126,21 @@ async fn fingerprint(extract::State(state): extract::State<State>, headers: Head
 }
 
 async fn page(extract::State(state): extract::State<State>) -> Response {
-    let State { webhook, role, peers, .. } = &state;
+    let State { webhook, role, peers, metrics, .. } = &state;
     let make = || {
         let now = Clocks::now();
         let here = webhook.converger.look(|known| Here::of(&webhook.cluster, *role, known, &webhook.policy, now));
-        Bytes::from(page::page(&here, &peers.heard(), now.wall))
+        Bytes::from(page::page(&here, &peers.heard(), metrics.labels().version, now.wall))
     };
     (page::headers(), state.shown.page.get(make).await).into_response()
 }
 
-async fn explanation(extract::Path(code): extract::Path<String>) -> Response {
+async fn explanation(
+    extract::State(state): extract::State<State>,
+    extract::Path(code): extract::Path<String>,
+) -> Response {
     match explain::entry(&code) {
-        Some(entry) => (page::headers(), page::explanation(&entry)).into_response(),
+        Some(entry) => (page::headers(), page::explanation(&entry, state.metrics.labels().version)).into_response(),
         None => refuse(StatusCode::NOT_FOUND, "no such code"),
     }
 }

@@ -63,15 +63,15 @@ impl Here {
 }
 
 /// The page.
-pub(crate) fn page(here: &Here, peers: &[Heard], now: Timestamp) -> String {
+pub(crate) fn page(here: &Here, peers: &[Heard], version: &str, now: Timestamp) -> String {
     let all = [here.roots.as_ref()].into_iter().chain(peers.iter().map(Heard::roots));
     let verdict: Option<Verdict> = (!peers.is_empty()).then(|| verdict(all));
-    html::document(here, peers, verdict, now).into_string()
+    html::document(here, peers, verdict, version, now).into_string()
 }
 
 /// What a code means and what to do.
-pub(crate) fn explanation(entry: &Explanation) -> String {
-    html::explanation(entry).into_string()
+pub(crate) fn explanation(entry: &Explanation, version: &str) -> String {
+    html::explanation(entry, version).into_string()
 }
 
 #[cfg(test)]

@@ -8,10 +8,10 @@ use std::borrow::Cow;
 use pulldown_cmark::{Options, Parser};
 
 pub(crate) use html::html;
-pub(crate) use text::text;
+pub use text::text;
 
 /// The one source. Its shape is checked by this module's tests.
-const DOCUMENT: &str = include_str!("../docs/troubleshoot.md");
+const DOCUMENT: &str = include_str!("../../../docs/troubleshoot.md");
 
 /// Every entry of a reason code begins so.
 const MEANING: &str = "**What it means.**";

@@ -22,12 +22,18 @@ const GOOD: &str = "good";
 const BAD: &str = "bad";
 const WAIT: &str = "wait";
 
-pub(super) fn document(here: &Here, peers: &[Heard], verdict: Option<Verdict>, now: Timestamp) -> Markup {
+pub(super) fn document(
+    here: &Here,
+    peers: &[Heard],
+    verdict: Option<Verdict>,
+    version: &str,
+    now: Timestamp,
+) -> Markup {
     let Report { cluster, role, .. } = &here.report;
     let body = html! {
         header {
             h1 { "Cluster " (cluster) }
-            p.soft { "istio-ca-gate " (crate::VERSION) ", role " (role) }
+            p.soft { "istio-ca-gate " (version) ", role " (role) }
         }
         main {
             @if let Some(verdict) = verdict { (all_clusters(verdict, peers.len() + 1)) }
@@ -45,11 +51,11 @@ pub(super) fn document(here: &Here, peers: &[Heard], verdict: Option<Verdict>, n
     framed(&html! { "istio-ca-gate: " (cluster) ", " (here.report.state) }, Some(REFRESH_SECONDS), &body)
 }
 
-pub(super) fn explanation(entry: &Explanation) -> Markup {
+pub(super) fn explanation(entry: &Explanation, version: &str) -> Markup {
     let body = html! {
         header {
             h1 { (entry.code) }
-            p.soft { "istio-ca-gate " (crate::VERSION) ", " (entry.kind.as_str()) }
+            p.soft { "istio-ca-gate " (version) ", " (entry.kind.as_str()) }
         }
         main { section { (PreEscaped(explain::html(entry))) } }
         footer { p { a href="/" { "How this cluster is" } } }

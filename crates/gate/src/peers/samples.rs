@@ -5,17 +5,20 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+#[cfg(test)]
 use super::Heard;
 use super::served::{Root, Told};
 use crate::ca::Sha256;
+#[cfg(test)]
 use crate::ca::fixtures::now;
 
-pub(crate) fn sha256(byte: u8) -> Sha256 {
+/// Of so many equal bytes.
+pub fn sha256(byte: u8) -> Sha256 {
     Sha256([byte; 32])
 }
 
 /// The JSON of its `/fingerprint`.
-pub(crate) fn report() -> Value {
+pub fn report() -> Value {
     let root = json!({
         "sha256": sha256(1).openssl(), "sha1": "12:34", "roots": [sha256(1).openssl()], "subject": "CN=Root",
         "notAfter": "2036-11-21T10:00:00Z", "usableUntil": "2030-11-21T10:00:00Z",
@@ -27,7 +30,7 @@ pub(crate) fn report() -> Value {
 }
 
 /// A root of one certificate.
-pub(crate) fn root(byte: u8) -> Root {
+pub fn root(byte: u8) -> Root {
     Root {
         sha256: sha256(byte),
         roots: BTreeSet::from([sha256(byte)]),
@@ -38,7 +41,7 @@ pub(crate) fn root(byte: u8) -> Root {
 }
 
 /// What is taken from it.
-pub(crate) fn told(cluster: &str, byte: u8) -> Told {
+pub fn told(cluster: &str, byte: u8) -> Told {
     Told {
         cluster: cluster.to_owned(),
         state: "open".to_owned(),
@@ -50,6 +53,7 @@ pub(crate) fn told(cluster: &str, byte: u8) -> Told {
 }
 
 /// A peer that has just told this.
+#[cfg(test)]
 pub(crate) fn heard(told: Told) -> Heard {
     Heard { url: "https://gate.example/fingerprint".to_owned(), reached: Some(now()), told: Some(Ok(told)) }
 }

@@ -53,6 +53,8 @@ pub struct Labels {
     pub cluster: String,
     /// The gate's role.
     pub role: Role,
+    /// The program's version. Only `build_info` tells it.
+    pub version: &'static str,
 }
 
 impl Labels {
@@ -107,7 +109,7 @@ impl Metrics {
     fn assemble(labels: Labels) -> prometheus::Result<Self> {
         let registry = labels.registry()?;
         let build = GaugeVec::new(opts("build_info", "1, with the version of this program."), &["version"])?;
-        build.with_label_values(&[crate::VERSION]).set(1.0);
+        build.with_label_values(&[labels.version]).set(1.0);
         registered(&registry, build)?;
         registry.register(Box::new(ProcessCollector::for_self()))?;
         Ok(Self {
@@ -401,7 +403,7 @@ mod tests {
 
     /// What a scrape has of these.
     fn lines(known: &Known, peers: &[Heard], name: &str) -> Vec<String> {
-        let metrics = Metrics::new(Labels { cluster: "nas".to_owned(), role: Role::Sync }).unwrap();
+        let metrics = Metrics::new(Labels { cluster: "nas".to_owned(), role: Role::Sync, version: "1.2.3" }).unwrap();
         let (labels, known, now) = (metrics.labels(), known.snapshot(), known.now);
         let moment = Moment { labels, known, policy: &POLICY, now, certificate_ends: None, peers };
         let text = metrics.text(&moment.standing().unwrap(), &Stats::default()).unwrap();

@@ -9,7 +9,7 @@ use super::{Explanation, Leads, leads};
 const INDENT: &str = "    ";
 
 /// The entry in lines of at most so many columns; commands stay whole, to be copied.
-pub(crate) fn text(entry: &Explanation, columns: usize) -> String {
+pub fn text(entry: &Explanation, columns: usize) -> String {
     let mut out = Text { columns, ..Text::default() };
     for event in entry.parsed() {
         out.take(event);

@@ -21,19 +21,19 @@ const EVENTS_WAIT: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// The reason, if it is held back for longer than `--wait`; or a wrong configuration.
-pub async fn bootstrap(args: Once) -> Result<(), Failure> {
-    once(args, Role::Bootstrap).await
+pub async fn bootstrap(args: Once, version: &'static str) -> Result<(), Failure> {
+    once(args, Role::Bootstrap, version).await
 }
 
 /// Publishes Vault's root.
 ///
 /// # Errors
 /// The reason, if it is held back for longer than `--wait`; or a wrong configuration.
-pub async fn sync(args: Once) -> Result<(), Failure> {
-    once(args, Role::Sync).await
+pub async fn sync(args: Once, version: &'static str) -> Result<(), Failure> {
+    once(args, Role::Sync, version).await
 }
 
-async fn once(args: Once, role: Role) -> Result<(), Failure> {
+async fn once(args: Once, role: Role, version: &'static str) -> Result<(), Failure> {
     let _logging = telemetry::init(&args.log).map_err(Failure::Usage)?;
     // The first process of a container is not ended by a signal that it does not listen to.
     let mut signals = Signals::listen().map_err(|error| Failure::Broken(error.to_string()))?;
@@ -41,7 +41,8 @@ async fn once(args: Once, role: Role) -> Result<(), Failure> {
     let record = vault.settings().record();
     let client = parts::client(&args.kubernetes).await?;
     // Nobody scrapes a process that ends.
-    let metrics = Metrics::new(Labels { cluster: args.cluster.name_in(role), role }).map_err(Failure::Broken)?;
+    let labels = Labels { cluster: args.cluster.name_in(role), role, version };
+    let metrics = Metrics::new(labels).map_err(Failure::Broken)?;
     let Made { cacerts, attempts, events, writer, .. } =
         parts::assemble(role, &args.cluster, &args.converge, client, vault, PIN_AGE_MAX, &metrics);
     drop(events);

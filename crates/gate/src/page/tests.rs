@@ -15,7 +15,7 @@ fn here(known: &Known) -> Here {
 
 /// The page as text, without its elements.
 fn text(known: &Known, peers: &[Heard]) -> String {
-    let page = page(&here(known), peers, now());
+    let page = page(&here(known), peers, "1.2.3", now());
     let body = page.split("<body>").nth(1).unwrap();
     let pieces = body.split('<').map(|piece| piece.rsplit_once('>').map_or(piece, |(_, text)| text));
     pieces.collect()
@@ -54,7 +54,7 @@ fn every_state_says_what_it_means_and_what_to_do() {
 
 #[test]
 fn a_reason_leads_to_what_it_means() {
-    let page = page(&here(&Known::nothing().held(Reason::RootMissing)), &[], now());
+    let page = page(&here(&Known::nothing().held(Reason::RootMissing)), &[], "1.2.3", now());
     assert!(page.contains("<a href=\"/reasons/RootMissing\">"), "{page}");
 }
 
@@ -101,14 +101,14 @@ fn no_foreign_text_is_markup() {
     let known = open().but(|known| {
         known.convergence.held = Some(Held::without_next(Reason::VaultSealed, evil, ByItself::Unsaid));
     });
-    let page = page(&here(&known), &peers, now());
+    let page = page(&here(&known), &peers, "1.2.3", now());
     assert!(!page.contains("<script") && !page.contains("<img"), "{page}");
     assert_eq!(page.matches("&lt;script&gt;").count(), 5, "{page}");
 }
 
 #[test]
 fn the_policy_allows_its_own_style_and_nothing_else() {
-    let page = page(&here(&open()), &[], now());
+    let page = page(&here(&open()), &[], "1.2.3", now());
     let style = page.split("<style>").nth(1).unwrap().split("</style>").next().unwrap();
     let digest = BASE64_STANDARD.encode(Sha256::of(style.as_bytes()).0);
     let policy = POLICY.to_str().unwrap();

@@ -2,7 +2,7 @@
 
 mod certificate;
 mod once;
-pub(crate) mod parts;
+pub mod parts;
 mod startup;
 
 use std::net::SocketAddr;
@@ -58,10 +58,10 @@ pub enum Failure {
 ///
 /// # Errors
 /// A wrong configuration, or a task that ended although it should not.
-pub async fn serve(args: Serve) -> Result<(), Failure> {
+pub async fn serve(args: Serve, version: &'static str) -> Result<(), Failure> {
     let _logging = telemetry::init(&args.log).map_err(Failure::Usage)?;
     let signals = Signals::listen().map_err(|error| Failure::Broken(error.to_string()))?;
-    let prepared = Box::pin(Prepared::new(args)).await?;
+    let prepared = Box::pin(Prepared::new(args, version)).await?;
     Box::pin(prepared.run(signals)).await
 }
 
@@ -79,7 +79,7 @@ impl Prepared {
     ///
     /// # Errors
     /// A wrong configuration.
-    pub async fn new(args: Serve) -> Result<Self, Failure> {
+    pub async fn new(args: Serve, version: &'static str) -> Result<Self, Failure> {
         https::raise_descriptor_limit();
         let vault = parts::vault(&args.vault, args.role)?;
         let client = parts::client(&args.kubernetes).await?;
@@ -90,8 +90,8 @@ impl Prepared {
             Some(address) => Some(bind(address, "--admin-listen (variable GATE_ADMIN_LISTEN)").await?),
             None => None,
         };
-        let metrics =
-            Metrics::new(Labels { cluster: args.cluster_name(), role: args.role }).map_err(Failure::Broken)?;
+        let labels = Labels { cluster: args.cluster_name(), role: args.role, version };
+        let metrics = Metrics::new(labels).map_err(Failure::Broken)?;
         let (service, mut work) =
             Service::assemble(args, client, vault, metrics, Arc::clone(&certificate.serving), peers);
         work.self_test = service.self_test()?;
@@ -115,7 +115,7 @@ impl Prepared {
     pub async fn run(self, signals: Signals) -> Result<(), Failure> {
         let args = &self.service.args;
         tracing::info!(
-            version = crate::VERSION,
+            version = self.service.state.metrics.labels().version,
             cluster = args.cluster_name(),
             role = args.role.as_str(),
             https = %self.https(),

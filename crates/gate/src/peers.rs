@@ -1,8 +1,8 @@
 //! The gates of other clusters, asked in the background for what they tell of theirs: a view of the page asks nobody.
 
-#[cfg(test)]
-pub(crate) mod samples;
-pub(crate) mod served;
+#[cfg(any(test, feature = "samples"))]
+pub mod samples;
+pub mod served;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
