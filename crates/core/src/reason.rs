@@ -54,6 +54,8 @@ reasons! {
     VaultRateLimited,
     /// The configured addresses are more than one Vault.
     VaultAmbiguous,
+    /// Vault refuses to certify this cluster's signer, or to make the root that it would be under.
+    SigningRefused,
     /// This cluster's mesh serves a root that Vault does not have.
     MeshOnOtherRoot,
     /// This clock is off from Vault's or the API server's.
@@ -301,7 +303,7 @@ mod tests {
 
     #[test]
     fn codes_are_their_names() {
-        assert_eq!(Reason::ALL.len(), 21);
+        assert_eq!(Reason::ALL.len(), 22);
         assert_eq!(Reason::RootMissing.to_string(), "RootMissing");
     }
 
