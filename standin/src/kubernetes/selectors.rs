@@ -44,6 +44,7 @@ impl Selector {
             Rule::DoesNotExist => label(key).is_none(),
         };
         let field = |path: &str| path.split('.').fold(object, |value, part| &value[part]).as_str().unwrap_or_default();
+        let field = |path: &str| if path == SOURCE { source(object) } else { field(path) };
         self.labels.iter().all(fits) && self.fields.iter().all(|(path, is, value)| (field(path) == value) == *is)
     }
 }
@@ -95,6 +96,15 @@ fn requirement(text: &str) -> Result<(String, Rule), String> {
     Ok((key.to_owned(), rule))
 }
 
+/// Of an event: not a field of its own.
+const SOURCE: &str = "source";
+
+/// Who made an event, by either of the names for it: `ToSelectableFields` in `pkg/registry/core/event`.
+fn source(event: &Value) -> &str {
+    let component = event["source"]["component"].as_str().filter(|component| !component.is_empty());
+    component.or(event["reportingComponent"].as_str()).unwrap_or_default()
+}
+
 /// The fields beside the name and namespace by which the real API server can select.
 fn selectable(resource: &Resource) -> &'static [&'static str] {
     match resource.plural {
@@ -106,6 +116,8 @@ fn selectable(resource: &Resource) -> &'static [&'static str] {
             "involvedObject.apiVersion",
             "involvedObject.fieldPath",
             "reason",
+            "reportingComponent",
+            SOURCE,
             "type",
         ],
         "secrets" => &["type"],

@@ -10,7 +10,7 @@ use super::refusal::Refusal;
 use super::resources::{Resource, find, serves};
 use super::route::{Ask, ask};
 use super::store::{Key, Store};
-use super::table;
+use super::table::{self, Included};
 use super::tokens::{Tokens, User};
 use super::{discovery, namespaces, rbac, reviews, roles};
 use crate::faults::Fault;
@@ -90,14 +90,18 @@ impl Call<'_> {
         Some(self.ask.namespace.as_str()).filter(|namespace| self.resource.namespaced && !namespace.is_empty())
     }
 
-    pub(crate) fn wants_table(&self) -> bool {
-        self.request.header(header::ACCEPT).is_some_and(|accept| accept.contains("as=Table"))
+    /// What the rows are to have of their objects, where a table is asked for.
+    pub(crate) fn table(&self) -> Option<Included> {
+        let wanted = self.request.header(header::ACCEPT).is_some_and(|accept| accept.contains("as=Table"));
+        wanted.then(|| Included::of(&self.query("includeObject").unwrap_or_default())).flatten()
     }
 
     /// An answer with objects, as the client wants to see them.
     pub(crate) fn object(&self, status: u16, object: &Value) -> Answer {
-        if self.wants_table() && object["kind"] != "Status" {
-            return answer(self.request, status, &table::table(self.resource, object, super::now()));
+        if let Some(included) = self.table()
+            && object["kind"] != "Status"
+        {
+            return answer(self.request, status, &table::table(self.resource, object, included, super::now()));
         }
         answer(self.request, status, object)
     }

@@ -9,8 +9,28 @@ use super::resources::Resource;
 /// A column: its name, type and format, whether it is for wide output only, and what it shows.
 struct Column(&'static str, &'static str, bool, fn(&Value, Timestamp) -> Value);
 
+/// What a row has of its object: the parameter `includeObject`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Included {
+    Nothing,
+    Metadata,
+    Object,
+}
+
+impl Included {
+    /// `None`: there is no such value.
+    pub(crate) fn of(asked: &str) -> Option<Self> {
+        match asked {
+            "None" => Some(Self::Nothing),
+            "" | "Metadata" => Some(Self::Metadata),
+            "Object" => Some(Self::Object),
+            _ => None,
+        }
+    }
+}
+
 /// The table of an object or a list.
-pub(crate) fn table(resource: &Resource, object: &Value, now: Timestamp) -> Value {
+pub(crate) fn table(resource: &Resource, object: &Value, included: Included, now: Timestamp) -> Value {
     let one = [object.clone()];
     let items = object["items"].as_array().map_or(one.as_slice(), Vec::as_slice);
     let columns = columns(resource);
@@ -20,9 +40,18 @@ pub(crate) fn table(resource: &Resource, object: &Value, now: Timestamp) -> Valu
     };
     let row = |object: &Value| {
         let cells: Vec<Value> = columns.iter().map(|Column(_, _, _, cell)| cell(object, now)).collect();
-        let shown = json!({
-            "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"],
-        });
+        let shown = match included {
+            Included::Nothing => Value::Null,
+            Included::Metadata => json!({
+                "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"],
+            }),
+            Included::Object => {
+                let mut whole = object.clone();
+                whole["kind"] = resource.kind.into();
+                whole["apiVersion"] = resource.api_version().into();
+                whole
+            }
+        };
         json!({"cells": cells, "object": shown})
     };
     let rows: Vec<Value> = items.iter().map(row).collect();

@@ -16,7 +16,7 @@ use super::resources::Resource;
 use super::selectors::Selector;
 use super::server::{Call, Core, State};
 use super::store::{Change, TooOld};
-use super::table::table;
+use super::table::{Included, table};
 use crate::wire::{self, Answer};
 
 /// A watch without a deadline of its own ends after this; the real one takes 30 to 60 minutes.
@@ -34,7 +34,7 @@ impl Core {
             resource: call.resource,
             namespace: call.within().map(ToOwned::to_owned),
             selector: selector(call)?,
-            table: call.wants_table(),
+            table: call.table(),
         };
         let bookmarks = is_true("allowWatchBookmarks");
         let changes = self.state.changes();
@@ -71,7 +71,7 @@ struct View {
     resource: &'static Resource,
     namespace: Option<String>,
     selector: Selector,
-    table: bool,
+    table: Option<Included>,
 }
 
 impl View {
@@ -95,8 +95,8 @@ impl View {
     }
 
     fn event(&self, kind: &str, object: &Value) -> Bytes {
-        if self.table {
-            return line(&json!({"type": kind, "object": table(self.resource, object, super::now())}));
+        if let Some(included) = self.table {
+            return line(&json!({"type": kind, "object": table(self.resource, object, included, super::now())}));
         }
         line(&json!({"type": kind, "object": object}))
     }

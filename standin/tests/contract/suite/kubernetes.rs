@@ -68,6 +68,7 @@ pub const CASES: &[Case<KubernetesApi>] = cases![
     labels_select,
     fields_select,
     events_are_selected_by_what_they_are_about,
+    events_are_selected_by_who_made_them,
     a_list_may_not_be_of_the_future,
     a_token_that_is_none_does_not_go_on,
     what_is_selected_is_deleted_at_once,
@@ -155,6 +156,7 @@ pub const CASES: &[Case<KubernetesApi>] = cases![
     the_first_roles_are_there,
     // tables
     secrets_and_config_maps_show_how_much_they_hold,
+    a_row_has_as_much_of_its_object_as_is_asked_for,
     one_object_is_a_table_of_one_row,
     pods_and_their_owners_show_how_they_are,
     events_show_what_they_are_about,

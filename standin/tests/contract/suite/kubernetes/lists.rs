@@ -122,6 +122,31 @@ pub async fn events_are_selected_by_what_they_are_about(cluster: &KubernetesApi)
     same((status, names(&list)), (200, vec!["b"]))
 }
 
+pub async fn events_are_selected_by_who_made_them(cluster: &KubernetesApi) -> Result<()> {
+    let space = Space::new(cluster).await?;
+    let about = json!({"kind": "Pod", "name": "p", "namespace": space.name});
+    let told =
+        |name: &str| json!({"metadata": {"name": name}, "involvedObject": about, "reason": "R", "type": "Normal"});
+    let new = json!({"reportingComponent": "me", "reportingInstance": "i", "action": "Told",
+        "eventTime": "2026-11-28T00:00:00.000000Z"});
+    for (name, who) in [("old", json!({"source": {"component": "me"}})), ("new", new), ("nobody", json!({}))] {
+        let mut event = told(name);
+        for (field, value) in who.as_object().into_iter().flatten() {
+            event[field] = value.clone();
+        }
+        space.made("events", event).await?;
+    }
+    for (selector, wanted) in [
+        ("source%3Dme", vec!["new", "old"]),
+        ("reportingComponent%3Dme", vec!["new"]),
+        ("source%21%3Dme", vec!["nobody"]),
+    ] {
+        let (status, list) = space.get(&format!("events?fieldSelector={selector}")).await?;
+        same((selector, status, names(&list)), (selector, 200, wanted))?;
+    }
+    Ok(())
+}
+
 pub async fn a_list_may_not_be_of_the_future(cluster: &KubernetesApi) -> Result<()> {
     let space = filled(cluster).await?;
     let text = r#"invalid resource version: resourceVersion: Invalid value: "x": strconv.ParseUint: parsing "x": invalid syntax"#;

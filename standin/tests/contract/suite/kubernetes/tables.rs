@@ -72,6 +72,21 @@ pub async fn one_object_is_a_table_of_one_row(cluster: &KubernetesApi) -> Result
     same(&none["rows"], &json!([]))
 }
 
+/// What `kubectl --sort-by` sorts by.
+pub async fn a_row_has_as_much_of_its_object_as_is_asked_for(cluster: &KubernetesApi) -> Result<()> {
+    let space = Space::new(cluster).await?;
+    space.made("secrets", json!({"metadata": {"name": "s"}, "stringData": {"a": "1"}})).await?;
+    for path in ["secrets", "secrets/s"] {
+        let whole = table(cluster, &space.path(&format!("{path}?includeObject=Object"))).await?;
+        let object = &whole["rows"][0]["object"];
+        let seen = (&object["kind"], &object["apiVersion"], &object["data"], &object["metadata"]["name"]);
+        same(seen, (&json!("Secret"), &json!("v1"), &json!({"a": "MQ=="}), &json!("s")))?;
+        let bare = table(cluster, &space.path(&format!("{path}?includeObject=None"))).await?;
+        same((&bare["rows"][0]["object"], &bare["rows"][0]["cells"][0]), (&Value::Null, &json!("s")))?;
+    }
+    Ok(())
+}
+
 pub async fn pods_and_their_owners_show_how_they_are(cluster: &KubernetesApi) -> Result<()> {
     let space = Space::new(cluster).await?;
     let container = json!({"name": "c", "image": "x"});
