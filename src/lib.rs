@@ -8,8 +8,8 @@
 #[cfg(test)]
 use gate_core::samples;
 pub use gate_service::{
-    backoff, ca, clock, converge, durations, endpoints, explain, fingerprint, gate, k8s, metrics, names, order, page,
-    patch, peers, plan, readiness, reason, run, selector, self_test, serving, shutdown, skew, snapshot, telemetry, tls,
+    backoff, ca, clock, converge, durations, endpoints, explain, gate, k8s, metrics, names, order, page, patch, peers,
+    plan, readiness, reason, report, run, selector, self_test, serving, shutdown, skew, snapshot, telemetry, tls,
     vault, webhook,
 };
 

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::paint::{self, Tone, paint};
 use crate::ca::check::{Flaw, Sound, check};
-use crate::fingerprint::stamp;
+use crate::report::stamp;
 use crate::run::Failure;
 use read::Unreadable;
 
@@ -50,7 +50,7 @@ pub enum Output {
 /// What is told of one place.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Report {
+struct Judgement {
     place: String,
     verdict: Verdict,
     findings: Vec<Finding>,
@@ -97,7 +97,7 @@ pub async fn run(args: Check) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(code(&reports)))
 }
 
-fn code(reports: &[Report]) -> u8 {
+fn code(reports: &[Judgement]) -> u8 {
     let has = |verdict| reports.iter().any(|report| report.verdict == verdict);
     match () {
         () if has(Verdict::Unread) => 2,
@@ -106,8 +106,8 @@ fn code(reports: &[Report]) -> u8 {
     }
 }
 
-fn report(place: String, judged: Result<Result<Sound, Flaw>, Unreadable>) -> Report {
-    let empty = |verdict, finding| Report {
+fn report(place: String, judged: Result<Result<Sound, Flaw>, Unreadable>) -> Judgement {
+    let empty = |verdict, finding| Judgement {
         place: place.clone(),
         verdict,
         findings: vec![finding],
@@ -124,7 +124,7 @@ fn report(place: String, judged: Result<Result<Sound, Flaw>, Unreadable>) -> Rep
             let remedy = Some(flaw.remedy()).filter(|remedy| !remedy.is_empty());
             empty(Verdict::Refused, Finding { kind: "refusal", cause: flaw.to_string(), remedy })
         }
-        Ok(Ok(sound)) => Report {
+        Ok(Ok(sound)) => Judgement {
             place,
             verdict: Verdict::Sound,
             findings: sound
@@ -144,8 +144,8 @@ fn report(place: String, judged: Result<Result<Sound, Flaw>, Unreadable>) -> Rep
 }
 
 /// A line for the verdict on what is sound, and one for each finding.
-fn lines(report: &Report) -> String {
-    let Report { place, findings, .. } = report;
+fn lines(report: &Judgement) -> String {
+    let Judgement { place, findings, .. } = report;
     let mut lines = Vec::new();
     if let (Some(root), Some(until), Some(by)) =
         (&report.root_sha256, &report.usable_until, &report.usable_until_set_by)

@@ -14,6 +14,7 @@ pub mod patch;
 pub mod plan;
 pub mod reason;
 pub mod refused;
+pub mod report;
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
 pub mod selector;

@@ -17,12 +17,12 @@ use https::{Rarely, Room, json, refuse};
 
 use crate::clock::Clocks;
 use crate::explain;
-use crate::fingerprint;
 use crate::metrics::{self, Metrics, Moment};
 use crate::page::{self, Here};
 use crate::peers::Peers;
 use crate::plan::Role;
 use crate::readiness::Readiness;
+use crate::report::{self, Report};
 use crate::tls::Serving;
 use crate::webhook::Webhook;
 use admit::{mutate, validate};
@@ -60,7 +60,7 @@ pub struct State {
 pub struct Shown {
     metrics: Shared<Result<Bytes, String>>,
     page: Shared<Bytes>,
-    fingerprint: Shared<Arc<fingerprint::Report>>,
+    fingerprint: Shared<Arc<Report>>,
 }
 
 /// Lines about admissions, of which a cluster that starts has a few dozen.
@@ -115,7 +115,7 @@ async fn fingerprint(extract::State(state): extract::State<State>, headers: Head
     let State { webhook, role, .. } = &state;
     let make = || {
         let (policy, now) = (&webhook.policy, Clocks::now());
-        Arc::new(webhook.converger.look(|known| fingerprint::report(&webhook.cluster, *role, known, policy, now)))
+        Arc::new(webhook.converger.look(|known| report::report(&webhook.cluster, *role, known, policy, now)))
     };
     let report = state.shown.fingerprint.get(make).await;
     let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();

@@ -18,14 +18,15 @@
 pub use gate_cluster as k8s;
 #[cfg(test)]
 use gate_core::samples;
-pub use gate_core::{backoff, ca, clock, durations, gate, names, order, patch, plan, reason, selector, skew, snapshot};
+pub use gate_core::{
+    backoff, ca, clock, durations, gate, names, order, patch, plan, reason, report, selector, skew, snapshot,
+};
 pub use gate_vault as vault;
 
 pub mod args;
 pub mod converge;
 pub mod endpoints;
 pub mod explain;
-pub mod fingerprint;
 pub mod metrics;
 pub mod page;
 pub mod peers;

@@ -15,9 +15,9 @@ use k8s_openapi::jiff::Timestamp;
 use crate::ca::Sha256;
 use crate::clock::Clocks;
 use crate::explain::Explanation;
-use crate::fingerprint::{self, Report};
 use crate::peers::{Heard, Verdict, verdict};
 use crate::plan::Role;
+use crate::report::{self, Report};
 use crate::snapshot::{Policy, Snapshot};
 
 /// The one style sheet, in the page itself.
@@ -58,7 +58,7 @@ impl Here {
     pub fn of(cluster: &str, role: Role, known: Snapshot<'_>, policy: &Policy, now: Clocks) -> Self {
         let roots = known.watched.glance().map(|(glance, _)| glance.roots.clone());
         let last_verified = known.convergence.last_verified.as_ref().map(|last| last.at.wall);
-        Self { report: fingerprint::report(cluster, role, known, policy, now), roots, last_verified }
+        Self { report: report::report(cluster, role, known, policy, now), roots, last_verified }
     }
 }
 

@@ -17,7 +17,7 @@ fn files(bundle: &Bundle) -> [(&'static str, Vec<u8>); 4] {
     ]
 }
 
-async fn judged(name: &str, text: &[u8]) -> Report {
+async fn judged(name: &str, text: &[u8]) -> Judgement {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     std::fs::write(&path, text).unwrap();

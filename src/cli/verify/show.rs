@@ -11,8 +11,8 @@ use tabled::settings::{Padding, Style, Width as Wrap};
 use super::compare::{Comparison, Kind, Outcome, Place, Reference, Verdict};
 use crate::ca::Sha256;
 use crate::cli::paint::{Tone, paint};
-use crate::fingerprint::stamp;
 use crate::peers::served::Root;
+use crate::report::stamp;
 
 /// The most characters of a subject in the table: the fingerprint beside it has 95. JSON has more.
 const SUBJECT_WIDTH: usize = 50;

@@ -9,10 +9,10 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::{Here, STYLE};
 use crate::ca::Sha256;
 use crate::explain::{self, Explanation};
-use crate::fingerprint::{End, Report, Root, stamp};
 use crate::peers::served::Told;
 use crate::peers::{Heard, Verdict};
 use crate::reason::foreign_text;
+use crate::report::{Report, ReportedRoot, UsableUntil, stamp};
 
 /// As long as peers are left alone, too.
 const REFRESH_SECONDS: u8 = 15;
@@ -111,7 +111,7 @@ fn this_cluster(here: &Here, now: Timestamp) -> Markup {
 /// Both sides, side by side.
 fn roots(here: &Here, now: Timestamp) -> Markup {
     let Report { vault, cacerts, .. } = &here.report;
-    let of_root = |cell: &dyn Fn(&Root) -> Markup| {
+    let of_root = |cell: &dyn Fn(&ReportedRoot) -> Markup| {
         [vault.as_ref().map(|it| cell(&it.root)), cacerts.as_ref().map(|it| cell(&it.root))]
     };
     let text = |text: &str| html! { (text) };
@@ -141,7 +141,7 @@ fn roots(here: &Here, now: Timestamp) -> Markup {
 }
 
 /// When the gate closes by itself, and what ends then.
-fn usable_until(end: &End, now: Timestamp) -> Option<Markup> {
+fn usable_until(end: &UsableUntil, now: Timestamp) -> Option<Markup> {
     let (at, set_by) = (end.at.as_ref()?, end.set_by.as_ref()?);
     Some(html! { (moment(at, now)) br; (set_by) })
 }

@@ -7,11 +7,11 @@ use std::path::Path;
 use http::header::ACCEPT;
 use k8s_openapi::jiff::Timestamp;
 use reqwest::redirect::Policy;
-use serde::Deserialize;
 use url::Url;
 
 use crate::ca::{Glance, Sha256};
 use crate::reason::{Reason, foreign_text, innermost};
+use crate::report::{Report, ReportedRoot, UsableUntil};
 
 /// Largest answer that is read. Ten roots on each side are below 4 KiB.
 const ANSWER_MAX: usize = 64 << 10;
@@ -145,57 +145,41 @@ impl Client {
     }
 }
 
-/// The JSON of `GET /fingerprint`, as far as it is needed.
-#[derive(Deserialize)]
-struct Wire {
-    cluster: String,
-    state: String,
-    reason: Option<String>,
-    message: Option<String>,
-    vault: Option<WireRoot>,
-    cacerts: Option<WireRoot>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WireRoot {
-    sha256: String,
-    roots: Vec<String>,
-    subject: Option<String>,
-    not_after: String,
-    usable_until: Option<String>,
-}
-
 impl Told {
     /// Takes what a gate may have said, and nothing else.
     fn parse(body: &[u8]) -> Result<Self, String> {
-        let Ok(wire) = serde_json::from_slice::<Wire>(body) else { return Err(NOT_A_GATES.to_owned()) };
-        let reason = wire.reason.as_deref().and_then(|code| Reason::ALL.iter().find(|reason| reason.as_str() == code));
-        let message = wire.message.as_deref().map(foreign_text).unwrap_or_default();
+        let Ok(report) = serde_json::from_slice::<Report>(body) else { return Err(NOT_A_GATES.to_owned()) };
+        let reason =
+            report.reason.as_deref().and_then(|code| Reason::ALL.iter().find(|reason| reason.as_str() == code));
+        let message = report.message.as_deref().map(foreign_text).unwrap_or_default();
         let sentence = match reason {
             // It begins with the code.
             Some(reason) => message.strip_prefix(&format!("{reason}: ")).unwrap_or(&message).to_owned(),
             None => String::new(),
         };
-        let root = |told: Option<WireRoot>| told.map(|told| root(&told).ok_or(NOT_A_GATES)).transpose();
+        let vault = report.vault.as_ref().map(|side| root(&side.root, &side.end));
+        let cacerts = report.cacerts.as_ref().map(|side| root(&side.root, &side.end));
         Ok(Self {
-            cluster: foreign_text(&wire.cluster),
-            state: foreign_text(&wire.state),
+            cluster: foreign_text(&report.cluster),
+            state: foreign_text(&report.state),
             reason: reason.copied(),
             sentence,
-            vault: root(wire.vault)?,
-            cacerts: root(wire.cacerts)?,
+            vault: vault.transpose()?,
+            cacerts: cacerts.transpose()?,
         })
     }
 }
 
-fn root(told: &WireRoot) -> Option<Root> {
-    let sha256 = fingerprint(&told.sha256)?;
-    let roots: BTreeSet<_> = told.roots.iter().map(|root| fingerprint(root)).collect::<Option<_>>()?;
-    let not_after = told.not_after.parse().ok()?;
-    let subject = told.subject.as_deref().map(foreign_text);
-    let usable_until = told.usable_until.as_ref().and_then(|end| end.parse().ok());
-    roots.contains(&sha256).then_some(Root { sha256, roots, not_after, usable_until, subject })
+fn root(told: &ReportedRoot, end: &UsableUntil) -> Result<Root, String> {
+    let read = || {
+        let sha256 = fingerprint(&told.sha256)?;
+        let roots: BTreeSet<_> = told.roots.iter().map(|root| fingerprint(root)).collect::<Option<_>>()?;
+        let not_after = told.not_after.parse().ok()?;
+        let subject = (!told.subject.is_empty()).then(|| foreign_text(&told.subject));
+        let usable_until = end.at.as_ref().and_then(|end| end.parse().ok());
+        roots.contains(&sha256).then_some(Root { sha256, roots, not_after, usable_until, subject })
+    };
+    read().ok_or_else(|| NOT_A_GATES.to_owned())
 }
 
 /// `AB:CD:…`

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::jiff::SignedDuration;
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::*;

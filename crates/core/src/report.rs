@@ -1,0 +1,172 @@
+//! What `GET /fingerprint` tells: both roots side by side, and how the gate stands. The one shape of it, for who makes it
+//! and for who reads another gate's.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::ca::bundle::Glance;
+use crate::clock::Clocks;
+use crate::plan::Role;
+use crate::reason::Reason;
+use crate::snapshot::{Policy, Snapshot};
+
+/// The JSON of `GET /fingerprint`. A reader takes it of any version of a gate: what that may leave out has a default.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// The cluster's name.
+    pub cluster: String,
+    /// `bootstrap` or `sync`.
+    #[serde(default)]
+    pub role: String,
+    /// `dormant`, `converging`, `held` or `open`.
+    pub state: String,
+    /// The reason code, where it is held.
+    pub reason: Option<String>,
+    /// The text of a denial, where it is held.
+    pub message: Option<String>,
+    /// Both sides have the same roots.
+    #[serde(default)]
+    pub r#match: bool,
+    /// Vault's copy, where it is known.
+    pub vault: Option<VaultSide>,
+    /// The cluster's copy, where it is known.
+    pub cacerts: Option<CacertsSide>,
+}
+
+/// The roots of one side.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReportedRoot {
+    /// SHA-256 of the first, as openssl prints it.
+    pub sha256: String,
+    /// SHA-1 of the first.
+    #[serde(default)]
+    pub sha1: String,
+    /// SHA-256 of all.
+    pub roots: Vec<String>,
+    /// The subject of the first.
+    #[serde(default)]
+    pub subject: String,
+    /// The end of the first.
+    pub not_after: String,
+}
+
+/// Until when the check lets it pass, and what ends it.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct UsableUntil {
+    /// When.
+    #[serde(rename = "usableUntil")]
+    pub at: Option<String>,
+    /// Which certificate of which file.
+    #[serde(rename = "usableUntilSetBy")]
+    pub set_by: Option<String>,
+}
+
+/// Vault's copy.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VaultSide {
+    /// Its roots.
+    #[serde(flatten)]
+    pub root: ReportedRoot,
+    /// Its end.
+    #[serde(flatten)]
+    pub end: UsableUntil,
+    /// The version of the record.
+    #[serde(default)]
+    pub version: u64,
+    /// When it was read.
+    #[serde(default)]
+    pub checked_at: String,
+    /// Where.
+    #[serde(default)]
+    pub address: String,
+}
+
+/// The cluster's copy.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CacertsSide {
+    /// Its roots.
+    #[serde(flatten)]
+    pub root: ReportedRoot,
+    /// Its end.
+    #[serde(flatten)]
+    pub end: UsableUntil,
+    /// The version token of the read.
+    #[serde(default)]
+    pub resource_version: String,
+}
+
+/// Tells what is known.
+pub fn report(cluster: &str, role: Role, known: Snapshot<'_>, policy: &Policy, now: Clocks) -> Report {
+    let Snapshot { watched, convergence } = known;
+    let open = known.is_open(policy, now);
+    let state = if open {
+        "open"
+    } else if convergence.running {
+        "converging"
+    } else if convergence.held.is_some() {
+        "held"
+    } else if convergence.consulted {
+        "converging"
+    } else {
+        "dormant"
+    };
+    let published = watched.glance();
+    let stored = convergence.root.as_ref();
+    Report {
+        cluster: cluster.to_owned(),
+        role: role.as_str().to_owned(),
+        state: state.to_owned(),
+        reason: convergence.held.as_ref().map(|held| Reason::as_str(held.reason).to_owned()),
+        message: convergence.held.as_ref().map(|held| held.message(cluster)),
+        r#match: matches!((stored, published), (Some(stored), Some((glance, _))) if stored.glance.roots == glance.roots),
+        vault: stored.map(|stored| VaultSide {
+            root: root(&stored.glance),
+            end: end(Some(stored.end())),
+            version: stored.version,
+            checked_at: stamp(stored.checked_at),
+            address: stored.address.clone(),
+        }),
+        cacerts: published.map(|(glance, version)| CacertsSide {
+            root: root(glance),
+            end: end(watched.end()),
+            resource_version: version.to_owned(),
+        }),
+    }
+}
+
+impl Report {
+    /// The lines of `openssl x509 -fingerprint`, for `Accept: text/plain`: SHA-256 and SHA-1 of the
+    /// cluster's root, else of Vault's.
+    pub fn openssl(&self) -> String {
+        let root = self.cacerts.as_ref().map(|c| &c.root).or(self.vault.as_ref().map(|v| &v.root));
+        root.map(|root| format!("sha256 Fingerprint={}\nSHA1 Fingerprint={}\n", root.sha256, root.sha1))
+            .unwrap_or_default()
+    }
+}
+
+fn root(glance: &Glance) -> ReportedRoot {
+    ReportedRoot {
+        sha256: glance.sha256.openssl(),
+        sha1: glance.sha1.openssl(),
+        roots: glance.roots.iter().map(|root| root.openssl()).collect(),
+        subject: glance.subject.clone(),
+        not_after: stamp(glance.not_after),
+    }
+}
+
+fn end(end: Option<(Timestamp, String)>) -> UsableUntil {
+    let (at, set_by) = end.map(|(at, set_by)| (stamp(at), set_by)).unzip();
+    UsableUntil { at, set_by }
+}
+
+/// As all of this program's JSON has it.
+pub fn stamp(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+#[cfg(test)]
+mod tests;
