@@ -21,7 +21,7 @@ use crate::peers::served::address;
 use crate::run::Failure;
 use crate::shutdown::Signals;
 use ask::Places;
-use compare::{Comparison, Outcome, compare};
+use compare::{Agreement, Comparison, compare};
 use show::Width;
 
 /// Where it is no terminal.
@@ -151,8 +151,8 @@ fn width(output: Output) -> Width {
 
 fn code(comparison: &Comparison) -> ExitCode {
     match comparison.outcome {
-        Outcome::Equal => ExitCode::SUCCESS,
-        Outcome::Differs => ExitCode::FAILURE,
-        Outcome::Unknown => ExitCode::from(2),
+        Agreement::Equal => ExitCode::SUCCESS,
+        Agreement::Differs => ExitCode::FAILURE,
+        Agreement::Unknown => ExitCode::from(2),
     }
 }

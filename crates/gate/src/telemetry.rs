@@ -14,7 +14,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::prelude::*;
 
 use crate::args::{LogArgs, LogFormat};
-use queue::Queue;
+use queue::LineQueue;
 
 /// The events of this program's crates, at any level that the user asks for.
 const OURS: &str = "istio_ca_gate";
@@ -30,11 +30,11 @@ const HEARD_MAX: (u32, Duration) = (10, Duration::from_secs(10));
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The queue of this process' log.
-static QUEUE: OnceLock<Queue> = OnceLock::new();
+static QUEUE: OnceLock<LineQueue> = OnceLock::new();
 
 /// Logging that goes on. When this is dropped, what waits is written, as far as that can be done in a second.
 #[must_use]
-pub struct Logging(Queue);
+pub struct Logging(LineQueue);
 
 impl Drop for Logging {
     fn drop(&mut self) {
@@ -52,14 +52,14 @@ pub fn init(args: &LogArgs) -> Result<Logging, String> {
         Some(LogFormat::Json) => false,
         None => std::io::stderr().is_terminal(),
     };
-    let queue = Queue::to(std::io::stderr()).map_err(|error| format!("cannot start to log: {error}"))?;
+    let queue = LineQueue::to(std::io::stderr()).map_err(|error| format!("cannot start to log: {error}"))?;
     subscriber(&args.log_filter, text, queue.clone())?.try_init().map_err(|error| error.to_string())?;
     Ok(Logging(QUEUE.get_or_init(|| queue).clone()))
 }
 
 /// How many lines of the log were dropped so far, since nobody read them or a library had too many.
 pub fn lines_dropped() -> u64 {
-    QUEUE.get().map_or(0, Queue::dropped)
+    QUEUE.get().map_or(0, LineQueue::dropped)
 }
 
 /// Says why the process ends, as long as it can.

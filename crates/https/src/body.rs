@@ -13,7 +13,7 @@ use hyper::body::Body as _;
 use tokio::time::{Instant, timeout_at};
 
 use crate::limits::Limits;
-use crate::room::{Held, Room};
+use crate::room::{Occupied, Room};
 
 /// Largest AdmissionReview that is read. The API server's own objects end at 3 MiB, and a review has two.
 pub const BODY_MAX: usize = 7 << 20;
@@ -40,7 +40,7 @@ const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub struct Whole {
     read: Vec<u8>,
-    held: Option<Held>,
+    held: Option<Occupied>,
 }
 
 impl Deref for Whole {
@@ -53,7 +53,7 @@ impl Deref for Whole {
 
 /// Why there is no body.
 #[derive(Debug)]
-pub enum Unread {
+pub enum NotRead {
     /// Larger than [`BODY_MAX`].
     TooLarge,
     /// Not whole in time.
@@ -78,19 +78,19 @@ pub(crate) async fn discard(mut body: Body) {
 ///
 /// # Errors
 /// Why there is none.
-pub async fn read(request: Request) -> Result<Whole, Unread> {
+pub async fn read(request: Request) -> Result<Whole, NotRead> {
     // A router that is called without a server has nobody to share with.
     let room = request.extensions().get().map_or_else(|| Room::new(Limits::default(), Arc::default()), Arc::clone);
     let deadline = Instant::now() + BODY_TIMEOUT;
-    timeout_at(deadline, collect(request.into_body(), &room, deadline)).await.unwrap_or(Err(Unread::TooSlow))
+    timeout_at(deadline, collect(request.into_body(), &room, deadline)).await.unwrap_or(Err(NotRead::TooSlow))
 }
 
-async fn collect(mut body: Body, room: &Room, mut deadline: Instant) -> Result<Whole, Unread> {
+async fn collect(mut body: Body, room: &Room, mut deadline: Instant) -> Result<Whole, NotRead> {
     let told = body.size_hint().exact().and_then(|size| usize::try_from(size).ok());
     let mut whole = Whole::default();
     let mut size = 0_usize;
-    while let Some(frame) = timeout_at(deadline, body.frame()).await.map_err(|_| Unread::TooSlow)? {
-        let Ok(data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
+    while let Some(frame) = timeout_at(deadline, body.frame()).await.map_err(|_| NotRead::TooSlow)? {
+        let Ok(data) = frame.map_err(|_| NotRead::Broken)?.into_data() else { continue };
         size += data.len();
         if size > DROP_MAX {
             break;
@@ -100,14 +100,14 @@ async fn collect(mut body: Body, room: &Room, mut deadline: Instant) -> Result<W
             continue;
         }
         if size > whole.read.capacity() {
-            whole = timeout_at(deadline, whole.grown(size, told, room)).await.map_err(|_| Unread::TooSlow)?;
+            whole = timeout_at(deadline, whole.grown(size, told, room)).await.map_err(|_| NotRead::TooSlow)?;
             if whole.held.is_some() {
                 deadline = deadline.min(Instant::now() + LARGE_TIMEOUT);
             }
         }
         whole.read.extend_from_slice(&data);
     }
-    if size > BODY_MAX { Err(Unread::TooLarge) } else { Ok(whole) }
+    if size > BODY_MAX { Err(NotRead::TooLarge) } else { Ok(whole) }
 }
 
 impl Whole {

@@ -11,11 +11,11 @@ const PAUSE: Duration = Duration::from_secs(10);
 pub struct Rarely {
     most: u32,
     every: Duration,
-    state: Mutex<State>,
+    state: Mutex<Spent>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Spent {
     since: Option<Instant>,
     told: u32,
     left_out: u64,

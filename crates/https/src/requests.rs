@@ -17,7 +17,7 @@ use hyper_util::service::TowerToHyperService;
 use crate::peer::Peer;
 use crate::places::Place;
 use crate::response::refuse;
-use crate::room::{Held, Room};
+use crate::room::{Occupied, Room};
 use crate::{Server, body};
 
 /// An answer of so many bytes is of those that each connection may have.
@@ -98,7 +98,7 @@ async fn shed(room: &Room, body: Body) -> Response {
 }
 
 /// An answer that is large takes of what all share until its caller has it; where there is no more, it is not given.
-fn within_memory(room: &Room, response: Response) -> (Response, Option<Held>) {
+fn within_memory(room: &Room, response: Response) -> (Response, Option<Occupied>) {
     let size = response.body().size_hint().upper().unwrap_or(0);
     if size <= ANSWER_SMALL {
         return (response, None);
@@ -149,7 +149,7 @@ impl Drop for Receiving {
 pub(super) struct Answer {
     body: Body,
     place: Arc<Place>,
-    _held: Option<Held>,
+    _held: Option<Occupied>,
 }
 
 impl hyper::body::Body for Answer {

@@ -37,7 +37,7 @@ pub(crate) struct Told {
 }
 
 /// Bytes that are held until this is dropped.
-pub(crate) type Held = OwnedSemaphorePermit;
+pub(crate) type Occupied = OwnedSemaphorePermit;
 
 impl Room {
     /// Room within these limits, which is counted here.
@@ -95,19 +95,19 @@ impl Room {
     }
 
     /// So many bytes, after all who asked before.
-    pub(crate) async fn memory(&self, bytes: usize) -> Option<Held> {
+    pub(crate) async fn memory(&self, bytes: usize) -> Option<Occupied> {
         let bytes = u32::try_from(bytes).ok()?;
         // Never closed, so that it is to be had in the end.
         Arc::clone(&self.memory).acquire_many_owned(bytes).await.ok()
     }
 
     /// So many bytes, if they are to be had at once.
-    pub(crate) fn memory_now(&self, bytes: usize) -> Option<Held> {
+    pub(crate) fn memory_now(&self, bytes: usize) -> Option<Occupied> {
         Arc::clone(&self.memory).try_acquire_many_owned(u32::try_from(bytes).ok()?).ok()
     }
 
     /// The place of the one very large body.
-    pub(crate) async fn largest(&self) -> Option<Held> {
+    pub(crate) async fn largest(&self) -> Option<Occupied> {
         Arc::clone(&self.largest).acquire_owned().await.ok()
     }
 }

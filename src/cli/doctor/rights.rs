@@ -56,7 +56,7 @@ impl Right {
 
 /// What things are called that rights name.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Names<'a> {
+pub(super) struct RuleNames<'a> {
     pub(super) namespace: &'a str,
     pub(super) secret: &'a str,
     pub(super) tls_secret: Option<&'a str>,
@@ -67,7 +67,7 @@ pub(super) struct Names<'a> {
 type Rule<'a> = (&'static str, &'static [&'static str], &'a str, &'static [&'static str]);
 
 /// Every right of deploy/kustomize/base/rbac.yaml.
-pub(super) fn needed(names: &Names<'_>) -> Vec<Right> {
+pub(super) fn needed(names: &RuleNames<'_>) -> Vec<Right> {
     let mut here: Vec<Rule<'_>> = vec![
         ("", &["secrets"], names.secret, &["get", "list", "watch", "patch"]),
         ("", &["configmaps"], pin::NAME, &["get", "patch"]),
@@ -130,8 +130,8 @@ impl Check for GateRights {
     }
 }
 
-fn names(asked: &Asked) -> Names<'_> {
-    Names {
+fn names(asked: &Asked) -> RuleNames<'_> {
+    RuleNames {
         namespace: &asked.namespace,
         secret: &asked.secret,
         tls_secret: asked.tls_secret.as_deref(),
@@ -275,7 +275,7 @@ mod tests {
     use super::super::line::Outcome;
     use super::*;
 
-    const NAMES: Names<'_> = Names {
+    const NAMES: RuleNames<'_> = RuleNames {
         namespace: "istio-system",
         secret: "cacerts",
         tls_secret: Some("istio-ca-gate-tls"),

@@ -62,7 +62,7 @@ pub(super) enum Reference {
 
 /// The end of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum Agreement {
     /// All have the same.
     Equal,
     /// Two have not, whatever the others may have.
@@ -77,7 +77,7 @@ pub(super) struct Comparison {
     pub(super) places: Vec<(Place, Verdict)>,
     /// None, if no place could be read.
     pub(super) reference: Option<(Reference, BTreeSet<Sha256>)>,
-    pub(super) outcome: Outcome,
+    pub(super) outcome: Agreement,
 }
 
 impl Comparison {
@@ -98,11 +98,11 @@ pub(super) fn compare(places: Vec<Place>) -> Comparison {
     let places: Vec<_> = places.into_iter().map(|place| (verdict(&place), place)).map(|(v, p)| (p, v)).collect();
     let any = |is: &[Verdict]| places.iter().any(|(_, verdict)| is.contains(verdict));
     let outcome = if any(&[Verdict::Partly, Verdict::Differs]) {
-        Outcome::Differs
+        Agreement::Differs
     } else if any(&[Verdict::Unread]) || places.is_empty() {
-        Outcome::Unknown
+        Agreement::Unknown
     } else {
-        Outcome::Equal
+        Agreement::Equal
     };
     Comparison { places, reference, outcome }
 }
@@ -171,8 +171,8 @@ pub(super) mod tests {
     fn places_with_the_same_set_of_roots_are_equal_whatever_their_order() {
         let comparison = compare(vec![file(&[1, 2]), file(&[2, 1])]);
         assert_eq!(verdicts(&comparison), [Equal, Equal]);
-        assert_eq!((comparison.outcome, by(&comparison)), (Outcome::Equal, Reference::Most { have: 2, of: 2 }));
-        assert_eq!(compare(vec![file(&[1])]).outcome, Outcome::Equal);
+        assert_eq!((comparison.outcome, by(&comparison)), (Agreement::Equal, Reference::Most { have: 2, of: 2 }));
+        assert_eq!(compare(vec![file(&[1])]).outcome, Agreement::Equal);
     }
 
     #[test]
@@ -180,7 +180,7 @@ pub(super) mod tests {
         for (one, other) in [(&[1, 2][..], &[1][..]), (&[1], &[1, 2]), (&[1, 2], &[2, 3])] {
             let comparison = compare(vec![file(one), file(one), file(other)]);
             assert_eq!(verdicts(&comparison), [Equal, Equal, Partly]);
-            assert_eq!(comparison.outcome, Outcome::Differs);
+            assert_eq!(comparison.outcome, Agreement::Differs);
         }
     }
 
@@ -188,14 +188,14 @@ pub(super) mod tests {
     fn what_most_places_have_is_the_reference() {
         let comparison = compare(vec![file(&[1]), file(&[2]), file(&[2])]);
         assert_eq!(verdicts(&comparison), [Differs, Equal, Equal]);
-        assert_eq!((comparison.outcome, by(&comparison)), (Outcome::Differs, Reference::Most { have: 2, of: 3 }));
+        assert_eq!((comparison.outcome, by(&comparison)), (Agreement::Differs, Reference::Most { have: 2, of: 3 }));
     }
 
     #[test]
     fn without_a_majority_the_first_place_is_the_reference() {
         let comparison = compare(vec![file(&[3]), file(&[1]), file(&[3]), file(&[1]), file(&[2])]);
         assert_eq!(verdicts(&comparison), [Equal, Differs, Equal, Differs, Differs]);
-        assert_eq!((comparison.outcome, by(&comparison)), (Outcome::Differs, Reference::First));
+        assert_eq!((comparison.outcome, by(&comparison)), (Agreement::Differs, Reference::First));
     }
 
     #[test]
@@ -210,7 +210,7 @@ pub(super) mod tests {
     fn a_vault_that_cannot_be_read_is_no_reference() {
         let comparison = compare(vec![silent(Kind::Vault, "vault"), file(&[1]), file(&[1])]);
         assert_eq!(verdicts(&comparison), [Verdict::Unread, Equal, Equal]);
-        assert_eq!((comparison.outcome, by(&comparison)), (Outcome::Unknown, Reference::Most { have: 2, of: 2 }));
+        assert_eq!((comparison.outcome, by(&comparison)), (Agreement::Unknown, Reference::Most { have: 2, of: 2 }));
     }
 
     #[test]
@@ -218,16 +218,16 @@ pub(super) mod tests {
         let said = |roots| place(Kind::GateVault, "gate", roots);
         let comparison = compare(vec![said(&[2]), said(&[2]), place(Kind::Gate, "gate", &[1])]);
         assert_eq!(verdicts(&comparison), [Differs, Differs, Equal]);
-        assert_eq!((comparison.outcome, by(&comparison)), (Outcome::Differs, Reference::Most { have: 1, of: 1 }));
+        assert_eq!((comparison.outcome, by(&comparison)), (Agreement::Differs, Reference::Most { have: 1, of: 1 }));
     }
 
     #[test]
     fn a_place_that_cannot_be_read_leaves_equality_open_and_a_difference_certain() {
         let silent = || silent(Kind::File, "file");
-        assert_eq!(compare(vec![file(&[1]), silent()]).outcome, Outcome::Unknown);
-        assert_eq!(compare(vec![file(&[1]), silent(), file(&[2])]).outcome, Outcome::Differs);
+        assert_eq!(compare(vec![file(&[1]), silent()]).outcome, Agreement::Unknown);
+        assert_eq!(compare(vec![file(&[1]), silent(), file(&[2])]).outcome, Agreement::Differs);
         let nothing = compare(vec![silent(), silent()]);
-        assert_eq!((nothing.outcome, nothing.reference), (Outcome::Unknown, None));
-        assert_eq!(compare(Vec::new()).outcome, Outcome::Unknown);
+        assert_eq!((nothing.outcome, nothing.reference), (Agreement::Unknown, None));
+        assert_eq!(compare(Vec::new()).outcome, Agreement::Unknown);
     }
 }

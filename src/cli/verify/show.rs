@@ -8,7 +8,7 @@ use tabled::builder::Builder;
 use tabled::settings::peaker::PriorityMax;
 use tabled::settings::{Padding, Style, Width as Wrap};
 
-use super::compare::{Comparison, Kind, Outcome, Place, Reference, Verdict};
+use super::compare::{Agreement, Comparison, Kind, Place, Reference, Verdict};
 use crate::ca::Sha256;
 use crate::cli::paint::{Tone, paint};
 use crate::peers::served::Root;
@@ -142,14 +142,14 @@ fn summary(comparison: &Comparison) -> (Tone, String) {
         None => return (Tone::Doubtful, format!("Could not tell: none of {} could be read.", places(all))),
     };
     match comparison.outcome {
-        Outcome::Equal if all == 1 => (Tone::Good, "One place, and nothing to compare it with.".to_owned()),
-        Outcome::Equal => (Tone::Good, format!("Equal: all {} have the same roots.", places(all))),
-        Outcome::Differs => {
+        Agreement::Equal if all == 1 => (Tone::Good, "One place, and nothing to compare it with.".to_owned()),
+        Agreement::Equal => (Tone::Good, format!("Equal: all {} have the same roots.", places(all))),
+        Agreement::Differs => {
             let open = if unread == 0 { String::new() } else { format!(" {unread} could not be read.") };
             let differ = of_all(others, ["has", "have"]);
             (Tone::Bad, format!("Not equal: {differ} other roots than {than}.{open}"))
         }
-        Outcome::Unknown => {
+        Agreement::Unknown => {
             let others = if all - unread == 1 { "one other was read" } else { "the others have the same roots" };
             (Tone::Doubtful, format!("Could not tell: {unread} of {} could not be read; {others}.", places(all)))
         }
@@ -207,9 +207,9 @@ fn document(comparison: &Comparison, now: Timestamp) -> Document<'_> {
     Document {
         checked_at: stamp(now),
         verdict: match comparison.outcome {
-            Outcome::Equal => "equal",
-            Outcome::Differs => "differs",
-            Outcome::Unknown => "unknown",
+            Agreement::Equal => "equal",
+            Agreement::Differs => "differs",
+            Agreement::Unknown => "unknown",
         },
         reference: comparison.reference.as_ref().map(|(reference, roots)| ReferenceOf {
             by: match reference {

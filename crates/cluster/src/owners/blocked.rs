@@ -14,8 +14,8 @@ const WEBHOOKS: &str = "istio-ca-gate.io\"";
 #[serde(default)]
 pub(super) struct Wire {
     pub(super) metadata: Metadata,
-    spec: Spec,
-    status: Status,
+    spec: OwnerSpec,
+    status: OwnerStatus,
 }
 
 #[derive(Default, Deserialize)]
@@ -29,7 +29,7 @@ pub(super) struct Metadata {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Spec {
+struct OwnerSpec {
     replicas: Option<i64>,
     suspend: Option<bool>,
     template: Option<Template>,
@@ -49,7 +49,7 @@ struct TemplateMetadata {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Status {
+struct OwnerStatus {
     replicas: Option<i64>,
     current_number_scheduled: Option<i64>,
     desired_number_scheduled: Option<i64>,

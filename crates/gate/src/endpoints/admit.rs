@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::extract::{self, Request as HttpRequest};
 use axum::response::Response;
 use http::{StatusCode, Uri};
-use https::body::{self, BODY_MAX, Unread};
+use https::body::{self, BODY_MAX, NotRead};
 use https::{json, refuse};
 
 use super::State;
@@ -76,9 +76,9 @@ async fn admit(state: &State, uri: &Uri, request: HttpRequest, endpoint: Endpoin
 /// The review, whose body is not kept while it waits for its answer.
 async fn receive(request: HttpRequest) -> Result<Request, (StatusCode, String)> {
     let body = body::read(request).await.map_err(|unread| match unread {
-        Unread::TooSlow => (StatusCode::REQUEST_TIMEOUT, "the body took too long".to_owned()),
-        Unread::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {BODY_MAX} bytes")),
-        Unread::Broken => (StatusCode::BAD_REQUEST, "the body ended early".to_owned()),
+        NotRead::TooSlow => (StatusCode::REQUEST_TIMEOUT, "the body took too long".to_owned()),
+        NotRead::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {BODY_MAX} bytes")),
+        NotRead::Broken => (StatusCode::BAD_REQUEST, "the body ended early".to_owned()),
     })?;
     Request::parse(&body).map_err(|what| (StatusCode::BAD_REQUEST, what))
 }

@@ -20,7 +20,7 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// The near end of the queue. Clones are of the same one.
 #[derive(Clone)]
-pub struct Queue {
+pub struct LineQueue {
     lines: Sender<Message>,
     waiting: Arc<AtomicUsize>,
     dropped: Arc<AtomicU64>,
@@ -32,7 +32,7 @@ enum Message {
     Written(SyncSender<()>),
 }
 
-impl Queue {
+impl LineQueue {
     /// A queue to a writer, and the thread that empties it.
     ///
     /// # Errors
@@ -80,7 +80,7 @@ fn write(taken: &Receiver<Message>, waiting: &AtomicUsize, mut writer: impl Writ
 }
 
 /// Each write is one line.
-impl Write for &Queue {
+impl Write for &LineQueue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let before = self.waiting.fetch_add(line.len(), Ordering::Relaxed);
         if before + line.len() > WAITING_MAX || self.lines.send(Message::Line(line.to_vec())).is_err() {
@@ -95,7 +95,7 @@ impl Write for &Queue {
     }
 }
 
-impl<'a> MakeWriter<'a> for Queue {
+impl<'a> MakeWriter<'a> for LineQueue {
     type Writer = &'a Self;
 
     fn make_writer(&'a self) -> Self::Writer {
@@ -129,7 +129,7 @@ mod tests {
     fn a_writer_that_is_stuck_holds_up_nobody_and_what_does_not_fit_is_counted() {
         let (go_on, wait) = channel();
         let written = Arc::new(Mutex::new(Vec::new()));
-        let queue = Queue::to(Stuck(wait, Arc::clone(&written))).unwrap();
+        let queue = LineQueue::to(Stuck(wait, Arc::clone(&written))).unwrap();
         let line = [b'x'; 1024];
         for _ in 0..1000 {
             (&queue).write_all(&line).unwrap();

@@ -71,7 +71,7 @@ impl Files {
         every: Duration,
         mut take: impl FnMut(Option<&Content>) -> Result<(), String>,
     ) {
-        let mut attempts = Attempts { taken: taken.digest, failed: None };
+        let mut attempts = Retries { taken: taken.digest, failed: None };
         loop {
             tokio::time::sleep(every).await;
             let content = self.read().await;
@@ -99,7 +99,7 @@ async fn read(path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
 }
 
 /// What became of the looks at some files.
-struct Attempts {
+struct Retries {
     taken: Sha256,
     failed: Option<Failed>,
 }
@@ -110,7 +110,7 @@ struct Failed {
     told: bool,
 }
 
-impl Attempts {
+impl Retries {
     /// Returns what is to be told. It is told once, and not at first sight: files may be in the middle of a change.
     fn notice(&mut self, digest: Option<Sha256>, outcome: Result<(), String>) -> Option<String> {
         let Err(what) = outcome else {
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_told_once_a_change_and_only_if_it_stays() {
-        let mut attempts = Attempts { taken: Sha256::of(b"a"), failed: None };
+        let mut attempts = Retries { taken: Sha256::of(b"a"), failed: None };
         let fails = |what: &str| Err(what.to_owned());
         assert_eq!(attempts.notice(digest("half"), fails("x")), None);
         assert_eq!(attempts.notice(digest("half"), fails("x")).as_deref(), Some("x"));

@@ -18,12 +18,12 @@ pub enum Configured {
 /// What was seen of both.
 #[derive(Clone, Debug, Default)]
 pub struct Trust {
-    validating: Sight,
-    mutating: Sight,
+    validating: Trusts,
+    mutating: Trusts,
 }
 
 #[derive(Clone, Debug, Default)]
-enum Sight {
+enum Trusts {
     /// Nothing yet.
     #[default]
     Unknown,
@@ -40,24 +40,24 @@ enum Sight {
 impl Trust {
     /// The configuration is not there.
     pub fn absent(&mut self, which: Configured) {
-        *self.sight(which) = Sight::Absent;
+        *self.sight(which) = Trusts::Absent;
     }
 
     /// The configuration has these, one for each webhook.
     pub fn bundles<'a>(&mut self, which: Configured, bundles: impl Iterator<Item = &'a [u8]>, now: Instant) {
         let before = match std::mem::take(self.sight(which)) {
-            Sight::Bundles { since, .. } => since,
-            Sight::Unknown | Sight::Absent => BTreeMap::new(),
+            Trusts::Bundles { since, .. } => since,
+            Trusts::Unknown | Trusts::Absent => BTreeMap::new(),
         };
         let each: Option<Vec<BTreeSet<Sha256>>> = bundles.map(readable).collect();
         *self.sight(which) = match each {
             // Without webhooks it calls nobody, either.
-            Some(each) if each.is_empty() => Sight::Absent,
-            None => Sight::Bundles { trusted: BTreeSet::new(), since: before },
+            Some(each) if each.is_empty() => Trusts::Absent,
+            None => Trusts::Bundles { trusted: BTreeSet::new(), since: before },
             Some(each) => {
                 let trusted = each.into_iter().reduce(|all, one| &all & &one).unwrap_or_default();
                 let since = trusted.iter().map(|id| (*id, before.get(id).copied().unwrap_or(now))).collect();
-                Sight::Bundles { trusted, since }
+                Trusts::Bundles { trusted, since }
             }
         };
     }
@@ -65,15 +65,15 @@ impl Trust {
     /// Whether whoever may call has trusted this CA for so long.
     pub fn has_settled(&self, id: &Sha256, settle: Duration, now: Instant) -> bool {
         [&self.validating, &self.mutating].into_iter().all(|sight| match sight {
-            Sight::Unknown => false,
-            Sight::Absent => true,
-            Sight::Bundles { trusted, since } => {
+            Trusts::Unknown => false,
+            Trusts::Absent => true,
+            Trusts::Bundles { trusted, since } => {
                 trusted.contains(id) && since.get(id).is_some_and(|since| now.duration_since(*since) >= settle)
             }
         })
     }
 
-    fn sight(&mut self, which: Configured) -> &mut Sight {
+    fn sight(&mut self, which: Configured) -> &mut Trusts {
         match which {
             Configured::Validating => &mut self.validating,
             Configured::Mutating => &mut self.mutating,
