@@ -78,6 +78,16 @@ pub static HELM: Module = Module {
     built: OnceLock::new(),
 };
 
+/// Flux's kustomize-controller.
+pub static FLUX: Module = Module {
+    name: "flux",
+    // Its main package cannot be imported: go.mod names it as a tool.
+    package: "github.com/fluxcd/kustomize-controller",
+    linker_flags: "-s -w",
+    cold_build: "about 5 minutes",
+    built: OnceLock::new(),
+};
+
 /// Prometheus' own reader of what is scraped, its linter, and its evaluation of rules.
 pub static PROMETHEUS: Module = Module {
     name: "prometheus",
@@ -98,7 +108,7 @@ pub static JUDGE: Module = Module {
 };
 
 /// All of them.
-pub static MODULES: [&Module; 7] = [&KUBERNETES, &VAULT, &EXTERNAL_SECRETS, &ISTIO, &HELM, &PROMETHEUS, &JUDGE];
+pub static MODULES: [&Module; 8] = [&KUBERNETES, &VAULT, &EXTERNAL_SECRETS, &ISTIO, &HELM, &FLUX, &PROMETHEUS, &JUDGE];
 
 /// The programs of a control plane.
 #[derive(Clone, Debug)]
@@ -180,6 +190,19 @@ pub fn gateway_api_definitions() -> Result<PathBuf> {
 /// Builds Helm, unless it is built. Any other may be of any version.
 pub fn helm() -> Result<Program> {
     Ok(Program::new(HELM.build()?))
+}
+
+/// Builds kustomize-controller, unless it is built.
+pub fn flux() -> Result<Program> {
+    Ok(Program::new(FLUX.build()?))
+}
+
+/// The definition of its kind, as it is in its module.
+pub fn flux_definition() -> Result<PathBuf> {
+    FLUX.dependency(
+        "github.com/fluxcd/kustomize-controller",
+        "config/crd/bases/kustomize.toolkit.fluxcd.io_kustomizations.yaml",
+    )
 }
 
 fn folders() -> impl Iterator<Item = PathBuf> {

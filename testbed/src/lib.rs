@@ -8,6 +8,7 @@ mod api;
 pub mod binaries;
 mod cluster;
 mod eventually;
+mod flux;
 mod helm;
 mod istiod;
 mod kubelet;
@@ -21,6 +22,7 @@ mod vault_api;
 
 pub use cluster::Cluster;
 pub use eventually::{Attempt, eventually};
+pub use flux::{Flux, definition};
 pub use helm::Helm;
 pub use istiod::{Istiod, IstiodService, WorkloadCertificate};
 pub use kubelet::{Mounting, mount_volumes};

@@ -1,6 +1,5 @@
 //! Beside the real External Secrets Operator: who writes `cacerts`, who does not, and the way from one to the other.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -11,25 +10,33 @@ use testbed::{Process, Vault, eventually};
 
 use crate::cacerts::foreign_ca;
 use crate::gate::{Gate, Options};
+use crate::probe::during;
 use crate::story::decode;
-use crate::world::{NAMESPACE, SOON, Side, SmallWorld};
+use crate::world::{Login, NAMESPACE, SOON, Side, SmallWorld};
 
 /// How long a gated pod may be refused in the move, if at all: a controller's first retries take longer.
 const REFUSED_MAX: Duration = Duration::from_secs(2);
 
-/// What writes `cacerts` in the set-up of old: the NAS's own login to Vault, and the four files.
-fn manifests(vault: &Vault) -> String {
+/// What writes `cacerts` in the set-up of old: the account of old, its login to Vault, and the four files.
+pub fn manifests(side: &Side, vault: &Vault, policy: &str) -> [Value; 3] {
     let ca = serde_json::to_value(k8s_openapi::ByteString(vault.ca_pem().as_bytes().to_vec())).unwrap_or_default();
     let file =
         |name: &str, key: &str| json!({ "secretKey": name, "remoteRef": { "key": "istio/ca", "property": key } });
+    let (account, mount) = (side.job_account(), side.auth_mount);
+    let named = json!({ "name": account });
+    let login = match side.login() {
+        Login::TokenReview => json!({ "kubernetes": {
+            "mountPath": mount, "role": account, "serviceAccountRef": { "name": account, "audiences": ["vault"] },
+        } }),
+        Login::Signature => json!({ "jwt": { "path": mount, "role": account, "kubernetesServiceAccountToken": {
+            "serviceAccountRef": named, "audiences": ["vault"],
+        } } }),
+    };
     let store = json!({
         "apiVersion": "external-secrets.io/v1", "kind": "SecretStore",
         "metadata": { "name": "istio-ca-vault", "namespace": NAMESPACE },
         "spec": { "provider": { "vault": {
-            "server": vault.address(), "path": "secret", "version": "v2", "caBundle": ca,
-            "auth": { "jwt": { "path": "kubernetes-nas", "role": "istio-ca-sync", "kubernetesServiceAccountToken": {
-                "serviceAccountRef": { "name": "istio-ca-sync" }, "audiences": ["vault"],
-            } } },
+            "server": vault.address(), "path": "secret", "version": "v2", "caBundle": ca, "auth": login,
         } } },
     });
     let external_secret = json!({
@@ -39,14 +46,47 @@ fn manifests(vault: &Vault) -> String {
             // Longer than any test: what is synced is synced on request.
             "refreshInterval": "24h",
             "secretStoreRef": { "name": "istio-ca-vault", "kind": "SecretStore" },
-            "target": { "name": "cacerts", "creationPolicy": "Owner" },
+            "target": { "name": "cacerts", "creationPolicy": policy },
             "data": [
                 file("root-cert.pem", "root-cert.pem"), file("cert-chain.pem", "cert-chain.pem"),
                 file("ca-cert.pem", "cert-chain.pem"), file("ca-key.pem", "key.pem"),
             ],
         },
     });
-    format!("{store}\n---\n{external_secret}\n")
+    let account = json!({
+        "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": account, "namespace": NAMESPACE },
+    });
+    [account, store, external_secret]
+}
+
+fn stream(objects: &[Value]) -> String {
+    objects.iter().map(|object| format!("{object}\n---\n")).collect()
+}
+
+/// The real operator, in a cluster with its kinds.
+pub async fn operator(side: &Side) -> Result<(Process, TempDir)> {
+    let program = tokio::task::spawn_blocking(binaries::external_secrets).await??;
+    let definitions = binaries::external_secrets_definitions()?;
+    let definitions = definitions.to_str().context("the folder's name is not UTF-8")?;
+    side.cluster.kubectl(&["apply", "--server-side", "-k", definitions]).await?;
+    let folder = tempfile::tempdir()?;
+    // The addresses of its metrics and probes are off.
+    let operator = program
+        .args(["--metrics-addr=0", "--live-addr=0", "--loglevel=debug", "--enable-push-secret-reconciler=false"])
+        .args(["--enable-cluster-store-reconciler=false", "--enable-cluster-push-secret-reconciler=false"])
+        .args(["--enable-cluster-external-secret-reconciler=false"])
+        .env("KUBECONFIG", side.cluster.kubeconfig())
+        .spawn(folder.path().join("log"))?;
+    Ok((operator, folder))
+}
+
+/// Puts a root into Vault, as the Job of old made it, and returns it.
+pub async fn record(vault: &Vault) -> Result<String> {
+    let ca = foreign_ca().await?;
+    let root = ca["root-cert.pem"].as_str().context("no root")?.to_owned();
+    let record = json!({ "root-cert.pem": root, "cert-chain.pem": root, "key.pem": ca["ca-key.pem"] });
+    vault.ok("POST", "secret/data/istio/ca", Some(json!({ "data": record, "options": { "cas": 0 } }))).await?;
+    Ok(root)
 }
 
 /// A NAS whose `cacerts` is made by External Secrets, and a Vault with a root.
@@ -61,29 +101,12 @@ struct Beside {
 
 impl Beside {
     async fn start() -> Result<Self> {
-        let program = tokio::task::spawn_blocking(binaries::external_secrets).await??;
         let world = SmallWorld::nas().await?;
         let (side, vault) = (&world.side, &world.vault);
-        let ca = foreign_ca().await?;
-        let root = ca["root-cert.pem"].as_str().context("no root")?.to_owned();
-        let record = json!({ "root-cert.pem": root, "cert-chain.pem": root, "key.pem": ca["ca-key.pem"] });
-        vault.ok("POST", "secret/data/istio/ca", Some(json!({ "data": record, "options": { "cas": 0 } }))).await?;
-
-        // The account of the set-up of old.
-        side.cluster.kubectl(&["-n", NAMESPACE, "create", "serviceaccount", "istio-ca-sync"]).await?;
-        let definitions = binaries::external_secrets_definitions()?;
-        let definitions = definitions.to_str().context("the folder's name is not UTF-8")?;
-        side.cluster.kubectl(&["apply", "--server-side", "-k", definitions]).await?;
-        let folder = tempfile::tempdir()?;
-        // The addresses of its metrics and probes are off.
-        let operator = program
-            .args(["--metrics-addr=0", "--live-addr=0", "--loglevel=debug", "--enable-push-secret-reconciler=false"])
-            .args(["--enable-cluster-store-reconciler=false", "--enable-cluster-push-secret-reconciler=false"])
-            .args(["--enable-cluster-external-secret-reconciler=false"])
-            .env("KUBECONFIG", side.cluster.kubeconfig())
-            .spawn(folder.path().join("log"))?;
+        let root = record(vault).await?;
+        let (operator, folder) = operator(side).await?;
         side.apply_with(&["external-secrets"]).await?;
-        side.cluster.kubectl_stdin(&["apply", "-f", "-"], &manifests(vault)).await?;
+        side.cluster.kubectl_stdin(&["apply", "-f", "-"], &stream(&manifests(side, vault, "Owner"))).await?;
         let data = operator
             .until("External Secrets to make cacerts", 2 * SOON, || async {
                 anyhow::Ok(side.cacerts().await?.context("no cacerts")?["data"].clone())
@@ -211,42 +234,6 @@ async fn beside_external_secrets_the_gate_never_writes_asks_seldom_and_opens_whe
     Ok(())
 }
 
-/// Gated pods that are asked for all the time, and what became of them.
-struct Probe {
-    allowed: usize,
-    refused: Vec<String>,
-    longest: Duration,
-}
-
-/// Asks for gated pods until it is told to stop. `cacerts` must be there with these data whenever one was let in.
-async fn probe(side: &Side, data: Option<&Value>, stop: &AtomicBool) -> Result<Probe> {
-    let mut probe = Probe { allowed: 0, refused: Vec::new(), longest: Duration::ZERO };
-    let mut refused_since = None;
-    let mut number = 0;
-    while !stop.load(Ordering::Relaxed) {
-        number += 1;
-        let pod = json!({
-            "metadata": { "name": format!("probe-{number}"), "labels": { "app": "istiod" } },
-            "spec": { "containers": [{ "name": "c", "image": "registry.example/istio" }] },
-        });
-        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods");
-        let (status, answer) = side.cluster.request("POST", &path, Some(pod)).await?;
-        if status == 201 {
-            probe.allowed += 1;
-            refused_since = None;
-            if let Some(data) = data {
-                let cacerts = side.cacerts().await?.context("let in without cacerts")?;
-                ensure!(cacerts["data"] == *data, "let in with another cacerts");
-            }
-        } else {
-            let since = *refused_since.get_or_insert_with(Instant::now);
-            probe.longest = probe.longest.max(since.elapsed());
-            probe.refused.push(answer["message"].to_string());
-        }
-    }
-    Ok(probe)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn moving_away_from_external_secrets_leaves_no_gap() -> Result<()> {
     let beside = Beside::start().await?;
@@ -255,15 +242,7 @@ async fn moving_away_from_external_secrets_leaves_no_gap() -> Result<()> {
     side.deploy_istiod().await?;
     side.pod("istiod").await?;
 
-    let stop = AtomicBool::new(false);
-    let moved = async {
-        let done = move_away(&beside).await;
-        stop.store(true, Ordering::Relaxed);
-        done
-    };
-    let (moved, probe) = tokio::join!(moved, probe(side, Some(&beside.data), &stop));
-    moved?;
-    let probe = probe?;
+    let ((), probe) = during(side, Some(&beside.data), move_away(&beside)).await?;
     ensure!(probe.allowed > 10 && probe.refused.is_empty(), "{} let in, {:?}", probe.allowed, probe.refused);
     gate.stands("open", None).await?;
     println!("moved away under {} gated pods, of which none was refused", probe.allowed);
@@ -275,7 +254,7 @@ async fn moving_away_from_external_secrets_leaves_no_gap() -> Result<()> {
     ensure!(beside.is_touched_by_the_gate().await?);
 
     // And back.
-    side.cluster.kubectl_stdin(&["apply", "-f", "-"], &manifests(vault)).await?;
+    side.cluster.kubectl_stdin(&["apply", "-f", "-"], &stream(&manifests(side, vault, "Owner"))).await?;
     eventually("External Secrets to take it up again", SOON, || async {
         let metadata = beside.metadata().await?;
         ensure!(metadata["ownerReferences"][0]["kind"] == "ExternalSecret", "{metadata}");
@@ -318,26 +297,18 @@ async fn deleted_with_its_external_secret_cacerts_is_made_anew_by_the_gate_withi
     let before = beside.metadata().await?["uid"].clone();
 
     // The wrong order: the Secret goes with its owner.
-    let stop = AtomicBool::new(false);
-    let moved = async {
-        let done = async {
-            beside.kubectl(&["delete", "externalsecret", "istio-cacerts"]).await?;
-            // What the garbage collector does a while later.
-            beside.kubectl(&["delete", "secret", "cacerts", "--ignore-not-found"]).await?;
-            eventually("another cacerts, by the gate", SOON, || async {
-                let metadata = beside.metadata().await?;
-                ensure!(metadata["uid"] != before, "it is the old one");
-                Ok(())
-            })
-            .await
-        };
-        let done = done.await;
-        stop.store(true, Ordering::Relaxed);
-        done
+    let deleted = async {
+        beside.kubectl(&["delete", "externalsecret", "istio-cacerts"]).await?;
+        // What the garbage collector does a while later.
+        beside.kubectl(&["delete", "secret", "cacerts", "--ignore-not-found"]).await?;
+        eventually("another cacerts, by the gate", SOON, || async {
+            let metadata = beside.metadata().await?;
+            ensure!(metadata["uid"] != before, "it is the old one");
+            Ok(())
+        })
+        .await
     };
-    let (moved, probe) = tokio::join!(moved, probe(side, None, &stop));
-    moved?;
-    let probe = probe?;
+    let ((), probe) = during(side, None, deleted).await?;
     ensure!(probe.longest < REFUSED_MAX, "refused for {:?}: {:?}", probe.longest, probe.refused);
     println!("cacerts was deleted and made anew under {} gated pods, {} refused", probe.allowed, probe.refused.len());
     beside.is_as_made().await?;

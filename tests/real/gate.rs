@@ -30,6 +30,8 @@ pub struct Options<'a> {
     pub vaults: &'a [&'a Vault],
     /// In place of none.
     pub shutdown_delay: Option<&'a str>,
+    /// In place of any that is free.
+    pub https: Option<Port>,
 }
 
 impl Gate {
@@ -49,7 +51,8 @@ impl Gate {
     /// Starts a process, and does not wait for anything.
     pub async fn launch(side: &Side, vault: &Vault, options: Options<'_>) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let (http, https) = (Port::reserve()?, Port::reserve()?);
+        let http = Port::reserve()?;
+        let https = options.https.map_or_else(Port::reserve, Ok)?;
         let cluster = &side.cluster;
         let token = cluster.service_account_token(NAMESPACE, side.service_account, &[cluster.issuer()], 3600).await?;
         let kubeconfig = cluster.kubeconfig_for(side.service_account, &token)?;
