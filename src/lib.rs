@@ -8,9 +8,9 @@
 #[cfg(test)]
 use gate_core::samples;
 pub use gate_service::{
-    backoff, ca, clock, converge, durations, endpoints, explain, gate, k8s, metrics, names, order, page, patch, peers,
-    plan, readiness, reason, report, run, selector, self_test, serving, shutdown, skew, snapshot, telemetry, tls,
-    vault, webhook,
+    backoff, ca, clock, cluster, converge, durations, endpoints, explain, gate, k8s, metrics, names, order, page,
+    patch, peers, plan, readiness, reason, refused, report, run, selector, self_test, serving, shutdown, skew,
+    snapshot, store, telemetry, tls, vault, webhook,
 };
 
 pub mod args;

@@ -27,7 +27,8 @@ use crate::plan::{Names, Pin, Published, Role, Stored};
 use crate::reason::{Held, Reason, foreign_text};
 use crate::run::Failure;
 use crate::run::parts;
-use crate::vault::{Found, Vault, Write};
+use crate::store::Created;
+use crate::vault::{Found, Vault};
 use decide::Step;
 use tell::Proposal;
 
@@ -175,7 +176,7 @@ impl Adoption {
     /// Reads both sides. Writes nothing.
     async fn look(&mut self) -> Result<Seen, Held> {
         let (published, pins) = tokio::try_join!(self.cacerts.read(), self.pins.read())?;
-        let pin = pin::in_force(&pins, &published)?;
+        let pin = pins.in_force(&published)?;
         let sound = decide::candidate(&published, pin.as_ref(), &self.names)?;
         let found = self.vault.read(Timestamp::now()).await.map_err(|refused| refused.held)?;
         let step = decide::step(&found.stored, &sound, &self.names)?;
@@ -195,7 +196,7 @@ impl Adoption {
             return Ok(tell::nothing(&self.names, &now.found.address, version, &now.sound));
         }
         let write = self.vault.create(&now.found, now.sound.bundle.to_record()).await;
-        let ours = matches!(write, Write::Applied | Write::Unclear(_));
+        let ours = matches!(write, Created::Applied | Created::Unclear(_));
         let (found, version) = self.read_back(&now.sound, write).await?;
         let is_what_was_written = matches!(&found.stored, Stored::Sound { sound, .. } if sound.same_bytes(&now.sound));
         Ok(if ours && is_what_was_written {
@@ -206,12 +207,12 @@ impl Adoption {
     }
 
     /// What Vault holds after a write, however that ended: the record, and its version.
-    async fn read_back(&mut self, sound: &Sound, write: Write) -> Result<(Found, u64), Held> {
+    async fn read_back(&mut self, sound: &Sound, write: Created) -> Result<(Found, u64), Held> {
         let (mut last, reads) = match write {
-            Write::Applied | Write::Lost => (decide::behind(&self.names), READS_BACK),
-            Write::Unclear(refused) => (decide::unclear(&refused.held), READS_BACK),
+            Created::Applied | Created::Lost => (decide::behind(&self.names), READS_BACK),
+            Created::Unclear(refused) => (decide::unclear(&refused.held), READS_BACK),
             // It says that there is no right to write, or that there is a record: the next read tells.
-            Write::Forbidden(held) => (held, 1),
+            Created::Forbidden(held) => (held, 1),
         };
         for left in (0..reads).rev() {
             match self.vault.read(Timestamp::now()).await {

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures::stream::{self, StreamExt};
+use istio_ca_gate::cluster::Passed;
 use istio_ca_gate::gate::Gated;
-use istio_ca_gate::k8s::owners::{Owners, Passed};
+use istio_ca_gate::k8s::owners::Owners;
 use istio_ca_gate::selector;
 use k8s_openapi::jiff::Timestamp;
 use rustix::fs::{CWD, Mode, OFlags, mkfifoat, open};

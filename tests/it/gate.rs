@@ -6,17 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use https::{Bound, Limits, Room};
-use istio_ca_gate::converge::{Attempts, Converger, Parts, Schedule};
+use istio_ca_gate::clock::Clocks;
+use istio_ca_gate::converge::{Attempts, Converger, Parts, Schedule, make_root};
 use istio_ca_gate::endpoints::{self, State};
 use istio_ca_gate::gate::Gated;
-use istio_ca_gate::k8s::ApiClock;
-use istio_ca_gate::k8s::cacerts::Cacerts;
-use istio_ca_gate::k8s::events::Events;
-use istio_ca_gate::k8s::external_secrets::ExternalSecrets;
-use istio_ca_gate::k8s::flux::{Reconciles, Releases};
-use istio_ca_gate::k8s::mesh::Served;
-use istio_ca_gate::k8s::owners::Owners;
+use istio_ca_gate::k8s::flux::Releases;
 use istio_ca_gate::k8s::pin::Pins;
+use istio_ca_gate::k8s::{Clients, Site};
 use istio_ca_gate::metrics::{Labels, Metrics};
 use istio_ca_gate::plan::{Names, OnRootChange, Role};
 use istio_ca_gate::readiness::Readiness;
@@ -115,15 +111,15 @@ impl Gate {
     ) -> Result<Self> {
         let client = kubernetes.client()?;
         let releases = releases.iter().map(|release| release.parse()).collect::<Result<_, _>>();
-        let reconciles = Arc::new(Reconciles::new(client.clone(), releases.map_err(anyhow::Error::msg)?));
-        let (events, writer) = Events::new(client.clone(), "nas", "istio-system", "cacerts", "replica-1");
+        let gated = Gated(vec![selector::parse("app=istiod").map_err(anyhow::Error::msg)?]);
+        let site = Site { cluster: "nas", namespace: "istio-system", secret: "cacerts", instance: "replica-1" };
+        let releases = releases.map_err(anyhow::Error::msg)?;
+        let (clients, writer) = Clients::new(&client, site, gated.clone(), releases);
         let mut beside = JoinSet::new();
         beside.spawn(writer.run());
-        let asking = Arc::clone(&reconciles);
+        let asking = Arc::clone(&clients.reconciles);
         beside.spawn(async move { asking.run().await });
-        let cacerts = Arc::new(Cacerts::new(client.clone(), "istio-system", "cacerts"));
-        let gated = Gated(vec![selector::parse("app=istiod").map_err(anyhow::Error::msg)?]);
-        let converger = Converger::new(cacerts.watched());
+        let converger = Converger::new(clients.cacerts.watched(), Clocks::now);
         let webhook = Webhook {
             cluster: "nas".to_owned(),
             gated: gated.clone(),
@@ -133,10 +129,10 @@ impl Gate {
                 max_staleness: SignedDuration::from_hours(24),
             },
             converger: converger.clone(),
-            cacerts: Arc::clone(&cacerts),
+            cacerts: Arc::clone(&clients.cacerts),
             pins: Pins::new(client.clone(), "istio-system"),
             releases: Releases::new(client.clone()),
-            events: events.clone(),
+            events: clients.events.clone(),
             waiting: Semaphore::new(waiting),
         };
         let policy = webhook.policy;
@@ -171,15 +167,10 @@ impl Gate {
                     record: vault.settings().record(),
                 },
                 common_name: "Istio Root CA nas".to_owned(),
-                vault: vault.counted_by(requests),
-                cacerts,
-                pins: Pins::new(client.clone(), "istio-system"),
-                served: Served::new(client.clone(), "istio-system"),
-                clock: ApiClock::default(),
-                owners: Arc::new(Owners::new(client.clone(), "istio-system", gated)),
-                external_secrets: ExternalSecrets::new(client, "istio-system", "cacerts"),
-                reconciles,
-                events,
+                store: vault.counted_by(requests),
+                cluster: clients,
+                make_root,
+                now: Clocks::now,
                 counted,
             });
             let schedule = Schedule { retry_max: Duration::from_secs(2), refresh: Duration::from_secs(60) };

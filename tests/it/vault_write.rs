@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, ensure};
 use istio_ca_gate::plan::Stored;
 use istio_ca_gate::reason::Reason;
-use istio_ca_gate::vault::Write;
+use istio_ca_gate::store::Created;
 use serde_json::{Value, json};
 
 use crate::certificates::Authority;
@@ -17,14 +17,14 @@ async fn a_write_is_a_check_and_set_of_zero_with_the_record_verbatim() -> Result
     let (server, mut client) = pair().await?;
     let record = Authority::new("Istio Root CA")?.record();
     let found = client.absent().await?;
-    ensure!(client.vault.create(&found, record.clone()).await == Write::Applied);
+    ensure!(client.vault.create(&found, record.clone()).await == Created::Applied);
     let writes = server.of(WRITE);
     ensure!(writes.len() == 1 && writes[0].json() == json!({ "data": record, "options": { "cas": 0 } }));
     ensure!(writes[0].token() == token(1) && server.count(LOGIN) == 1);
     // It is there now, and a second one is lost.
     let now = client.read().await.map_err(|refused| anyhow!("{refused:?}"))?;
     ensure!(matches!(now.stored, Stored::Sound { version: 1, .. }), "{now:?}");
-    ensure!(client.vault.create(&found, record).await == Write::Lost);
+    ensure!(client.vault.create(&found, record).await == Created::Lost);
     Ok(())
 }
 
@@ -65,14 +65,14 @@ async fn each_end_of_a_write_is_told_apart_and_none_is_sent_twice() -> Result<()
         server.always(WRITE, answer.clone());
         let written = client.vault.create(&found, Authority::new("Istio Root CA")?.record()).await;
         let ended = match &written {
-            Write::Applied => End::Applied,
-            Write::Lost => End::Lost,
-            Write::Forbidden(held) => {
+            Created::Applied => End::Applied,
+            Created::Lost => End::Lost,
+            Created::Forbidden(held) => {
                 ensure!(held.reason == Reason::VaultPermissionDenied, "{held:?}");
                 ensure!(held.sentence().contains("`create` and `read` on secret/data/istio/ca"), "{held:?}");
                 End::Forbidden
             }
-            Write::Unclear(refused) => End::Unclear(refused.held.reason),
+            Created::Unclear(refused) => End::Unclear(refused.held.reason),
         };
         ensure!(ended == end, "{answer:?}: {written:?}");
         // On a connection that was used before, a library may try again by itself.
@@ -91,7 +91,7 @@ async fn a_write_goes_only_where_the_absence_was_read() -> Result<()> {
     // Even if that address fails now and the other one would take it.
     second.always(WRITE, Answer::html(500));
     let written = client.vault.create(&found, serde_json::Map::new()).await;
-    ensure!(matches!(written, Write::Unclear(_)), "{written:?}");
+    ensure!(matches!(written, Created::Unclear(_)), "{written:?}");
     ensure!(second.count(WRITE) == 1 && first.count(WRITE) == 0);
     Ok(())
 }
@@ -103,7 +103,7 @@ async fn a_denial_of_what_the_policy_has_names_the_metadata_that_stands() -> Res
     server.always(WRITE, errors(403, &["1 error occurred:\n\t* permission denied\n\n"]));
     let rights = json!({ "data": { "secret/data/istio/ca": ["create", "read"] } });
     server.always("POST /v1/sys/capabilities-self", Answer::json(200, &rights));
-    let Write::Forbidden(held) = client.vault.create(&found, serde_json::Map::new()).await else {
+    let Created::Forbidden(held) = client.vault.create(&found, serde_json::Map::new()).await else {
         anyhow::bail!("not forbidden")
     };
     ensure!(

@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, Notify, watch};
 use super::follow::{MetadataOf, Seen, follow};
 use super::{
     FIELD_MANAGER, Failed, MANAGED_BY, ROOT_SHA256, VAULT_VERSION, Write, call, forgetful, metadata, patch, post,
-    stale_read,
+    stale_read, written,
 };
 use gate_core::backoff::{Backoff, SOON};
 use gate_core::ca::bundle::{self, Beside, Bundle, CA_CERT, CA_KEY, CERT_CHAIN, ROOT_CERT};
@@ -102,8 +102,7 @@ impl Cacerts {
 
     fn tell(&self, told: Told) {
         self.watched.send_modify(|watched| {
-            tell(watched, told);
-            watched.heard = Some(Boot::now());
+            watched.was_told(told, Boot::now());
         });
     }
 
@@ -161,12 +160,11 @@ impl Cacerts {
     fn take(&self, generation: u64, published: &Published) -> Result<bool, Held> {
         let (mut worth, mut is_news) = (Worth::Same, false);
         self.watched.send_modify(|watched| {
-            let before = watched.published.as_ref().is_some_and(was_ours);
-            worth = take(watched, generation, published);
+            let (before, known) = (watched.published.as_ref().is_some_and(was_ours), notes(watched.published.as_ref()));
+            worth = watched.was_read(generation, published, Boot::now());
             is_news = !before && watched.published.as_ref().is_some_and(was_ours);
-            match worth {
-                Worth::Same | Worth::Newer => watched.read = Some(Boot::now()),
-                Worth::Overtaken | Worth::Stale => {}
+            for note in notes(watched.published.as_ref()).iter().filter(|note| !known.contains(note)) {
+                tracing::warn!("cacerts is sound, and worth a look: {note}");
             }
         });
         if matches!(worth, Worth::Newer | Worth::Stale) {
@@ -255,7 +253,7 @@ impl Cacerts {
         };
         let secret = Secret { metadata, data: Some(data(&sound.bundle)), ..Secret::default() };
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        Write::of(call(&doing, self.api.patch(&self.name, &params, &Patch::Apply(&secret))).await)
+        written(call(&doing, self.api.patch(&self.name, &params, &Patch::Apply(&secret))).await)
     }
 
     /// Writes Vault's bytes over exactly what was read.
@@ -268,7 +266,7 @@ impl Cacerts {
             [(ROOT_SHA256.to_owned(), sound.root.to_string()), (VAULT_VERSION.to_owned(), version.to_string())];
         let metadata = ObjectMeta { annotations: Some(annotations.into()), ..metadata(&self.name) };
         let mut secret = Secret { metadata, data: Some(data(&sound.bundle)), ..Secret::default() };
-        let written = match over {
+        let ended = match over {
             Published::Absent => {
                 secret.type_ = Some("Opaque".to_owned());
                 call(&doing, self.api.create(&post(), &secret)).await
@@ -278,36 +276,8 @@ impl Cacerts {
                 call(&doing, self.api.patch(&self.name, &patch(), &Patch::Merge(&secret))).await
             }
         };
-        Write::of(written)
+        written(ended)
     }
-}
-
-/// Takes note of what the watch tells. That there is nothing needs no read.
-fn tell(watched: &mut Watched, told: Told) {
-    let is_gone = told.version.is_empty();
-    if watched.order.tell(told) {
-        watched.read = None;
-    }
-    if is_gone {
-        watched.published = Some(Published::Absent);
-    }
-}
-
-/// Takes what was read, as far as it counts. What contradicts the watch shows that it is behind or has lost a change, so
-/// that it is not trusted until it has begun anew.
-fn take(watched: &mut Watched, generation: u64, published: &Published) -> Worth {
-    let worth = watched.order.read(generation, published.resource_version());
-    if matches!(worth, Worth::Newer | Worth::Stale) {
-        (watched.heard, watched.read) = (None, None);
-    }
-    if matches!(worth, Worth::Same | Worth::Newer) {
-        let (before, now) = (notes(watched.published.as_ref()), notes(Some(&published.facts())));
-        for note in now.iter().filter(|note| !before.contains(note)) {
-            tracing::warn!("cacerts is sound, and worth a look: {note}");
-        }
-        watched.published = Some(published.facts());
-    }
-    worth
 }
 
 fn notes(published: Option<&Published<Facts>>) -> Vec<Note> {

@@ -11,6 +11,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
 use super::{Failed, call, patch};
+use gate_core::cluster::Maker;
 use gate_core::reason::Held;
 
 /// The annotation; its value is a time in seconds.
@@ -21,15 +22,6 @@ const PAUSE: Duration = Duration::from_secs(30);
 
 /// ExternalSecrets in one answer; a namespace has a handful.
 const PAGE: u32 = 250;
-
-/// Who makes a Secret that has the marks of External Secrets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Maker {
-    /// An ExternalSecret, as far as is known.
-    ExternalSecret,
-    /// None: the marks were left behind.
-    Nobody,
-}
 
 /// The ExternalSecrets of one namespace, for one Secret in it.
 pub struct ExternalSecrets {

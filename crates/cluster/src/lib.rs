@@ -3,6 +3,7 @@
 pub mod access;
 pub mod cacerts;
 pub mod client;
+mod clients;
 pub mod controller;
 pub mod events;
 pub mod external_secrets;
@@ -32,6 +33,8 @@ use kube::client::Body;
 use tower::service_fn;
 
 use client::ThroughProxy;
+pub use clients::{Clients, Site};
+pub use gate_core::cluster::Write;
 pub use gate_core::names::{ROOT_SHA256, VAULT_VERSION};
 use gate_core::reason::{ByItself, Held, Reason, foreign_text, innermost};
 use gate_core::skew;
@@ -69,26 +72,15 @@ impl Failed {
     }
 }
 
-/// How a write of an object ended.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Write {
-    /// Written.
-    Done,
-    /// Not written: the object is no longer what the decision was made on. Read again, plan again.
-    Changed,
-}
-
-impl Write {
-    /// Sorts the outcome of a write that carried the version token of a read.
-    ///
-    /// # Errors
-    /// That of the write, unless it is a conflict.
-    pub fn of<T>(written: Result<T, Failed>) -> Result<Self, Held> {
-        match written {
-            Ok(_) => Ok(Self::Done),
-            Err(Failed::Conflict | Failed::NotFound) => Ok(Self::Changed),
-            Err(Failed::Held(held)) => Err(held),
-        }
+/// Sorts the outcome of a write that carried the version token of a read.
+///
+/// # Errors
+/// That of the write, unless it is a conflict.
+pub fn written<T>(written: Result<T, Failed>) -> Result<Write, Held> {
+    match written {
+        Ok(_) => Ok(Write::Done),
+        Err(Failed::Conflict | Failed::NotFound) => Ok(Write::Changed),
+        Err(Failed::Held(held)) => Err(held),
     }
 }
 

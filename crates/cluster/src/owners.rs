@@ -19,6 +19,7 @@ use tokio::time::{Instant as Deadline, timeout_at};
 
 use super::{Failed, call, patch};
 use blocked::Wire;
+use gate_core::cluster::Passed;
 use gate_core::gate::Gated;
 use gate_core::reason::{Held, Reason};
 use page::{Owner, Page};
@@ -64,15 +65,6 @@ struct At {
     page: Option<String>,
     /// Blocked owners of the page that had their turn.
     done: usize,
-}
-
-/// How a pass over blocked owners ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Passed {
-    /// Whether there was any.
-    pub any: bool,
-    /// Whether all were looked at. If not, the next pass goes on where this one ended.
-    pub whole: bool,
 }
 
 impl Owners {

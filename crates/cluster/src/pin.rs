@@ -9,9 +9,10 @@ use kube::api::Patch;
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
-use super::{FIELD_MANAGER, Failed, MANAGED_BY, ROOT_SHA256, Write, call, metadata, patch, post};
+use super::{FIELD_MANAGER, Failed, MANAGED_BY, call, metadata, patch, post, written};
 use gate_core::ca::Sha256;
-use gate_core::plan::{Contradiction, Owner, Pin, Published};
+use gate_core::cluster::Write;
+use gate_core::plan::{Contradiction, Pin, ReadPin};
 use gate_core::reason::{ByItself, Held, Reason};
 
 /// Name of the ConfigMap.
@@ -30,21 +31,6 @@ pub struct Pins {
     full_name: String,
 }
 
-/// The pin as read, and the version token that a write needs.
-#[derive(Clone, Debug, Default)]
-pub struct Read {
-    /// What the ConfigMap says.
-    pub pin: Option<Pin>,
-    resource_version: Option<String>,
-}
-
-impl Read {
-    /// The version token of the read; empty where there is nothing.
-    pub fn token(&self) -> &str {
-        self.resource_version.as_deref().unwrap_or_default()
-    }
-}
-
 impl Pins {
     /// The pin in this namespace.
     pub fn new(client: Client, namespace: &str) -> Self {
@@ -55,11 +41,11 @@ impl Pins {
     ///
     /// # Errors
     /// The reason.
-    pub async fn read(&self) -> Result<Read, Held> {
+    pub async fn read(&self) -> Result<ReadPin, Held> {
         let doing = format!("read ConfigMap {}", self.full_name);
         match call(&doing, self.api.get(NAME)).await {
-            Ok(map) => Ok(Read { pin: self.parse(&map)?, resource_version: map.resource_version() }),
-            Err(Failed::NotFound) => Ok(Read::default()),
+            Ok(map) => Ok(ReadPin { pin: self.parse(&map)?, resource_version: map.resource_version() }),
+            Err(Failed::NotFound) => Ok(ReadPin::default()),
             Err(error) => Err(error.into_held(&doing)),
         }
     }
@@ -96,7 +82,7 @@ impl Pins {
     ///
     /// # Errors
     /// The reason why it cannot be written, or not be told whether it was.
-    pub async fn write(&self, read: &Read, pin: &Pin) -> Result<Write, Held> {
+    pub async fn write(&self, read: &ReadPin, pin: &Pin) -> Result<Write, Held> {
         let lines: Vec<_> = pin.roots.iter().map(Sha256::to_string).collect();
         let mut data = BTreeMap::from([(ROOT.to_owned(), pin.root.to_string()), (ROOTS.to_owned(), lines.join("\n"))]);
         data.extend(pin.vault_version.map(|version| (VERSION.to_owned(), version.to_string())));
@@ -104,14 +90,14 @@ impl Pins {
         let doing = self.doing_write();
         let mut map = ConfigMap { metadata: metadata(NAME), data: Some(data), ..ConfigMap::default() };
         if read.resource_version.is_none() {
-            return Write::of(call(&doing, self.api.create(&post(), &map)).await);
+            return written(call(&doing, self.api.create(&post(), &map)).await);
         }
         map.metadata.resource_version.clone_from(&read.resource_version);
         let mut body = json!(map);
         for ended in [CONTRADICTED_AT, CONTRADICTED_BY] {
             body["data"][ended] = Value::Null;
         }
-        Write::of(call(&doing, self.api.patch(NAME, &patch(), &Patch::Merge(&body))).await)
+        written(call(&doing, self.api.patch(NAME, &patch(), &Patch::Merge(&body))).await)
     }
 
     /// Takes note of what Vault says against the pin, over exactly what was read: other replicas and the next start
@@ -119,7 +105,7 @@ impl Pins {
     ///
     /// # Errors
     /// The reason why it cannot be written, or not be told whether it was.
-    pub async fn contradict(&self, read: &Read, contradiction: Contradiction) -> Result<Write, Held> {
+    pub async fn contradict(&self, read: &ReadPin, contradiction: Contradiction) -> Result<Write, Held> {
         let body = json!({
             "metadata": { "resourceVersion": read.resource_version },
             "data": {
@@ -128,7 +114,7 @@ impl Pins {
             },
         });
         let doing = self.doing_write();
-        Write::of(call(&doing, self.api.patch(NAME, &patch(), &Patch::Merge(&body))).await)
+        written(call(&doing, self.api.patch(NAME, &patch(), &Patch::Merge(&body))).await)
     }
 
     fn doing_write(&self) -> String {
@@ -154,37 +140,6 @@ fn contradiction(at: Option<&str>, by: Option<&str>) -> Option<Contradiction> {
     let by = by.and_then(|by| Reason::ALL.iter().copied().find(|reason| reason.as_str() == by));
     let at = at.and_then(|at| at.parse().ok());
     Some(Contradiction { by: by.unwrap_or(Reason::RootChanged), at: at.unwrap_or(Timestamp::UNIX_EPOCH) })
-}
-
-/// The pin in force: the ConfigMap's, else what a `cacerts` of ours says of itself.
-///
-/// # Errors
-/// If that cannot be read: never "no pin".
-pub fn in_force(read: &Read, published: &Published) -> Result<Option<Pin>, Held> {
-    match published {
-        _ if read.pin.is_some() => Ok(read.pin.clone()),
-        Published::Present(copy) if copy.owner == Owner::Ours => {
-            copy.annotated_root.transpose().map(|root| root.map(Pin::of)).map_err(|error| {
-                Held::new(
-                    Reason::RootChanged,
-                    format!(
-                        "annotation {ROOT_SHA256} of cacerts does not tell which root this cluster trusts ({error})"
-                    ),
-                    "restore it, or delete the Secret to trust Vault's",
-                    ByItself::Unsaid,
-                )
-            })
-        }
-        _ => Ok(None),
-    }
-}
-
-#[cfg(any(test, feature = "samples"))]
-impl Read {
-    /// As if it had been read.
-    pub fn of(pin: Pin) -> Self {
-        Self { pin: Some(pin), resource_version: None }
-    }
 }
 
 #[cfg(test)]

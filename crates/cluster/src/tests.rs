@@ -91,11 +91,11 @@ fn an_answer_that_cannot_be_read_is_not_repeated() {
 
 #[test]
 fn a_write_is_done_or_decided_on_something_that_has_changed() {
-    assert_eq!(Write::of(Ok(())), Ok(Write::Done));
-    assert_eq!(Write::of::<()>(Err(Failed::Conflict)), Ok(Write::Changed));
-    assert_eq!(Write::of::<()>(Err(Failed::NotFound)), Ok(Write::Changed));
+    assert_eq!(written(Ok(())), Ok(Write::Done));
+    assert_eq!(written::<()>(Err(Failed::Conflict)), Ok(Write::Changed));
+    assert_eq!(written::<()>(Err(Failed::NotFound)), Ok(Write::Changed));
     let held = gate_core::samples::held(Reason::KubernetesForbidden);
-    assert_eq!(Write::of::<()>(Err(Failed::Held(held.clone()))), Err(held));
+    assert_eq!(written::<()>(Err(Failed::Held(held.clone()))), Err(held));
 }
 
 #[test]

@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod ca;
 pub mod clock;
+pub mod cluster;
 pub mod durations;
 pub mod gate;
 pub mod names;
@@ -21,3 +22,4 @@ pub mod selector;
 pub mod signer;
 pub mod skew;
 pub mod snapshot;
+pub mod store;

@@ -11,7 +11,7 @@ use crate::ca::bundle::{Beside, Bundle, GENERATED, Glance, TLS_CRT};
 use crate::ca::check::{Facts, Flaw, Sound};
 use crate::ca::{InvalidSha256, Sha256, check};
 use crate::reason::{ByItself, Held, Reason};
-pub use pin::{Contradiction, Departure, News, Pin};
+pub use pin::{Contradiction, Departure, News, Pin, ReadPin};
 
 /// What this cluster may do about a missing root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::ca::bundle::Glance;
 use crate::ca::check::Facts;
 use crate::clock::{Boot, Clocks};
-use crate::order::Order;
+use crate::order::{Order, Told, Worth};
 use crate::plan::Published;
 use crate::reason::Held;
 pub use convergence::{Contradicted, Convergence, Doing, KnownRoot, LastVerified, Verified};
@@ -60,6 +60,36 @@ pub struct Watched {
 }
 
 impl Watched {
+    /// Takes note of what the watch tells. That there is nothing needs no read.
+    pub fn was_told(&mut self, told: Told, now: Boot) {
+        let is_gone = told.version.is_empty();
+        if self.order.tell(told) {
+            self.read = None;
+        }
+        if is_gone {
+            self.published = Some(Published::Absent);
+        }
+        self.heard = Some(now);
+    }
+
+    /// Takes a read that began in this generation, as far as it counts. What contradicts the watch shows that it is behind
+    /// or has lost a change, so that it is not trusted until it has begun anew.
+    pub fn was_read(&mut self, generation: u64, published: &Published, now: Boot) -> Worth {
+        let worth = self.order.read(generation, published.resource_version());
+        if matches!(worth, Worth::Newer | Worth::Stale) {
+            self.heard = None;
+        }
+        match worth {
+            Worth::Same | Worth::Newer => {
+                self.published = Some(published.facts());
+                self.read = Some(now);
+            }
+            Worth::Stale => self.read = None,
+            Worth::Overtaken => {}
+        }
+        worth
+    }
+
     /// Whether `published` is the version that was told last, as far as one was.
     pub fn is_current(&self) -> bool {
         let read = self.published.as_ref().map(Published::resource_version);

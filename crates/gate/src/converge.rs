@@ -12,14 +12,16 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-pub use attempt::{Attempts, Parts};
+pub use attempt::{Attempts, MakeRoot, Parts, make_root};
 use attempt::{Ended, Pass};
 
 use crate::backoff::SOON;
 use crate::clock::Clocks;
-use crate::k8s::pin::Pins;
+use crate::cluster::{Bystanders, Cluster, Happened};
+use crate::plan::ReadPin;
 use crate::reason::{Held, Reason};
 use crate::snapshot::{Convergence, Policy, Snapshot, Standing, Verified, Watched};
+use crate::store::Store;
 use turns::{Turn, Turns};
 
 /// First back-off; doubles up to `--retry-max`.
@@ -40,15 +42,16 @@ pub struct Schedule {
 /// The gate's side of the convergence: what is known, and a way to ask for more.
 #[derive(Clone)]
 pub struct Converger {
+    now: fn() -> Clocks,
     state: watch::Sender<Convergence>,
     watched: watch::Receiver<Watched>,
     wake: Arc<Notify>,
 }
 
 impl Converger {
-    /// A converger whose task is [`run`](Self::run).
-    pub fn new(watched: watch::Receiver<Watched>) -> Self {
-        Self { state: watch::Sender::new(Convergence::default()), watched, wake: Arc::new(Notify::new()) }
+    /// A converger whose task is [`run`](Self::run), by this clock.
+    pub fn new(watched: watch::Receiver<Watched>, now: fn() -> Clocks) -> Self {
+        Self { now, state: watch::Sender::new(Convergence::default()), watched, wake: Arc::new(Notify::new()) }
     }
 
     /// Looks at what is known now. Must not be nested.
@@ -80,7 +83,12 @@ impl Converger {
     }
 
     /// Runs attempts for ever: when asked, after a back-off, at each `--refresh`, and when `cacerts` changes.
-    pub async fn run(&self, mut attempts: Attempts, schedule: Schedule, policy: Policy) {
+    pub async fn run<S: Store, C: Cluster + Bystanders>(
+        &self,
+        mut attempts: Attempts<S, C>,
+        schedule: Schedule,
+        policy: Policy,
+    ) {
         let mut watched = self.watched.clone();
         let mut pace = Pace::new(schedule);
         let (mut passes, mut turns) = (Passes::default(), Turns::default());
@@ -102,20 +110,20 @@ impl Converger {
             let Attempted { wait, has_written } = self.attempt(&mut attempts).await;
             pace.ended(began, wait);
             // Also where only an earlier verification opens it.
-            let seen = self.look(|known| match known.standing(&policy, Clocks::now()) {
+            let seen = self.look(|known| match known.standing(&policy, (self.now)()) {
                 Standing::Open(_) | Standing::OpenUnverified(..) => Some(true),
                 Standing::Blind => None,
                 Standing::Closed => Some(false),
             });
             // Who cannot look does not see a turn.
             if let Some(open) = seen.filter(|open| *open || !self.is_blind()) {
-                self.tell_turn(turns.see(open, has_written), &attempts);
+                self.tell_turn(turns.see(open, has_written), attempts.cluster());
             }
             let open = seen == Some(true);
             if passes.is_due(open, schedule.refresh) {
                 let pass = attempts.unblock().await;
                 if turns.wants_reconciliation(pass) {
-                    attempts.ask_flux();
+                    attempts.cluster().ask_flux((self.now)().wall);
                 }
                 if matches!(pass, Pass::Failed | Pass::Unfinished) {
                     passes = Passes::default();
@@ -131,15 +139,15 @@ impl Converger {
         reason == Some(Reason::KubernetesUnreachable)
     }
 
-    fn tell_turn(&self, turn: Option<Turn>, attempts: &Attempts) {
+    fn tell_turn(&self, turn: Option<Turn>, cluster: &impl Bystanders) {
         match turn {
             Some(Turn::Opened) => {
                 let bridged = self.look(|known| known.convergence.verified.is_none());
-                attempts.events().opened(bridged);
+                cluster.tell(Happened::Opened { bridged });
             }
             Some(Turn::Closed) => {
                 if let Some(held) = self.look(|known| known.convergence.held.clone()) {
-                    attempts.events().held(&held, None, None);
+                    cluster.tell(Happened::Held(held));
                 }
             }
             None => {}
@@ -150,9 +158,9 @@ impl Converger {
     ///
     /// # Errors
     /// The last reason, if the next attempt would begin after the deadline.
-    pub async fn until_open(
+    pub async fn until_open<S: Store, C: Cluster + Bystanders>(
         &self,
-        mut attempts: Attempts,
+        mut attempts: Attempts<S, C>,
         schedule: Schedule,
         deadline: Instant,
     ) -> Result<Verified, Held> {
@@ -165,7 +173,7 @@ impl Converger {
             if let Some(verified) = verified {
                 // What fails is logged, and they try again by themselves.
                 if turns.wants_reconciliation(attempts.unblock().await) {
-                    attempts.asked_flux().await;
+                    attempts.cluster().asked_flux((self.now)().wall).await;
                 }
                 return Ok(verified);
             }
@@ -179,7 +187,7 @@ impl Converger {
     }
 
     /// One attempt, with its beginning and end told.
-    async fn attempt(&self, attempts: &mut Attempts) -> Attempted {
+    async fn attempt<S: Store, C: Cluster + Bystanders>(&self, attempts: &mut Attempts<S, C>) -> Attempted {
         self.state.send_modify(Convergence::began);
         let began = Instant::now();
         let Ended { outcome, step, has_written } = attempts.run(&self.state).await;
@@ -200,9 +208,9 @@ impl Converger {
     ///
     /// # Errors
     /// The reason why it cannot be read.
-    pub async fn read_pin(&self, pins: &Pins) -> Result<(), Held> {
-        let (learnt, began) = (self.state.borrow().pin_learnt, Clocks::now());
-        let read = pins.read().await?;
+    pub async fn read_pin(&self, read: impl Future<Output = Result<ReadPin, Held>>) -> Result<(), Held> {
+        let (learnt, began) = (self.state.borrow().pin_learnt, (self.now)());
+        let read = read.await?;
         // Where it is not taken, more is known by now.
         self.state.send_modify(|state| {
             state.pin_was_read(learnt, read.pin.as_ref(), began);

@@ -16,13 +16,14 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::args::Serve;
+use crate::clock::Clocks;
 use crate::converge::{Attempts, Converger, Schedule};
 use crate::endpoints;
 use crate::k8s::cacerts::Cacerts;
-use crate::k8s::events;
 use crate::k8s::flux::{Reconciles, Releases};
 use crate::k8s::owners::Owners;
 use crate::k8s::pin::Pins;
+use crate::k8s::{Clients, events};
 use crate::metrics::{Labels, Metrics};
 use crate::peers::Peers;
 use crate::readiness::{Part, Readiness};
@@ -129,7 +130,7 @@ impl Prepared {
 
 /// What has a task of its own.
 struct Work {
-    attempts: Attempts,
+    attempts: Attempts<Vault, Clients>,
     reconciles: Arc<Reconciles>,
     writer: events::Writer,
     self_test: Option<SelfTest>,
@@ -155,9 +156,10 @@ impl Service {
     ) -> (Self, Work) {
         let policy = policy(&args);
         let pin_age_max = PIN_AGE_MAX.min(policy.max_staleness / 4);
-        let Made { gated, cacerts, owners, attempts, reconciles, events, writer } =
-            parts::assemble(args.role, &args.cluster, &args.converge, client.clone(), vault, pin_age_max, &metrics);
-        let converger = Converger::new(cacerts.watched());
+        let Made { gated, clients, attempts, writer } =
+            parts::assemble(args.role, &args.cluster, &args.converge, &client, vault, pin_age_max, &metrics);
+        let Clients { cacerts, owners, reconciles, events, .. } = clients;
+        let converger = Converger::new(cacerts.watched(), Clocks::now);
         let webhook = Webhook {
             cluster: args.cluster_name(),
             gated,

@@ -154,7 +154,7 @@ impl Webhook {
     }
 
     async fn read_pin(&self, deadline: tokio::time::Instant) -> Result<(), Held> {
-        tokio::time::timeout_at(deadline, self.converger.read_pin(&self.pins)).await.unwrap_or_else(|_| {
+        tokio::time::timeout_at(deadline, self.converger.read_pin(self.pins.read())).await.unwrap_or_else(|_| {
             Err(Held::new(
                 Reason::KubernetesUnreachable,
                 "Vault cannot be asked, and the pin cannot be read in time",

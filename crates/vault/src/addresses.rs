@@ -139,16 +139,18 @@ impl Vault {
     /// Whenever that cannot be told.
     pub async fn confirmed(&mut self, found: Found, trusted: Sha256, now: Timestamp) -> Result<Found, Refused> {
         if holds(&found.stored, trusted) {
-            self.agreed.clone_from(&found.cluster_id);
+            self.agreed.clone_from(&found.place.cluster_id);
             return Ok(found);
         }
-        let is_known = self.is_known(&found.cluster_id);
-        let (mut decided, mut silent) = (found.node.decides().then_some(found.clone()), None);
-        for at in (0..self.transports.len()).filter(|at| *at != found.at) {
+        let is_known = self.is_known(&found.place.cluster_id);
+        let (mut decided, mut silent) = (found.place.node.decides().then_some(found.clone()), None);
+        for at in (0..self.transports.len()).filter(|at| *at != found.place.at) {
             let other = match self.look_at(at).await {
                 // The same node says the same.
                 Ok(health)
-                    if decided.is_some() && health.cluster_id.is_some() && health.cluster_id == found.cluster_id =>
+                    if decided.is_some()
+                        && health.cluster_id.is_some()
+                        && health.cluster_id == found.place.cluster_id =>
                 {
                     continue;
                 }
@@ -166,7 +168,7 @@ impl Vault {
                         found.address,
                         other.address
                     );
-                    self.agreed.clone_from(&other.cluster_id);
+                    self.agreed.clone_from(&other.place.cluster_id);
                     return Ok(other);
                 }
                 Ok(other) => decided = decided.or(Some(other)),

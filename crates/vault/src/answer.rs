@@ -8,10 +8,11 @@ use serde_json::{Map, Value, json};
 
 use super::health;
 use super::transport::Reply;
-use super::{Refused, Settings, Write};
+use super::{Refused, Settings};
 use gate_core::ca::bundle::Bundle;
 use gate_core::plan::{self, Stored};
 use gate_core::reason::{ByItself, CA_AS_SERVER, Held, Reason, foreign_text};
+use gate_core::store::Created;
 
 const NEXT: &str = "check the address, the network and TLS trust";
 
@@ -275,18 +276,18 @@ pub(super) fn preflight(reply: &Reply, settings: &Settings) -> Result<(), Refuse
 }
 
 /// The meaning of an answer to the `cas=0` write.
-pub(super) fn written(reply: &Reply, settings: &Settings) -> Write {
+pub(super) fn written(reply: &Reply, settings: &Settings) -> Created {
     let said = errors(reply).unwrap_or_default();
     match reply.status {
-        200 | 204 => Write::Applied,
-        400 if said.iter().any(|said| said.contains("check-and-set")) => Write::Lost,
-        403 => Write::Forbidden(permission_denied(
+        200 | 204 => Created::Applied,
+        400 if said.iter().any(|said| said.contains("check-and-set")) => Created::Lost,
+        403 => Created::Forbidden(permission_denied(
             format!("Vault does not let role {} create {}", settings.role, settings.record()),
             format!("give its policy `create` and `read` on {}/data/{}", settings.mount, settings.path),
         )),
         status => {
             let what = format!("writing {} gave status {status} {}", settings.record(), foreign_text(&said.join("; ")));
-            Write::Unclear(unreachable(&reply.address, what.trim_end()).into())
+            Created::Unclear(unreachable(&reply.address, what.trim_end()).into())
         }
     }
 }

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use rustify::Endpoint;
 use rustify::enums::{RequestMethod, RequestType, ResponseType};
 use rustify::errors::ClientError;
@@ -33,9 +33,11 @@ use vaultrs::api::kv2::requests::{ReadSecretRequest, SetSecretRequest, SetSecret
 use answer::Read;
 pub use args::VaultArgs;
 pub use claims::Claims;
+use gate_core::ca::Sha256;
 use gate_core::plan::Stored;
 use gate_core::reason::{Held, Reason};
 pub use gate_core::refused::Refused;
+use gate_core::store::{self, Created, Store};
 pub use health::{Health, LAG_MAX, Node};
 pub use inquiry::{AuthMount, Granted, Inquiry, Keeping, Record, Silent};
 pub use login::Token;
@@ -77,35 +79,17 @@ impl Settings {
     }
 }
 
-/// The record, and where it was read: writes go there and nowhere else.
+/// The record, as Vault has it.
+pub type Found = store::Found<Place>;
+
+/// Where the record was read.
 #[derive(Clone, Debug)]
-pub struct Found {
-    /// What is there.
-    pub stored: Stored,
-    /// When `delete_version_after` takes that version away.
-    pub deleted_at: Option<Timestamp>,
-    /// The address that answered.
-    pub address: String,
+pub struct Place {
     /// What the node there can know.
     pub node: Node,
-    /// How far Vault's clock is ahead of this one, where it tells the time.
-    pub ahead: Option<SignedDuration>,
     /// Which Vault it is, where it tells.
     cluster_id: Option<String>,
     at: usize,
-}
-
-/// How a `cas=0` write ended. After any of them the record is read again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Write {
-    /// Vault says that it wrote version 1.
-    Applied,
-    /// Vault says that there already was a version.
-    Lost,
-    /// Vault refuses: for want of a right, or, with a policy of `create` and `read`, since there already is a version.
-    Forbidden(Held),
-    /// No word on whether it was applied.
-    Unclear(Refused),
 }
 
 /// A client of one Vault at one or more addresses.
@@ -243,7 +227,8 @@ impl Vault {
         };
         let Health { node, ahead, cluster_id, .. } = health;
         let address = self.transports[at].address().to_owned();
-        Ok(Found { stored, deleted_at: answer::deletion_time(reply), address, node, ahead, cluster_id, at })
+        let place = Place { node, cluster_id, at };
+        Ok(Found { stored, deleted_at: answer::deletion_time(reply), address, ahead, place })
     }
 
     /// Holds unless the mount is positively KV version 2, the only one with check-and-set.
@@ -259,10 +244,11 @@ impl Vault {
     }
 
     /// Writes the first version of the record, at the address where its absence was read.
-    pub async fn create(&mut self, found: &Found, record: Map<String, Value>) -> Write {
-        let token = match self.session(found.at).await {
+    pub async fn create(&mut self, found: &Found, record: Map<String, Value>) -> Created {
+        let at = found.place.at;
+        let token = match self.session(at).await {
             Ok(token) => token,
-            Err(refused) => return Write::Unclear(refused),
+            Err(refused) => return Created::Unclear(refused),
         };
         let request = SetSecretRequest::builder()
             .mount(self.settings.mount.as_str())
@@ -271,18 +257,18 @@ impl Vault {
             .options(SetSecretRequestOptions { cas: 0 })
             .build();
         let reply = match request {
-            Ok(request) => self.transports[found.at].call(request, &self.middleware(Some(&token))).await,
+            Ok(request) => self.transports[at].call(request, &self.middleware(Some(&token))).await,
             Err(error) => Err(NoAnswer::of(error)),
         };
-        let reply = match self.told(found.at, reply) {
+        let reply = match self.told(at, reply) {
             Ok(reply) => reply,
-            Err(refused) => return Write::Unclear(refused),
+            Err(refused) => return Created::Unclear(refused),
         };
         let written = answer::written(&reply, &self.settings);
-        if let Write::Forbidden(held) = written {
-            let held = self.why_forbidden(found.at, &token).await.unwrap_or(held);
-            self.replace_refused(found.at, &reply, false).await;
-            return Write::Forbidden(held);
+        if let Created::Forbidden(held) = written {
+            let held = self.why_forbidden(at, &token).await.unwrap_or(held);
+            self.replace_refused(at, &reply, false).await;
+            return Created::Forbidden(held);
         }
         written
     }
@@ -384,6 +370,30 @@ impl Vault {
             wrap: None,
             namespace: self.settings.namespace.clone(),
         }
+    }
+}
+
+impl Store for Vault {
+    type Place = Place;
+
+    fn begin(&mut self) {
+        self.reload_ca();
+    }
+
+    async fn read(&mut self, trusted: Option<Sha256>, now: Timestamp) -> Result<Found, Refused> {
+        let found = Self::read(self, now).await?;
+        match trusted {
+            Some(trusted) => self.confirmed(found, trusted, now).await,
+            None => Ok(found),
+        }
+    }
+
+    async fn is_one(&self, found: &Found) -> Result<(), Refused> {
+        Self::is_one(self, found).await
+    }
+
+    async fn create(&mut self, found: &Found, record: Map<String, Value>) -> Created {
+        Self::create(self, found, record).await
     }
 }
 

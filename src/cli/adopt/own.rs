@@ -10,7 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::{Adopt, Adoption, agreed, decide, say, tell};
 use crate::ca::check::Sound;
-use crate::k8s::{MANAGED_BY, Write, pin};
+use crate::k8s::{MANAGED_BY, Write};
 use crate::plan::{Copy, Names, Owner, Pin, Published, Stored};
 use crate::reason::{ByItself, Held, Reason};
 use crate::run::Failure;
@@ -74,7 +74,7 @@ impl Adoption {
     /// Reads both sides. `None`: the Secret is the gate's.
     async fn look_at_lapsed(&mut self) -> Result<Option<Seen>, Held> {
         let (published, pins) = tokio::try_join!(self.cacerts.read(), self.pins.read())?;
-        let pin = pin::in_force(&pins, &published)?;
+        let pin = pins.in_force(&published)?;
         let Some((copy, sound)) = lapsed(&published, pin.as_ref(), &self.names)? else { return Ok(None) };
         let found = self.vault.read(Timestamp::now()).await.map_err(|refused| refused.held)?;
         let (stored, version) = same_roots(&found.stored, &sound, &self.names)?;

@@ -13,7 +13,7 @@ use super::look::{Asker, Look};
 use super::record::situation;
 use crate::ca::check::Sound;
 use crate::k8s::pin::{self, Pins};
-use crate::plan::{Contradiction, Departure, Owner, Pin, Published, Step, Stored};
+use crate::plan::{Contradiction, Departure, Owner, Pin, Published, ReadPin, Step, Stored};
 use crate::reason::{Held, Reason, foreign_text};
 
 /// `cacerts`, if it is there, beside what the convergence reads of it.
@@ -73,7 +73,7 @@ pub(super) async fn look(asker: &Asker, asked: &Asked) -> Look<Cacerts> {
     secret.map(|secret| Cacerts::of(&secret, crate::k8s::cacerts::published(&secret, Timestamp::now())))
 }
 
-pub(super) async fn look_at_pin(eyes: &Eyes<'_>) -> Look<pin::Read> {
+pub(super) async fn look_at_pin(eyes: &Eyes<'_>) -> Look<ReadPin> {
     let namespace = &eyes.asked.namespace;
     let right = format!("get configmaps {} in {namespace}", pin::NAME);
     let pins = Pins::new(eyes.asker.client.clone(), namespace);
@@ -98,9 +98,9 @@ pub(super) fn published(cluster: &Cluster) -> Option<&Published> {
 pub(super) fn pin_in_force(cluster: &Cluster) -> Option<Pin> {
     let read = match &cluster.pin {
         Look::Seen(read) => read.clone(),
-        _ => pin::Read::default(),
+        _ => ReadPin::default(),
     };
-    pin::in_force(&read, published(cluster)?).ok().flatten().or(read.pin)
+    read.in_force(published(cluster)?).ok().flatten().or(read.pin)
 }
 
 pub(super) fn namespace(cluster: &Cluster, asked: &Asked) -> Line {
@@ -239,7 +239,7 @@ pub(super) fn pin(cluster: &Cluster, stored: Option<&Stored>, asked: &Asked) -> 
         Ok(read) => read.cloned().unwrap_or_default(),
     };
     let from_map = read.pin.is_some();
-    let pin = match pin::in_force(&read, published(cluster).unwrap_or(&Published::Absent)) {
+    let pin = match read.in_force(published(cluster).unwrap_or(&Published::Absent)) {
         Err(held) => return link.held(&held),
         Ok(None) => return link.note("none yet: it is written when the gate first finds cacerts equal to Vault's"),
         Ok(Some(pin)) => pin,

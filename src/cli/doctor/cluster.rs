@@ -14,7 +14,7 @@ use super::vault::Way;
 use super::webhook::{Backend, Configuration};
 use super::workloads::{Blocked, Workload};
 use crate::ca::bundle::Glance;
-use crate::k8s::pin;
+use crate::plan::ReadPin;
 use crate::self_test::Verdict;
 
 /// istiod's own CA, which it makes where it does not find `cacerts`.
@@ -41,7 +41,7 @@ pub(super) struct Cluster {
     pub(super) namespace: Look<(Labels, bool)>,
     pub(super) namespaces: Look<BTreeMap<String, Labels>>,
     pub(super) cacerts: Look<Cacerts>,
-    pub(super) pin: Look<pin::Read>,
+    pub(super) pin: Look<ReadPin>,
     /// The root in [`OWN_ROOT`], if it can be read.
     pub(super) own_root: Look<Option<Glance>>,
     /// The root in [`SERVED_ROOT`], if it can be read.

@@ -17,8 +17,7 @@ use super::workloads::Workload;
 use crate::ca::fixtures::now;
 use crate::gate::GATE_SELECTORS;
 use crate::gate::Gated;
-use crate::k8s::pin;
-use crate::plan::{Owner, Role};
+use crate::plan::{Owner, ReadPin, Role};
 use crate::samples::{R1, assert_fit_for_users, names, pin as pin_on, published, stored};
 use crate::selector;
 use crate::self_test::Verdict;
@@ -163,7 +162,7 @@ pub(super) fn cluster() -> Cluster {
         namespace: Look::Seen((BTreeMap::new(), false)),
         namespaces: Look::Seen([("istio-system".to_owned(), BTreeMap::new())].into()),
         cacerts: Look::Seen(secret(Owner::Ours)),
-        pin: Look::Seen(pin::Read::of(pin_on(R1.root))),
+        pin: Look::Seen(ReadPin::of(pin_on(R1.root))),
         own_root: Look::Absent,
         served_root: Look::Seen(Some(R1.glance.clone())),
         serving_ca: Look::Seen(Some(b"ca".to_vec())),

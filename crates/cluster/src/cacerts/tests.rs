@@ -216,10 +216,10 @@ fn version(version: &str) -> Published {
 /// What becomes of what is known when the watch tells and reads end, in this order.
 #[test]
 fn what_is_known_is_current_only_if_it_is_the_version_that_was_told_last() {
-    let told = |watched: &mut Watched, version: &str| tell(watched, Told::present(version.to_owned()));
+    let told = |watched: &mut Watched, version: &str| watched.was_told(Told::present(version.to_owned()), Boot::now());
     let read = |watched: &mut Watched, published: &Published| {
         let generation = watched.order.generation();
-        take(watched, generation, published)
+        watched.was_read(generation, published, Boot::now())
     };
     let mut watched = Watched::default();
     told(&mut watched, "1");
@@ -234,7 +234,7 @@ fn what_is_known_is_current_only_if_it_is_the_version_that_was_told_last() {
     watched.read = Some(Boot::now());
     told(&mut watched, "2");
     assert!(!watched.is_current() && watched.order.generation() == generation + 1 && watched.read.is_none());
-    assert_eq!(take(&mut watched, generation, &version("1")), Worth::Overtaken);
+    assert_eq!(watched.was_read(generation, &version("1"), Boot::now()), Worth::Overtaken);
     assert!(!watched.is_current());
     assert_eq!(read(&mut watched, &version("2")), Worth::Same);
     assert!(watched.is_current());
@@ -253,15 +253,15 @@ fn what_is_known_is_current_only_if_it_is_the_version_that_was_told_last() {
 
 #[test]
 fn a_watch_that_a_read_contradicts_is_not_trusted_until_it_has_begun_anew() {
-    let now = Boot::now();
+    // A live read is trusted for the call that it was made for, whatever the watch tells.
+    let (now, later) = (Boot::now(), Boot::now().plus(Duration::from_secs(1)));
     for (read, is_taken) in [(version("9"), true), (Published::Absent, true), (version("7"), false)] {
         let mut watched = Watched::default();
-        tell(&mut watched, Told::present("8".to_owned()));
-        take(&mut watched, 1, &version("8"));
-        watched.heard = Some(now);
-        assert!(watched.is_trusted(now));
-        take(&mut watched, 1, &read);
-        assert!(!watched.is_trusted(now), "{read:?}");
+        watched.was_told(Told::present("8".to_owned()), now);
+        watched.was_read(1, &version("8"), now);
+        assert!(watched.is_trusted(later));
+        watched.was_read(1, &read, now);
+        assert!(!watched.is_trusted(later), "{read:?}");
         assert_eq!(
             watched.published.as_ref().map(Published::resource_version) == Some(read.resource_version()),
             is_taken

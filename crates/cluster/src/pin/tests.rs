@@ -1,14 +1,10 @@
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
-
 use serde_json::json;
 
 use super::*;
 use gate_core::ca::fixtures::now;
-use gate_core::ca::{InvalidSha256, Sha256};
-use gate_core::plan::Copy;
-use gate_core::samples::{R1, assert_fit_for_users, external_secrets, present};
+use gate_core::samples::assert_fit_for_users;
 
 const ROOT_1: Sha256 = Sha256([0xab; 32]);
 const ROOT_2: Sha256 = Sha256([0xcd; 32]);
@@ -103,59 +99,4 @@ async fn one_of_ours_without_a_root_holds_and_anybody_elses_says_nothing() {
         assert_eq!(parsed_of(json!({"app.kubernetes.io/managed-by": "Helm"}), data.clone()), Ok(None));
         assert_eq!(parsed(data), Ok(None));
     }
-}
-
-/// A `cacerts` whose annotation names this root.
-fn annotated(owner: Owner, root: Option<Sha256>) -> Published {
-    annotated_as(owner, root.map(Ok))
-}
-
-fn annotated_as(owner: Owner, annotated_root: Option<Result<Sha256, InvalidSha256>>) -> Published {
-    let Published::Present(copy) = present(owner, Ok(Arc::clone(&R1))) else { unreachable!() };
-    Published::Present(Arc::new(Copy { annotated_root, ..Copy::clone(&copy) }))
-}
-
-fn read(root: Option<Sha256>) -> Read {
-    let pin = root.map(|root| Pin { vault_version: Some(3), verified_at: Some(now()), ..Pin::of(root) });
-    Read { pin, resource_version: Some("7".to_owned()) }
-}
-
-#[test]
-fn the_config_map_comes_before_the_annotation() {
-    for published in [Published::Absent, annotated(Owner::Ours, Some(ROOT_2)), annotated(Owner::Other, None)] {
-        assert_eq!(in_force(&read(Some(ROOT_1)), &published), Ok(read(Some(ROOT_1)).pin), "{published:?}");
-    }
-}
-
-#[test]
-fn the_annotation_of_ours_is_the_pin_where_there_is_no_other() {
-    let pin = Pin::of(ROOT_2);
-    for nothing in [read(None), Read::default()] {
-        assert_eq!(in_force(&nothing, &annotated(Owner::Ours, Some(ROOT_2))), Ok(Some(pin.clone())));
-        assert_eq!(in_force(&nothing, &annotated(Owner::Ours, None)), Ok(None));
-        assert_eq!(in_force(&nothing, &Published::Absent), Ok(None));
-    }
-}
-
-#[test]
-fn the_annotation_of_somebody_else_is_no_pin() {
-    for owner in [Owner::Other, external_secrets(), Owner::ExternalSecrets(None)] {
-        assert_eq!(in_force(&read(None), &annotated(owner, Some(ROOT_2))), Ok(None));
-    }
-}
-
-#[test]
-fn ours_is_a_pin_even_if_it_is_not_sound() {
-    let Published::Present(copy) = present(Owner::Ours, Err(gate_core::samples::UNSOUND)) else { unreachable!() };
-    let copy = Copy { annotated_root: Some(Ok(ROOT_2)), ..Copy::clone(&copy) };
-    let pin = in_force(&Read::default(), &Published::Present(Arc::new(copy))).unwrap();
-    assert_eq!(pin.map(|pin| pin.root), Some(ROOT_2));
-}
-
-#[test]
-fn an_annotation_of_ours_that_cannot_be_read_is_never_no_pin() {
-    let published = annotated_as(Owner::Ours, Some("x".parse()));
-    let held = in_force(&Read::default(), &published).unwrap_err();
-    assert_eq!(held.reason, Reason::RootChanged);
-    assert_fit_for_users(&held.sentence());
 }

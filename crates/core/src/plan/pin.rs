@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::{Owner, Published};
 use crate::ca::Sha256;
 use crate::ca::check::Facts;
-use crate::reason::Reason;
+use crate::names::ROOT_SHA256;
+use crate::reason::{ByItself, Held, Reason};
 
 /// The root that this cluster last verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +23,15 @@ pub struct Pin {
     pub verified_at: Option<Timestamp>,
     /// What Vault has said against it since.
     pub contradicted: Option<Contradiction>,
+}
+
+/// The pin as read, and the version token that a write needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReadPin {
+    /// What the ConfigMap says.
+    pub pin: Option<Pin>,
+    /// Of the ConfigMap; `None` where there is none.
+    pub resource_version: Option<String>,
 }
 
 /// An answer of Vault's that speaks against the pin. It ends with an agreement and with nothing else.
@@ -81,3 +92,44 @@ impl Pin {
         }
     }
 }
+
+impl ReadPin {
+    /// The version token of the read; empty where there is nothing.
+    pub fn token(&self) -> &str {
+        self.resource_version.as_deref().unwrap_or_default()
+    }
+
+    /// The pin in force: the ConfigMap's, else what a `cacerts` of ours says of itself.
+    ///
+    /// # Errors
+    /// If that cannot be read: never "no pin".
+    pub fn in_force(&self, published: &Published) -> Result<Option<Pin>, Held> {
+        match published {
+            _ if self.pin.is_some() => Ok(self.pin.clone()),
+            Published::Present(copy) if copy.owner == Owner::Ours => {
+                copy.annotated_root.transpose().map(|root| root.map(Pin::of)).map_err(|error| {
+                    Held::new(
+                        Reason::RootChanged,
+                        format!(
+                            "annotation {ROOT_SHA256} of cacerts does not tell which root this cluster trusts ({error})"
+                        ),
+                        "restore it, or delete the Secret to trust Vault's",
+                        ByItself::Unsaid,
+                    )
+                })
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+#[cfg(any(test, feature = "samples"))]
+impl ReadPin {
+    /// As if it had been read.
+    pub fn of(pin: Pin) -> Self {
+        Self { pin: Some(pin), resource_version: None }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@ mod pinning;
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 
@@ -11,20 +12,16 @@ use super::spared::Spared;
 use crate::ca::bundle::Bundle;
 use crate::ca::issue;
 use crate::clock::Clocks;
-use crate::k8s::cacerts::Cacerts;
-use crate::k8s::events::Events;
-use crate::k8s::external_secrets::{ExternalSecrets, Maker};
-use crate::k8s::flux::Reconciles;
-use crate::k8s::mesh::Served;
-use crate::k8s::owners::{Owners, Passed};
-use crate::k8s::pin::{self, Pins};
-use crate::k8s::{ApiClock, Write as Written};
+use crate::cluster::{Bystanders, Cluster, Happened, Maker, Passed, Write};
 use crate::metrics::Convergences;
-use crate::plan::{self, Contradiction, Mesh, Names, OnRootChange, Pin, Published, Role, Situation, Step, Stored};
+use crate::plan::{
+    self, Contradiction, Mesh, Names, OnRootChange, Pin, Published, ReadPin, Role, Situation, Step, Stored,
+};
 use crate::reason::{ByItself, Held, Reason};
+use crate::refused::Refused;
 use crate::skew::Ahead;
 use crate::snapshot::{Convergence, Doing, KnownRoot};
-use crate::vault::{Found, Refused, Vault, Write};
+use crate::store::{Created, Found, Store};
 
 /// A convergence needs three rounds from nothing to open; more is somebody else writing all the time.
 const ROUNDS_MAX: usize = 12;
@@ -32,8 +29,11 @@ const ROUNDS_MAX: usize = 12;
 /// The step of an attempt that did not get as far as to plan one.
 const NO_STEP: &str = "read";
 
+/// Makes a root with this common name, valid from now.
+pub type MakeRoot = fn(String, Timestamp) -> BoxFuture<'static, Result<Bundle, Held>>;
+
 /// What an attempt works with.
-pub struct Parts {
+pub struct Parts<S, C> {
     /// This cluster's role.
     pub role: Role,
     /// The user's choice.
@@ -44,31 +44,27 @@ pub struct Parts {
     pub names: Names,
     /// Common name of a root made here.
     pub common_name: String,
-    /// Vault.
-    pub vault: Vault,
-    /// The Secret.
-    pub cacerts: Arc<Cacerts>,
-    /// The pin.
-    pub pins: Pins,
-    /// What the mesh is served as its roots.
-    pub served: Served,
-    /// The API server's time.
-    pub clock: ApiClock,
-    /// Owners of gated pods.
-    pub owners: Arc<Owners>,
-    /// ExternalSecrets that may have to be asked to sync.
-    pub external_secrets: ExternalSecrets,
-    /// HelmReleases to have reconciled once it is open.
-    pub reconciles: Arc<Reconciles>,
-    /// Where it is told what was done.
-    pub events: Events,
+    /// Where the root is kept.
+    pub store: S,
+    /// The cluster that is kept on it.
+    pub cluster: C,
+    /// Makes a root.
+    pub make_root: MakeRoot,
+    /// Tells the time.
+    pub now: fn() -> Clocks,
     /// Where attempts are counted.
     pub counted: Convergences,
 }
 
 /// Makes attempts, and keeps between them what must not be made twice.
-pub struct Attempts {
-    parts: Parts,
+pub struct Attempts<S, C> {
+    parts: Parts<S, C>,
+    kept: Kept,
+}
+
+/// What is kept between rounds, and, but for the last two, between attempts.
+#[derive(Clone, Default)]
+struct Kept {
     /// A root that was made here and is not known to be in Vault. Kept until Vault has one: should
     /// a write of unknown outcome arrive late, it writes the same root.
     candidate: Option<Candidate>,
@@ -79,7 +75,7 @@ pub struct Attempts {
     /// Whether this attempt has written anything of the CA.
     has_written: bool,
     /// The step that this attempt has set out on.
-    step: &'static str,
+    step: Option<&'static str>,
 }
 
 /// How an attempt ended.
@@ -101,18 +97,18 @@ enum Round {
 }
 
 /// Both sides, as a round has found them.
-struct Seen {
+struct Seen<P> {
     published: Published,
     /// The ConfigMap.
-    pins: pin::Read,
+    pins: ReadPin,
     /// The pin in force.
     pin: Option<Pin>,
-    found: Found,
+    found: Found<P>,
     now: Clocks,
 }
 
-impl Seen {
-    fn situation<'a>(&'a self, parts: &'a Parts) -> Situation<'a> {
+impl<P> Seen<P> {
+    fn situation<'a, S, C>(&'a self, parts: &'a Parts<S, C>) -> Situation<'a> {
         Situation {
             role: parts.role,
             on_root_change: parts.on_root_change,
@@ -137,34 +133,26 @@ pub(super) enum Pass {
     Failed,
 }
 
+#[derive(Clone)]
 struct Candidate {
-    bundle: Bundle,
+    bundle: Arc<Bundle>,
     /// Why its write did not settle the matter, if it was tried in this attempt.
     refused: Option<Refused>,
 }
 
-impl Attempts {
+impl<S: Store, C: Cluster + Bystanders> Attempts<S, C> {
     /// Attempts with these parts.
-    pub fn new(parts: Parts) -> Self {
-        Self {
-            parts,
-            candidate: None,
-            publishing: Spared::default(),
-            pinning: Spared::default(),
-            has_written: false,
-            step: NO_STEP,
-        }
+    pub fn new(parts: Parts<S, C>) -> Self {
+        Self { parts, kept: Kept::default() }
     }
 
     /// Runs one attempt.
     pub(super) async fn run(&mut self, state: &watch::Sender<Convergence>) -> Ended {
-        self.parts.vault.reload_ca();
-        (self.has_written, self.step) = (false, NO_STEP);
-        if let Some(candidate) = &mut self.candidate {
-            candidate.refused = None;
-        }
+        self.parts.store.begin();
+        self.kept.begin();
         let outcome = self.rounds(state).await;
-        Ended { outcome, step: self.step, has_written: self.has_written }
+        let Kept { step, has_written, .. } = self.kept;
+        Ended { outcome, step: step.unwrap_or(NO_STEP), has_written }
     }
 
     async fn rounds(&mut self, state: &watch::Sender<Convergence>) -> Result<(), Refused> {
@@ -183,9 +171,7 @@ impl Attempts {
         let Some(seen) = self.see(state).await? else { return Ok(Round::Again) };
         let situation = seen.situation(&self.parts);
         let (step, contradicted_by) = (situation.step(), situation.contradiction());
-        if self.step == NO_STEP {
-            self.step = step.as_str();
-        }
+        self.kept.step.get_or_insert(step.as_str());
         if matches!(step, Step::Open { .. }) {
             // What ends a contradiction is written next.
             let contradiction = contradicted_by.map(|by| Contradiction { by, at: seen.now.wall });
@@ -194,15 +180,15 @@ impl Attempts {
             state.send_modify(|state| state.planned(false, None));
             if let Some(by) = contradicted_by {
                 match (self.contradict(state, &seen.pins, by, seen.now).await, step.held()) {
-                    (Ok(Written::Done), _) => {}
-                    (Ok(Written::Changed), _) => return Ok(Round::Again),
+                    (Ok(Write::Done), _) => {}
+                    (Ok(Write::Changed), _) => return Ok(Round::Again),
                     (Err(_), Some(held)) => return Err(self.unrecorded(held).into()),
                     (Err(trouble), None) => return Err(trouble.into()),
                 }
             }
         }
         let step = if step.brings_root() {
-            seen.situation(&self.parts).beside(&self.parts.served.read().await?, step)
+            seen.situation(&self.parts).beside(&self.parts.cluster.mesh().await?, step)
         } else {
             step
         };
@@ -210,20 +196,20 @@ impl Attempts {
     }
 
     /// Reads both sides. `None`: something came in between.
-    async fn see(&mut self, state: &watch::Sender<Convergence>) -> Result<Option<Seen>, Refused> {
+    async fn see(&mut self, state: &watch::Sender<Convergence>) -> Result<Option<Seen<S::Place>>, Refused> {
         note_doing(state, Doing::ReadingCacerts);
-        let (learnt, began) = (state.borrow().pin_learnt, Clocks::now());
+        let (learnt, began) = (state.borrow().pin_learnt, (self.parts.now)());
         // Also while Vault cannot be asked, what is there counts for the gate.
-        let (published, pins) = tokio::join!(self.parts.cacerts.look(), self.parts.pins.read());
+        let (published, pins) = tokio::join!(self.parts.cluster.look(), self.parts.cluster.read_pin());
         let (Some(published), pins) = (published?, pins?) else { return Ok(None) };
-        let pin = pin::in_force(&pins, &published)?;
+        let pin = pins.in_force(&published)?;
         let mut taken = false;
         state.send_modify(|state| taken = state.pin_was_read(learnt, pins.pin.as_ref(), began));
         if !taken {
             return Ok(None);
         }
 
-        let now = Clocks::now();
+        let now = (self.parts.now)();
         note_doing(state, Doing::AskingVault);
         let found = match self.ask_vault(pin.as_ref(), now.wall).await {
             Ok(found) => found,
@@ -231,12 +217,17 @@ impl Attempts {
         };
         state.send_modify(|state| state.vault_was_read(known_root(&found, now)));
         if !matches!(found.stored, Stored::Absent) {
-            self.candidate = None;
+            self.kept.candidate = None;
         }
         Ok(Some(Seen { published, pins, pin, found, now }))
     }
 
-    async fn take(&mut self, state: &watch::Sender<Convergence>, seen: &Seen, step: Step) -> Result<Round, Refused> {
+    async fn take(
+        &mut self,
+        state: &watch::Sender<Convergence>,
+        seen: &Seen<S::Place>,
+        step: Step,
+    ) -> Result<Round, Refused> {
         match step {
             Step::Open { version, stored, published, other_bytes } => {
                 if other_bytes {
@@ -247,18 +238,18 @@ impl Attempts {
             Step::Publish { version, sound } => {
                 note_doing(state, Doing::Publishing);
                 let what = format!("{} {version} {}", seen.published.resource_version(), sound.root);
-                let write = self.parts.cacerts.publish(&seen.published, &sound, version);
-                let written = self.publishing.write(what, write).await?;
-                if written == Written::Done {
+                let write = self.parts.cluster.publish(&seen.published, &sound, version);
+                let written = self.kept.publishing.write(what, self.parts.now, write).await?;
+                if written == Write::Done {
                     tracing::info!(root = %sound.root, version, "published Secret {}", self.parts.names.cacerts);
-                    self.parts.events.published(sound.root, version);
-                    self.has_written = true;
+                    self.parts.cluster.tell(Happened::Published { root: sound.root, version });
+                    self.kept.has_written = true;
                 }
                 Ok(Round::Again)
             }
             Step::Bootstrap => self.bootstrap(state, &seen.found, seen.now.wall).await.map(|()| Round::Again),
             Step::ForceSync { external_secret, held } => {
-                match self.parts.external_secrets.force_sync(external_secret.as_deref(), seen.now.wall).await {
+                match self.parts.cluster.force_sync(external_secret.as_deref(), seen.now.wall).await {
                     Maker::ExternalSecret => Err(held.into()),
                     Maker::Nobody => Err(plan::left_behind(&self.parts.names).into()),
                 }
@@ -279,74 +270,58 @@ impl Attempts {
     async fn bootstrap(
         &mut self,
         state: &watch::Sender<Convergence>,
-        found: &Found,
+        found: &Found<S::Place>,
         now: Timestamp,
     ) -> Result<(), Refused> {
         self.ahead(found).known()?;
         // It was tried, and Vault still has nothing.
-        if let Some(refused) = self.candidate.as_mut().and_then(|candidate| candidate.refused.take()) {
+        if let Some(refused) = self.kept.candidate.as_mut().and_then(|candidate| candidate.refused.take()) {
             return Err(refused);
         }
-        self.parts.vault.is_one(found).await?;
-        if self.candidate.is_none() {
+        self.parts.store.is_one(found).await?;
+        if self.kept.candidate.is_none() {
             note_doing(state, Doing::MakingKey);
-            self.candidate = Some(Candidate { bundle: self.generate(now).await?, refused: None });
+            let bundle = Arc::new((self.parts.make_root)(self.parts.common_name.clone(), now).await?);
+            self.kept.candidate = Some(Candidate { bundle, refused: None });
             return Ok(());
         }
         // The last look before the one write that cannot be taken back.
         let nothing_came = self.nothing_came().await?;
-        let Some(candidate) = self.candidate.as_mut().filter(|_| nothing_came) else {
+        let Some(candidate) = self.kept.candidate.as_mut().filter(|_| nothing_came) else {
             return Ok(());
         };
         note_doing(state, Doing::WritingVault);
         let record = candidate.bundle.to_record();
-        candidate.refused = match self.parts.vault.create(found, record).await {
-            Write::Applied => {
+        candidate.refused = match self.parts.store.create(found, record).await {
+            Created::Applied => {
                 tracing::info!("made a root and wrote it to {} in Vault", self.parts.names.record);
-                self.parts.events.bootstrapped(&self.parts.names.record);
+                self.parts.cluster.tell(Happened::Bootstrapped { record: self.parts.names.record.clone() });
                 Some(behind(&self.parts.names.record))
             }
-            Write::Lost => Some(behind(&self.parts.names.record)),
-            Write::Forbidden(held) => Some(held.into()),
-            Write::Unclear(refused) => Some(refused),
+            Created::Lost => Some(behind(&self.parts.names.record)),
+            Created::Forbidden(held) => Some(held.into()),
+            Created::Unclear(refused) => Some(refused),
         };
         Ok(())
     }
 
     /// Whether there is still nothing here that a new root would be a second one to.
     async fn nothing_came(&self) -> Result<bool, Held> {
-        let Parts { pins, cacerts, served, on_root_change, .. } = &self.parts;
-        let (pins, published, mesh) = tokio::try_join!(pins.read(), cacerts.read(), served.read())?;
+        let Parts { cluster, on_root_change, .. } = &self.parts;
+        let (pins, published, mesh) = tokio::try_join!(cluster.read_pin(), cluster.read(), cluster.mesh())?;
         let mesh_has_none = mesh == Mesh::Absent || *on_root_change == OnRootChange::Replace;
         Ok(pins.pin.is_none() && matches!(published, Published::Absent) && mesh_has_none)
     }
 
-    /// Vault's record. What speaks against the pin is made sure of, and nothing is judged by a clock that is wrong.
-    async fn ask_vault(&mut self, pin: Option<&Pin>, now: Timestamp) -> Result<Found, Refused> {
-        let found = self.parts.vault.read(now).await?;
-        let found = match pin {
-            Some(pin) => self.parts.vault.confirmed(found, pin.root, now).await?,
-            None => found,
-        };
+    /// Vault's record. Nothing is judged by a clock that is wrong.
+    async fn ask_vault(&mut self, pin: Option<&Pin>, now: Timestamp) -> Result<Found<S::Place>, Refused> {
+        let found = self.parts.store.read(pin.map(|pin| pin.root), now).await?;
         self.ahead(&found).judge()?;
         Ok(found)
     }
 
-    fn ahead(&self, found: &Found) -> Ahead {
-        Ahead { vault: found.ahead, api: self.parts.clock.ahead() }
-    }
-
-    async fn generate(&self, now: Timestamp) -> Result<Bundle, Held> {
-        let common_name = self.parts.common_name.clone();
-        let began = std::time::Instant::now();
-        let made = tokio::task::spawn_blocking(move || issue::root(&common_name, now)).await;
-        let failed = |error: &dyn std::fmt::Display| {
-            let what = format!("a root key could not be made ({error})");
-            Held::without_next(Reason::Converging, what, ByItself::TriedAgain)
-        };
-        let bundle = made.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
-        tracing::info!(seconds = began.elapsed().as_secs_f64(), "made a root key");
-        Ok(bundle)
+    fn ahead(&self, found: &Found<S::Place>) -> Ahead {
+        Ahead { vault: found.ahead, api: self.parts.cluster.ahead() }
     }
 
     /// Where attempts are counted.
@@ -354,24 +329,19 @@ impl Attempts {
         &self.parts.counted
     }
 
-    /// Where it is told what was done.
-    pub(super) fn events(&self) -> &Events {
-        &self.parts.events
+    /// The cluster that is kept on the root.
+    pub(super) fn cluster(&self) -> &C {
+        &self.parts.cluster
     }
 
-    /// Asks Flux to reconcile, in the background.
-    pub(super) fn ask_flux(&self) {
-        self.parts.reconciles.ask(Timestamp::now());
-    }
-
-    /// Asks Flux to reconcile, and waits until it is asked.
-    pub(super) async fn asked_flux(&self) {
-        self.parts.reconciles.ask_all(Timestamp::now()).await;
+    /// The time.
+    pub(super) fn now(&self) -> Clocks {
+        (self.parts.now)()
     }
 
     /// Touches blocked owners.
     pub(super) async fn unblock(&self) -> Pass {
-        match self.parts.owners.touch_blocked(Timestamp::now()).await {
+        match self.parts.cluster.touch_blocked(self.now().wall).await {
             Ok(Passed { any: true, whole: true }) => Pass::Touched,
             Ok(Passed { any: false, whole: true }) => Pass::NoneBlocked,
             Ok(Passed { any: true, whole: false }) => Pass::Unfinished,
@@ -385,6 +355,31 @@ impl Attempts {
     }
 }
 
+impl Kept {
+    /// An attempt begins.
+    fn begin(&mut self) {
+        (self.has_written, self.step) = (false, None);
+        if let Some(candidate) = &mut self.candidate {
+            candidate.refused = None;
+        }
+    }
+}
+
+/// Makes a root as [`issue::root`] does, where it keeps nobody from working.
+pub fn make_root(common_name: String, now: Timestamp) -> BoxFuture<'static, Result<Bundle, Held>> {
+    Box::pin(async move {
+        let began = std::time::Instant::now();
+        let made = tokio::task::spawn_blocking(move || issue::root(&common_name, now)).await;
+        let failed = |error: &dyn std::fmt::Display| {
+            let what = format!("a root key could not be made ({error})");
+            Held::without_next(Reason::Converging, what, ByItself::TriedAgain)
+        };
+        let bundle = made.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+        tracing::info!(seconds = began.elapsed().as_secs_f64(), "made a root key");
+        Ok(bundle)
+    })
+}
+
 /// Nobody waits for this: it is read when a call's time is up.
 fn note_doing(state: &watch::Sender<Convergence>, doing: Doing) {
     state.send_if_modified(|state| {
@@ -393,7 +388,7 @@ fn note_doing(state: &watch::Sender<Convergence>, doing: Doing) {
     });
 }
 
-fn known_root(found: &Found, now: Clocks) -> Option<KnownRoot> {
+fn known_root<P>(found: &Found<P>, now: Clocks) -> Option<KnownRoot> {
     let Stored::Sound { version, sound } = &found.stored else { return None };
     Some(KnownRoot {
         glance: sound.glance.clone(),

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::clock::Boot;
-use crate::k8s::Write;
+use crate::clock::{Boot, Clocks};
+use crate::cluster::Write;
 use crate::reason::{Held, Reason};
 
 /// Pause after the first refusal; doubles up to [`PAUSE_MAX`].
@@ -13,12 +13,13 @@ const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// One kind of write, and its last refusal.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Spared {
-    refused: Option<Refused>,
+    refused: Option<Refusal>,
 }
 
-struct Refused {
+#[derive(Clone, Debug)]
+struct Refusal {
     /// What was to be written over which version.
     write: String,
     held: Held,
@@ -42,20 +43,21 @@ impl Spared {
         };
         let same = self.refused.take().filter(|last| last.write == write);
         let pause = same.map_or(PAUSE_FIRST, |last| (last.pause * 2).min(PAUSE_MAX));
-        self.refused = Some(Refused { write, held, pause, until: now.plus(pause) });
+        self.refused = Some(Refusal { write, held, pause, until: now.plus(pause) });
     }
 
     /// Writes, unless that is in vain.
     pub(super) async fn write(
         &mut self,
         what: String,
+        now: fn() -> Clocks,
         write: impl Future<Output = Result<Write, Held>>,
     ) -> Result<Write, Held> {
-        if let Some(held) = self.refusal(&what, Boot::now()) {
+        if let Some(held) = self.refusal(&what, now().boot) {
             return Err(held.clone());
         }
         let end = write.await;
-        self.ended(what, &end, Boot::now());
+        self.ended(what, &end, now().boot);
         end
     }
 }

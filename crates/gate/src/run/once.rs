@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::parts::{self, Made};
 use super::{Failure, PIN_AGE_MAX};
 use crate::args::Once;
+use crate::clock::Clocks;
 use crate::converge::{Converger, Schedule};
 use crate::metrics::{Labels, Metrics};
 use crate::plan::Role;
@@ -43,13 +44,14 @@ async fn once(args: Once, role: Role, version: &'static str) -> Result<(), Failu
     // Nobody scrapes a process that ends.
     let labels = Labels { cluster: args.cluster.name_in(role), role, version };
     let metrics = Metrics::new(labels).map_err(Failure::Broken)?;
-    let Made { cacerts, attempts, events, writer, .. } =
-        parts::assemble(role, &args.cluster, &args.converge, client, vault, PIN_AGE_MAX, &metrics);
-    drop(events);
+    let Made { clients, attempts, writer, .. } =
+        parts::assemble(role, &args.cluster, &args.converge, &client, vault, PIN_AGE_MAX, &metrics);
+    let converger = Converger::new(clients.cacerts.watched(), Clocks::now);
+    // The attempts alone tell Events from here on.
+    drop(clients);
     let events_written = tokio::spawn(writer.run());
     // Once it is open, it ends: nothing is refreshed.
     let schedule = Schedule { retry_max: args.converge.retry_max, refresh: Duration::ZERO };
-    let converger = Converger::new(cacerts.watched());
     let opened = tokio::select! {
         opened = converger.until_open(attempts, schedule, Instant::now() + args.wait) => opened,
         () = signals.next() => {

@@ -6,7 +6,7 @@ use crate::backoff::{Backoff, SOON};
 use crate::converge::Converger;
 use crate::k8s::cacerts::Cacerts;
 use crate::k8s::owners::Owners;
-use crate::k8s::pin::{self, Pins};
+use crate::k8s::pin::Pins;
 use crate::readiness::{Part, Readiness};
 use crate::reason::{Held, Reason};
 
@@ -46,5 +46,5 @@ pub(super) async fn resume(
 
 async fn consulted_before(pins: &Pins, cacerts: &Cacerts, owners: &Owners) -> Result<bool, Held> {
     let (pin, published) = tokio::try_join!(pins.read(), cacerts.read())?;
-    Ok(pin::in_force(&pin, &published)?.is_some() || owners.any_blocked().await?)
+    Ok(pin.in_force(&published)?.is_some() || owners.any_blocked().await?)
 }

@@ -17,7 +17,7 @@ use super::secret::keep::Exchange;
 use super::secret::{ServingSecret, Stored};
 use crate::backoff::{Backoff, SOON};
 use crate::k8s::follow::{Seen, follow};
-use crate::k8s::{FIELD_MANAGER, Write, call};
+use crate::k8s::{FIELD_MANAGER, Write, call, written};
 use crate::reason::{Held, Reason};
 use crate::tls::trust::{Configured, Trust};
 
@@ -170,11 +170,11 @@ async fn inject<K: Configuration>(
     let doing = format!("inject caBundle into {} {configuration}", K::kind(&()));
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let api: Api<K> = Api::all(client.clone());
-    let written = Write::of(call(&doing, api.patch(configuration, &params, &Patch::Apply(body))).await)?;
-    if written == Write::Done {
+    let ended = written(call(&doing, api.patch(configuration, &params, &Patch::Apply(body))).await)?;
+    if ended == Write::Done {
         tracing::info!(kind = %K::kind(&()), configuration, "injected caBundle");
     }
-    Ok(written)
+    Ok(ended)
 }
 
 /// The apply patch that is due, if any.

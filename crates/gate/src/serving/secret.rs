@@ -15,7 +15,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::k8s::{Failed, Write, call, metadata, patch, post};
+use crate::k8s::{Failed, Write, call, metadata, patch, post, written};
 use crate::reason::Held;
 use crate::tls::ServingCa;
 use crate::tls::ca::CaCertificate;
@@ -106,7 +106,7 @@ impl ServingSecret {
             data: serde_json::from_value(data).ok(),
             ..Secret::default()
         };
-        Write::of(call(&doing, self.api.create(&post(), &secret)).await)
+        written(call(&doing, self.api.create(&post(), &secret)).await)
     }
 
     /// Writes over exactly what was read.
@@ -127,7 +127,7 @@ impl ServingSecret {
             },
             "data": data,
         });
-        Write::of(call(&doing, self.api.patch(&self.name, &patch(), &Patch::Merge(&body))).await)
+        written(call(&doing, self.api.patch(&self.name, &patch(), &Patch::Merge(&body))).await)
     }
 }
 

@@ -356,10 +356,10 @@ fn a_preflight_that_is_refused_or_not_understood_is_not_positive() {
 #[test]
 fn a_write_is_applied_lost_forbidden_or_unclear() {
     let of = |reply: &Reply| match written(reply, &settings()) {
-        Write::Applied => "applied".to_owned(),
-        Write::Lost => "lost".to_owned(),
-        Write::Forbidden(held) => format!("forbidden, {}", told_by(&held)),
-        Write::Unclear(refused) => format!("unclear, {}", told_by(&refused.held)),
+        Created::Applied => "applied".to_owned(),
+        Created::Lost => "lost".to_owned(),
+        Created::Forbidden(held) => format!("forbidden, {}", told_by(&held)),
+        Created::Unclear(refused) => format!("unclear, {}", told_by(&refused.held)),
     };
     let version_1 = json!({"data": {"created_time": "2026-11-24T10:00:00Z", "destroyed": false, "version": 1}});
     assert_eq!(of(&reply(200, &version_1.to_string())), "applied");
@@ -376,7 +376,7 @@ fn a_write_is_applied_lost_forbidden_or_unclear() {
 
 #[test]
 fn a_forbidden_write_says_which_rights_are_missing() {
-    let Write::Forbidden(held) = written(&refusal(403, DENIED), &settings()) else { panic!("not forbidden") };
+    let Created::Forbidden(held) = written(&refusal(403, DENIED), &settings()) else { panic!("not forbidden") };
     assert!(held.sentence().contains("`create` and `read` on secret/data/istio/ca"), "{held:?}");
 }
 
@@ -404,8 +404,8 @@ fn no_text_of_vaults_reaches_users_at_length_in_lines_or_with_a_key() {
                 told_of(answer());
                 preflight(&answer(), &settings()).err().map(|refused| told_by(&refused.held));
                 match written(&answer(), &settings()) {
-                    Write::Forbidden(held) | Write::Unclear(Refused { held, .. }) => drop(told_by(&held)),
-                    Write::Applied | Write::Lost => {}
+                    Created::Forbidden(held) | Created::Unclear(Refused { held, .. }) => drop(told_by(&held)),
+                    Created::Applied | Created::Lost => {}
                 }
             }
         }

@@ -9,7 +9,7 @@ use super::super::line::Outcome::{Failed, Note, Ok as Fine, Warning};
 use super::super::samples::{asked, cluster, expect, secret};
 use super::*;
 use crate::ca::check::Flaw;
-use crate::plan::Role;
+use crate::plan::{ReadPin, Role};
 use crate::samples::{
     BOTH, FOREIGN_KEY, R1, R1_OTHER_BYTES, R2, UNSOUND, external_secrets, held, pin as pin_on, present, stored,
 };
@@ -111,12 +111,12 @@ fn the_namespace_has_to_be_there_and_to_stay() {
     expect(&with(Look::Absent), Failed, "there is none");
 }
 
-fn pin_line(pin: Look<pin::Read>, stored: Option<&Stored>) -> Line {
+fn pin_line(pin: Look<ReadPin>, stored: Option<&Stored>) -> Line {
     self::pin(&Cluster { pin, ..cluster() }, stored, &asked(Role::Sync))
 }
 
-fn read(pin: Pin) -> Look<pin::Read> {
-    Look::Seen(pin::Read::of(pin))
+fn read(pin: Pin) -> Look<ReadPin> {
+    Look::Seen(ReadPin::of(pin))
 }
 
 #[test]

@@ -8,26 +8,26 @@ use tokio::sync::watch;
 use super::{Attempts, Round, Seen, note_doing};
 use crate::ca::check::Sound;
 use crate::clock::Clocks;
-use crate::k8s::Write as Written;
-use crate::k8s::pin;
-use crate::plan::{Contradiction, News, Pin};
+use crate::cluster::{Bystanders, Cluster, Write};
+use crate::plan::{Contradiction, News, Pin, ReadPin};
 use crate::reason::{Held, Reason};
+use crate::refused::Refused;
 use crate::snapshot::{Convergence, Doing, LastVerified, Verified};
-use crate::vault::Refused;
+use crate::store::Store;
 
-impl Attempts {
+impl<S: Store, C: Cluster + Bystanders> Attempts<S, C> {
     /// What Vault said in place of its record. Ok: to be read again.
     pub(super) async fn refused(
         &mut self,
         state: &watch::Sender<Convergence>,
-        pins: &pin::Read,
+        pins: &ReadPin,
         refused: Refused,
         now: Clocks,
     ) -> Result<(), Refused> {
         let Some(by) = refused.contradiction() else { return Err(refused) };
         match self.contradict(state, pins, by, now).await {
-            Ok(Written::Done) => Err(refused),
-            Ok(Written::Changed) => Ok(()),
+            Ok(Write::Done) => Err(refused),
+            Ok(Write::Changed) => Ok(()),
             Err(_) => Err(Refused { held: self.unrecorded(&refused.held), ..refused }),
         }
     }
@@ -37,20 +37,21 @@ impl Attempts {
     pub(super) async fn contradict(
         &mut self,
         state: &watch::Sender<Convergence>,
-        pins: &pin::Read,
+        pins: &ReadPin,
         by: Reason,
         now: Clocks,
-    ) -> Result<Written, Held> {
+    ) -> Result<Write, Held> {
         let contradiction = Contradiction { by, at: now.wall };
         state.send_modify(|state| state.planned(false, Some(contradiction)));
         // Without one, or with one that tells it already, nobody lets in by the pin.
         if pins.pin.as_ref().is_none_or(|pin| pin.contradicted.is_some()) {
-            return Ok(Written::Done);
+            return Ok(Write::Done);
         }
         note_doing(state, Doing::WritingPin);
         let what = format!("{} {by}", pins.token());
-        let written = self.pinning.write(what, self.parts.pins.contradict(pins, contradiction)).await?;
-        if written == Written::Done {
+        let written =
+            self.kept.pinning.write(what, self.parts.now, self.parts.cluster.contradict(pins, contradiction)).await?;
+        if written == Write::Done {
             state.send_modify(Convergence::contradiction_was_recorded);
         }
         Ok(written)
@@ -67,15 +68,15 @@ impl Attempts {
     pub(super) async fn open(
         &mut self,
         state: &watch::Sender<Convergence>,
-        seen: &Seen,
+        seen: &Seen<S::Place>,
         version: u64,
         stored: &Sound,
         published: &Sound,
     ) -> Result<Round, Held> {
         note_doing(state, Doing::WritingPin);
         let Seen { pins, now, .. } = seen;
-        if !self.parts.cacerts.is_still(seen.published.resource_version()).await?
-            || self.keep_pin(pins, published, version, now.wall).await? == Written::Changed
+        if !self.parts.cluster.is_still(seen.published.resource_version()).await?
+            || self.keep_pin(pins, published, version, now.wall).await? == Write::Changed
         {
             return Ok(Round::Again);
         }
@@ -89,13 +90,7 @@ impl Attempts {
         Ok(Round::Open)
     }
 
-    async fn keep_pin(
-        &mut self,
-        read: &pin::Read,
-        sound: &Sound,
-        version: u64,
-        now: Timestamp,
-    ) -> Result<Written, Held> {
+    async fn keep_pin(&mut self, read: &ReadPin, sound: &Sound, version: u64, now: Timestamp) -> Result<Write, Held> {
         let pin = Pin {
             roots: sound.roots().clone(),
             vault_version: Some(version),
@@ -103,16 +98,16 @@ impl Attempts {
             ..Pin::of(sound.root)
         };
         let what = format!("{} {version} {}", read.token(), sound.root);
-        let write = self.parts.pins.write(read, &pin);
+        let write = self.parts.cluster.write_pin(read, &pin);
         match pin.is_news_to(read.pin.as_ref(), self.parts.pin_age_max) {
-            News::None => Ok(Written::Done),
-            News::All => self.pinning.write(what, write).await,
+            News::None => Ok(Write::Done),
+            News::All => self.kept.pinning.write(what, self.parts.now, write).await,
             News::Date => {
                 // Only the date is old; a later attempt writes it.
-                let written = self.pinning.write(what, write).await;
+                let written = self.kept.pinning.write(what, self.parts.now, write).await;
                 Ok(written.unwrap_or_else(|held| {
                     tracing::warn!(reason = %held.reason, "{}", held.sentence());
-                    Written::Done
+                    Write::Done
                 }))
             }
         }
