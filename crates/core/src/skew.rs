@@ -29,50 +29,14 @@ impl Ahead {
     /// # Errors
     /// `ClockWrong`.
     pub fn judge(&self) -> Result<(), Held> {
-        let wrong = |what: &str, next| Err(Held::new(Reason::ClockWrong, what, next, ByItself::Unsaid));
         let off = |ahead: Option<SignedDuration>| ahead.filter(|ahead| ahead.abs() > SKEW_MAX);
-        match (off(self.vault), off(self.api)) {
-            (None, None) => Ok(()),
-            (Some(vault), Some(api)) if (vault - api).abs() <= SKEW_MAX => wrong(
-                &format!(
-                    "the clock of the gate's node is {} that of Vault and that of the API server, which agree, by more than 5 min",
-                    behind(vault)
-                ),
-                "mend the clock of this node (timedatectl, chrony)",
-            ),
-            (Some(_), Some(_)) => wrong(
-                "the clocks of the gate's node, of Vault and of the API server all differ by more than 5 min",
-                "have all three set by NTP",
-            ),
-            (Some(vault), None) if self.api.is_some() => wrong(
-                &format!(
-                    "Vault's clock is {} that of the gate's node and that of the API server, which agree, by more than 5 min",
-                    ahead(vault)
-                ),
-                "mend Vault's clock; where the API server runs on the gate's own node, theirs is one clock, and it may be that one",
-            ),
-            (Some(vault), None) => wrong(
-                &format!(
-                    "the clock of the gate's node is {} Vault's by more than 5 min, and nobody else tells the time",
-                    behind(vault)
-                ),
-                "mend the one that is wrong",
-            ),
-            (None, Some(api)) if self.vault.is_some() => wrong(
-                &format!(
-                    "the API server's clock is {} that of the gate's node and that of Vault, which agree, by more than 5 min",
-                    ahead(api)
-                ),
-                "mend the clock of the API server's node",
-            ),
-            (None, Some(api)) => wrong(
-                &format!(
-                    "the clock of the gate's node is {} the API server's by more than 5 min, and Vault does not tell the time",
-                    behind(api)
-                ),
-                "mend the one that is wrong",
-            ),
-        }
+        let (what, next) = match (off(self.vault), off(self.api)) {
+            (None, None) => return Ok(()),
+            (Some(vault), Some(api)) => off_from_both(vault, api),
+            (Some(vault), None) => off_from_vault(vault, self.api.is_some()),
+            (None, Some(api)) => off_from_api(api, self.vault.is_some()),
+        };
+        Err(Held::new(Reason::ClockWrong, what, next, ByItself::Unsaid))
     }
 
     /// Holds, too, where nobody tells the time: for what cannot be taken back.
@@ -97,6 +61,54 @@ fn ahead(ahead: SignedDuration) -> &'static str {
 /// How this clock is to somebody else's.
 fn behind(ahead: SignedDuration) -> &'static str {
     if ahead.is_negative() { "ahead of" } else { "behind" }
+}
+
+/// What is wrong, and what to do.
+type Fault = (String, &'static str);
+
+fn off_from_both(vault: SignedDuration, api: SignedDuration) -> Fault {
+    if (vault - api).abs() > SKEW_MAX {
+        let what = "the clocks of the gate's node, of Vault and of the API server all differ by more than 5 min";
+        return (what.to_owned(), "have all three set by NTP");
+    }
+    let what = format!(
+        "the clock of the gate's node is {} that of Vault and that of the API server, which agree, by more than 5 min",
+        behind(vault)
+    );
+    (what, "mend the clock of this node (timedatectl, chrony)")
+}
+
+fn off_from_vault(vault: SignedDuration, api_agrees: bool) -> Fault {
+    if !api_agrees {
+        let what = format!(
+            "the clock of the gate's node is {} Vault's by more than 5 min, and nobody else tells the time",
+            behind(vault)
+        );
+        return (what, "mend the one that is wrong");
+    }
+    let what = format!(
+        "Vault's clock is {} that of the gate's node and that of the API server, which agree, by more than 5 min",
+        ahead(vault)
+    );
+    (
+        what,
+        "mend Vault's clock; where the API server runs on the gate's own node, theirs is one clock, and it may be that one",
+    )
+}
+
+fn off_from_api(api: SignedDuration, vault_agrees: bool) -> Fault {
+    if !vault_agrees {
+        let what = format!(
+            "the clock of the gate's node is {} the API server's by more than 5 min, and Vault does not tell the time",
+            behind(api)
+        );
+        return (what, "mend the one that is wrong");
+    }
+    let what = format!(
+        "the API server's clock is {} that of the gate's node and that of Vault, which agree, by more than 5 min",
+        ahead(api)
+    );
+    (what, "mend the clock of the API server's node")
 }
 
 #[cfg(test)]

@@ -211,10 +211,7 @@ impl Service {
         }
         self.spawn_work(&mut tasks, work);
         let tls = tls::server_config(Arc::clone(&certificate.serving), certificate.callers());
-        let router = match certificate.callers() {
-            None => endpoints::admission(self.state.clone()),
-            Some(callers) => callers.guard(endpoints::admission(self.state.clone())),
-        };
+        let router = self.admission(&certificate);
         let (first, mut certified) = oneshot::channel();
         certificate.spawn(&mut tasks, self.client.clone(), &self.args, &self.state.readiness, first);
         let mut https = Some((https, router));
@@ -235,13 +232,18 @@ impl Service {
             self.linger(&mut signals).await;
         }
         stop.ask();
-        tokio::select! {
-            () = async { while servers.join_next().await.is_some() {} } => {}
-            () = signals.next() => {}
-        }
+        drained(servers, &mut signals).await;
         // What an attempt leaves half done, the next start mends.
         tasks.shutdown().await;
         ended
+    }
+
+    fn admission(&self, certificate: &Certificate) -> Router {
+        let router = endpoints::admission(self.state.clone());
+        match certificate.callers() {
+            None => router,
+            Some(callers) => callers.guard(router),
+        }
     }
 
     fn serve<S: Future<Output = ()> + Send>(
@@ -291,6 +293,14 @@ impl Service {
             startup::resume(&pins, &cacerts, &owners, &converger, &readiness).await;
             std::future::pending().await
         });
+    }
+}
+
+/// Waits for what is being answered, up to another signal.
+async fn drained(mut servers: JoinSet<()>, signals: &mut Signals) {
+    tokio::select! {
+        () = async { while servers.join_next().await.is_some() {} } => {}
+        () = signals.next() => {}
     }
 }
 

@@ -139,17 +139,18 @@ fn tls_next(what: &str, address: &Address) -> String {
 
 fn state(address: &Address) -> Line {
     let link = Link::new("vault-state", address.name());
-    let health = match &address.health {
-        None => return link.skipped("vault-address failed"),
-        Some(Err(Silent { connecting: true, .. })) => return link.skipped("vault-tls failed"),
+    match &address.health {
+        None => link.skipped("vault-address failed"),
+        Some(Err(Silent { connecting: true, .. })) => link.skipped("vault-tls failed"),
         Some(Err(Silent { what, .. })) => {
             let next = "check that it is Vault that listens there, and its log";
-            return link
-                .failed(format!("does not answer as Vault does: {what}"), next)
-                .reason(Reason::VaultUnreachable);
+            link.failed(format!("does not answer as Vault does: {what}"), next).reason(Reason::VaultUnreachable)
         }
-        Some(Ok(health)) => health,
-    };
+        Some(Ok(health)) => state_of(&link, health),
+    }
+}
+
+fn state_of(link: &Link, health: &Health) -> Line {
     let node = node(health);
     let unreachable =
         |seen: &str, next: &str| link.failed(format!("{seen}, {node}"), next).reason(Reason::VaultUnreachable);

@@ -142,14 +142,7 @@ fn facts(
     }
     trial::run(&*key, signing, chain, roots, now)?;
     if let Some(lists) = bundle.beside.crl.as_ref().filter(|_| !bundle.beside.tls) {
-        // OpenSSL stops at the first that is trusted.
-        let part =
-            roots.iter().find(|root| !root.is_self_issued() && needed.iter().any(|one| one.sha256 == root.sha256));
-        if let Some(part) = part.filter(|_| !lists.is_empty()) {
-            return Err(Flaw::CrlOfPart(part.at));
-        }
-        let cas: Vec<_> = needed.iter().copied().chain(chain).collect();
-        notes.extend(crl::check(lists, &cas, now)?);
+        notes.extend(check_lists(lists, roots, chain, &needed, now)?);
     }
     notes.extend(remarks(roots, chain, &needed, now));
     let prints = |file: &[Certificate<'_>]| file.iter().map(|one| one.sha256).collect();
@@ -162,6 +155,23 @@ fn facts(
         notes,
         certificates: [prints(roots), prints(chain), prints(ca)],
     })
+}
+
+/// The revocation lists beside the four files.
+fn check_lists(
+    lists: &[u8],
+    roots: &[Certificate<'_>],
+    chain: &[Certificate<'_>],
+    needed: &[&Certificate<'_>],
+    now: Timestamp,
+) -> Result<Vec<Note>, Flaw> {
+    // OpenSSL stops at the first that is trusted.
+    let part = roots.iter().find(|root| !root.is_self_issued() && needed.iter().any(|one| one.sha256 == root.sha256));
+    if let Some(part) = part.filter(|_| !lists.is_empty()) {
+        return Err(Flaw::CrlOfPart(part.at));
+    }
+    let cas: Vec<_> = needed.iter().copied().chain(chain).collect();
+    crl::check(lists, &cas, now)
 }
 
 /// The files' blocks, each with its place.

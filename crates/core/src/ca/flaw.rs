@@ -267,10 +267,44 @@ impl Flaw {
             }
             Self::TooLarge | Self::TooManyCertificates(_) => "leave only the certificates that are needed",
             Self::KeyTooLarge | Self::KeyMalformed => "give one key in PEM, first in its file: `openssl pkey -in KEY`",
-            Self::CertificateTooLarge(_) => "make it anew, with fewer names",
             Self::NoCertificate(_) | Self::NotOnlyCertificates(_) => {
                 "leave only whole CERTIFICATE blocks: `openssl crl2pkcs7 -nocrl -certfile FILE | openssl pkcs7 -print_certs`"
             }
+            Self::KeyEncrypted => "decrypt it: `openssl pkey -in KEY`",
+            Self::KeyMismatch => {
+                "give the key of that certificate: compare `openssl x509 -pubkey -noout` and `openssl pkey -pubout`"
+            }
+            Self::CrlMalformed => "give lists in PEM, or take ca-crl.pem out of the Secret",
+            Self::CrlNotYetValid(_) => "wait, or set the clock of whoever made it",
+            Self::CrlMissing(_) | Self::CrlRevokes(_) | Self::CrlOfPart(_) => {
+                "put a list of each CA of the chain into ca-crl.pem, signed by the CA of now, or take ca-crl.pem out of the Secret"
+            }
+            Self::ChainLacksCa | Self::PathLength(_) | Self::NoPath | Self::KeyIdentifiers(..) => self.advice_on_path(),
+            Self::Ambiguous(..) | Self::DeadEnd(_) => self.advice_on_path(),
+            _ => self.advice_on_certificate(),
+        }
+    }
+
+    /// How the certificates fit together.
+    fn advice_on_path(&self) -> &'static str {
+        match self {
+            Self::ChainLacksCa => "put ca-cert.pem's certificate first into cert-chain.pem",
+            Self::PathLength(_) => "make that certificate anew without pathlen, or sign by the CA above",
+            Self::KeyIdentifiers(..) => {
+                "sign the first one anew, with the identifier copied from its issuer: authorityKeyIdentifier=keyid"
+            }
+            Self::Ambiguous(..) => "take the one that did not sign out, or make them anew with subjectKeyIdentifier",
+            Self::DeadEnd(_) => {
+                "compare it with root-cert.pem; behind a cross-signed twin, take it out of the chain or put it last"
+            }
+            _ => "put all between the signing CA and its root into cert-chain.pem, and the root into root-cert.pem",
+        }
+    }
+
+    /// What is wrong with one certificate.
+    fn advice_on_certificate(&self) -> &'static str {
+        match self {
+            Self::CertificateTooLarge(_) => "make it anew, with fewer names",
             Self::Malformed(_) => "look at it: `openssl x509 -noout -text`",
             Self::Version(..) => "make it anew with `openssl req -x509`, or with `-extfile` for `openssl x509 -req`",
             Self::NegativeSerial(_) => "make it anew, with a positive serial: `openssl x509 -req -set_serial 0x01…`",
@@ -286,29 +320,8 @@ impl Flaw {
             }
             Self::UnsupportedKey(_) => "make a key of RSA 4096 or P-256",
             Self::UnsupportedSignature(_) => "sign it anew with -sha256",
-            Self::ChainLacksCa => "put ca-cert.pem's certificate first into cert-chain.pem",
-            Self::PathLength(_) => "make that certificate anew without pathlen, or sign by the CA above",
-            Self::NoPath => {
-                "put all between the signing CA and its root into cert-chain.pem, and the root into root-cert.pem"
-            }
-            Self::KeyIdentifiers(..) => {
-                "sign the first one anew, with the identifier copied from its issuer: authorityKeyIdentifier=keyid"
-            }
-            Self::Ambiguous(..) => "take the one that did not sign out, or make them anew with subjectKeyIdentifier",
-            Self::DeadEnd(_) => {
-                "compare it with root-cert.pem; behind a cross-signed twin, take it out of the chain or put it last"
-            }
             Self::Damaged(_) => "put the certificate there that its CA made: its bytes were changed",
-            Self::Trial(_) => "make the CA anew with openssl, Vault or cert-manager",
-            Self::KeyEncrypted => "decrypt it: `openssl pkey -in KEY`",
-            Self::KeyMismatch => {
-                "give the key of that certificate: compare `openssl x509 -pubkey -noout` and `openssl pkey -pubout`"
-            }
-            Self::CrlMalformed => "give lists in PEM, or take ca-crl.pem out of the Secret",
-            Self::CrlNotYetValid(_) => "wait, or set the clock of whoever made it",
-            Self::CrlMissing(_) | Self::CrlRevokes(_) | Self::CrlOfPart(_) => {
-                "put a list of each CA of the chain into ca-crl.pem, signed by the CA of now, or take ca-crl.pem out of the Secret"
-            }
+            _ => "make the CA anew with openssl, Vault or cert-manager",
         }
     }
 }

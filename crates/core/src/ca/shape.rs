@@ -67,17 +67,8 @@ pub(super) fn check<'a>(at: At, der: &'a [u8]) -> Result<Vec<Extension<'a>>, Fla
     let validity = signed.take(SEQUENCE);
     let subject = signed.take(SEQUENCE).ok_or(malformed.clone())?;
     let key = signed.take(SEQUENCE);
-    let is_repeated = whole.take(SEQUENCE) == Some(algorithm);
-    let signature = whole.take(BIT_STRING);
-    if !is_repeated
-        || !is_algorithm(algorithm)
-        || !is_key(key)
-        || signature.is_none_or(|bits| bits[0] != 0)
-        || !whole.is_empty()
-    {
-        return Err(malformed);
-    }
-    if validity.is_none_or(|validity| Reader::new(validity).any().is_none()) {
+    let has_validity = validity.is_some_and(|validity| Reader::new(validity).any().is_some());
+    if !is_signed_by(algorithm, &mut whole) || !is_key(key) || !has_validity {
         return Err(malformed);
     }
     if !is_name(issuer) || !is_name(subject) {
@@ -94,6 +85,13 @@ pub(super) fn check<'a>(at: At, der: &'a [u8]) -> Result<Vec<Extension<'a>>, Fla
         Some(what) => Err(Flaw::Unreadable(at, what)),
         None => Ok(extensions),
     }
+}
+
+/// What follows the signed part: the algorithm again, and the signature.
+fn is_signed_by(algorithm: &[u8], whole: &mut Reader<'_>) -> bool {
+    let is_repeated = whole.take(SEQUENCE) == Some(algorithm);
+    let signature = whole.take(BIT_STRING);
+    is_repeated && is_algorithm(algorithm) && signature.is_some_and(|bits| bits[0] == 0) && whole.is_empty()
 }
 
 fn check_version(at: At, signed: &mut Reader<'_>) -> Result<(), Flaw> {

@@ -113,14 +113,7 @@ async fn inject_each<K: Configuration>(
 ) {
     let mut bundles = injection.exchange.bundle.subscribe();
     let (mut backoff, mut said) = (Backoff::new(PAUSE, SOON), None);
-    loop {
-        let open = tokio::select! {
-            open = configurations.changed() => open,
-            open = bundles.changed() => open,
-        };
-        if open.is_err() {
-            return;
-        }
+    while either_changes(&mut configurations, &mut bundles).await {
         let bundle = bundles.borrow_and_update().clone();
         let configuration = configurations.borrow_and_update().clone();
         let (Some(bundle), Some(configuration)) = (bundle, configuration) else { continue };
@@ -139,19 +132,32 @@ async fn inject_each<K: Configuration>(
                 tokio::time::sleep(PAUSE).await;
             }
             Err(held) => {
-                if said.as_ref() != Some(&held) {
-                    tracing::warn!(reason = %held.reason, "{}", held.sentence());
-                }
+                say_once(&mut said, &held);
                 // Somebody else's to inject, or soon ours: being held back by RBAC is not unready.
                 if held.reason == Reason::KubernetesForbidden {
                     settled();
                 }
-                said = Some(held);
                 configurations.mark_changed();
                 tokio::time::sleep(backoff.pause()).await;
             }
         }
     }
+}
+
+/// `false`: there will be nothing new.
+async fn either_changes<A, B>(one: &mut watch::Receiver<A>, other: &mut watch::Receiver<B>) -> bool {
+    tokio::select! {
+        open = one.changed() => open.is_ok(),
+        open = other.changed() => open.is_ok(),
+    }
+}
+
+/// What is in the way is told when it changes.
+fn say_once(said: &mut Option<Held>, held: &Held) {
+    if said.as_ref() != Some(held) {
+        tracing::warn!(reason = %held.reason, "{}", held.sentence());
+    }
+    *said = Some(held.clone());
 }
 
 async fn inject<K: Configuration>(

@@ -132,21 +132,7 @@ pub async fn keep(
         Seen::Alive => is_watched(true),
         Seen::Failed(_) => is_watched(false),
     });
-    let keeper = Keeper {
-        said: String::new(),
-        unread: String::new(),
-        unwritten: String::new(),
-        mine: None,
-        write_again: Instant::now(),
-        writes: Backoff::new(PAUSE, WRITE_PAUSE),
-        read_again: Instant::now(),
-        reads: Backoff::new(PAUSE, SOON),
-        watching: watching.subscribe(),
-        secret: secret.clone(),
-        wanted,
-        serving,
-        exchange: Arc::clone(&exchange),
-    };
+    let keeper = Keeper::new(secret.clone(), wanted, serving, Arc::clone(&exchange), watching.subscribe());
     tokio::select! {
         () = following => {}
         () = keeper.run(first) => {}
@@ -174,6 +160,30 @@ struct Keeper {
 }
 
 impl Keeper {
+    fn new(
+        secret: ServingSecret,
+        wanted: Wanted,
+        serving: Arc<Serving>,
+        exchange: Arc<Exchange>,
+        watching: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            secret,
+            wanted,
+            serving,
+            exchange,
+            said: String::new(),
+            unread: String::new(),
+            unwritten: String::new(),
+            mine: None,
+            write_again: Instant::now(),
+            writes: Backoff::new(PAUSE, WRITE_PAUSE),
+            read_again: Instant::now(),
+            reads: Backoff::new(PAUSE, SOON),
+            watching,
+        }
+    }
+
     async fn run(mut self, first: impl FnOnce()) {
         let (mut stored, mut trust) = (self.exchange.stored.subscribe(), self.exchange.trust.subscribe());
         let mut first = Some(first);
