@@ -16,6 +16,7 @@ pub use gate_service::{
 pub mod args;
 pub mod cli;
 pub mod hygiene;
+pub mod start;
 
 /// This program's version, with the commit that it was built from where that is known.
 pub const VERSION: &str = env!("GATE_VERSION");

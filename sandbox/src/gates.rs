@@ -12,7 +12,7 @@ use istio_ca_gate::run::{Failure, Prepared};
 use istio_ca_gate::shutdown::Signals;
 use istio_ca_gate::telemetry;
 use serde_json::{Value, json};
-use testbed::{VaultApi, eventually};
+use testbed::{Port, VaultApi, eventually};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -37,12 +37,38 @@ pub struct Gate {
     signals: mpsc::Sender<()>,
     ended: JoinHandle<Result<(), Failure>>,
     runtime: Option<Runtime>,
+    _page: Port,
 }
 
+/// What a gate is started with beside its side.
+#[derive(Debug)]
+pub struct Setting<'a> {
+    /// The Vault of all gates.
+    pub vault: &'a VaultApi,
+    /// Where its files go.
+    pub folder: &'a Path,
+    /// Where its page is.
+    pub page: Port,
+    /// The page of the other gate.
+    pub peer: &'a str,
+}
+
+/// A minute is the default, and more than anybody wants to watch.
+const REFRESH: &str = "1s";
+
 impl Gate {
-    /// Starts a gate for this side, points the side's webhook at it, and waits until it is ready. Its files go to a
-    /// folder.
-    pub async fn start(side: &Side, vault: &VaultApi, folder: &Path, flags: &[&str]) -> Result<Self> {
+    /// Starts a gate for this side, points the side's webhook at it, and waits until it is ready. The side's cluster has
+    /// the Deployment that it would be of.
+    pub async fn start(side: &Side, setting: Setting<'_>) -> Result<Self> {
+        let Setting { vault, folder, page, peer } = setting;
+        let settings = [
+            ("GATE_ROLE", side.role),
+            ("GATE_CLUSTER", side.name),
+            ("GATE_VAULT_ADDRS", vault.address()),
+            ("GATE_VAULT_AUTH_MOUNT", side.auth_mount),
+            ("GATE_PEERS", peer),
+        ];
+        side.deploy_gate(&settings).await?;
         let file = |name: &str| folder.join(format!("{}-{name}", side.name));
         let write = |name: &str, text: &str| fs::write(file(name), text).map(|()| file(name));
         let kubeconfig = side.api.kubeconfig(side.service_account, &side.gate_token(side.api.issuer()).await?);
@@ -51,22 +77,22 @@ impl Gate {
         let ca = write("vault-ca.pem", vault.ca_pem())?;
         let path = |path: &Path| path.to_str().map(str::to_owned).context("the folder's name is not UTF-8");
         let (kubeconfig, token, ca) = (path(&kubeconfig)?, path(&token)?, path(&ca)?);
+        let address = format!("127.0.0.1:{}", page.number());
         let args = [
             ["istio-ca-gate", "serve"].as_slice(),
             &["--role", side.role, "--cluster", side.name, "--dns-name", "127.0.0.1", "--shutdown-delay", "0s"],
-            &["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--kubeconfig", &kubeconfig],
+            &["--listen", "127.0.0.1:0", "--admin-listen", &address, "--kubeconfig", &kubeconfig],
             &["--vault-addr", vault.address(), "--vault-ca-cert", &ca, "--vault-jwt-file", &token],
-            &["--vault-auth-mount", side.auth_mount],
-            flags,
+            &["--vault-auth-mount", side.auth_mount, "--refresh", REFRESH, "--peer", peer],
         ];
-        let gate = Self::launch(side.name, &args.concat(), file("gate.log")).await?;
+        let gate = Self::launch(side.name, &args.concat(), file("gate.log"), page).await?;
         gate.is_ready().await?;
         side.point_webhooks_at(&[gate.https.port()]).await?;
         side.is_injected().await?;
         Ok(gate)
     }
 
-    async fn launch(name: &'static str, args: &[&str], log: PathBuf) -> Result<Self> {
+    async fn launch(name: &'static str, args: &[&str], log: PathBuf, page: Port) -> Result<Self> {
         let cli = Cli::try_parse_from(args).map_err(|error| anyhow!(one_line(&error).unwrap_or_default()))?;
         let Command::Serve(args) = cli.command else { bail!("the command is not serve") };
         let runtime = runtime(name, &log)?;
@@ -76,7 +102,7 @@ impl Gate {
         let (https, http) = (prepared.https(), prepared.http().context("no admin address")?);
         let ended = runtime.spawn(prepared.run(Signals::of(asked)));
         let client = reqwest::Client::builder().no_proxy().timeout(SOON).build()?;
-        Ok(Self { name, https, http, log, client, signals, ended, runtime: Some(runtime) })
+        Ok(Self { name, https, http, log, client, signals, ended, runtime: Some(runtime), _page: page })
     }
 
     async fn is_ready(&self) -> Result<()> {

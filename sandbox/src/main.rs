@@ -7,9 +7,11 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result};
 use clap::Parser;
 use istio_ca_gate::shutdown::Signals;
+use istio_ca_gate::start;
 use sandbox::stay;
 use sandbox::tell::Teller;
 use sandbox::tour::{self, Standing};
+use sandbox::world::Trouble;
 
 /// Shows istio-ca-gate at work: two clusters and a Vault in this process, on loopback only
 #[derive(Debug, Parser)]
@@ -23,13 +25,17 @@ struct Args {
     real: bool,
     /// Switch a fault on before the tour, as vault=sealed or nas=slow=200ms, repeated; the tour may not go as told
     #[arg(long, value_name = "SERVER=FAULT", conflicts_with = "real")]
-    fault: Vec<String>,
+    fault: Vec<Trouble>,
 }
 
 /// As a shell reports a program that was ended by Ctrl-C.
 const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
+    // What the tour prints to try calls it by the program's own name.
+    if start::called().is_some_and(|name| [start::NAME, start::PLUGIN].contains(&name.as_str())) {
+        return start::start();
+    }
     let args = Args::parse();
     if let Err(error) = leave_environment() {
         eprintln!("sandbox: {error:#}");
@@ -102,10 +108,7 @@ async fn run(args: &Args) -> Result<ExitCode> {
 
 async fn toured(args: &Args, teller: &Teller, folder: &Path) -> Result<Standing> {
     let standing = tour::start(teller, args.real, folder).await?;
-    for fault in &args.fault {
-        let (server, fault) = fault.split_once('=').context("--fault: not SERVER=FAULT, as vault=sealed")?;
-        standing.world.inject(server, fault).context("--fault")?;
-    }
+    args.fault.iter().for_each(|trouble| standing.world.inject(*trouble));
     tour::go(teller, &standing).await?;
     Ok(standing)
 }

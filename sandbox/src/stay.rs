@@ -1,116 +1,87 @@
 //! After the tour: all stays up, to be looked at and poked at.
 
 use std::fs;
-use std::io::BufRead;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use istio_ca_gate::start::{NAME, PLUGIN};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 
-use crate::gates::Gate;
 use crate::tell::Teller;
 use crate::tour::{Standing, sample_pod};
-use standin::faults::Fault;
+use crate::typed;
 use testbed::side::{NAMESPACE, Side};
 
-/// Prints what to try, and does what is typed, for ever.
+/// Prints what to try, and does what is typed, until that is to quit.
 ///
 /// # Errors
 /// If the files that the commands need cannot be written.
 pub async fn open(teller: &Teller, standing: &Standing, folder: &Path) -> Result<()> {
-    commands(teller, standing, folder).await?;
-    let faults = standing.world.faults();
-    if !faults.is_empty() {
-        teller.say("Or type a server and a fault, and see what the gates make of it, as: vault sealed");
-        teller.quote(&format!("servers: vault, homelab, nas; faults: {}", Fault::NAMES.join(", ")));
-        teller.quote("heal: ends all faults; status: how the gates stand");
-    }
-    teller.line("\nCtrl-C ends it.");
-    let mut lines = typed();
-    while let Some(line) = lines.recv().await {
-        match line.split_whitespace().collect::<Vec<_>>().as_slice() {
-            [] => {}
-            ["heal"] => faults.iter().for_each(|(_, faults)| faults.heal()),
-            ["status"] => status(teller, standing).await,
-            [server, fault] => match standing.world.inject(server, fault) {
-                Ok(()) => teller.say("on; heal ends it"),
-                Err(error) => teller.say(&error.to_string()),
-            },
-            _ => teller.say("not understood: heal, status, or a server and a fault"),
-        }
-    }
-    // Standard input is at its end, and all stays up.
-    std::future::pending().await
-}
-
-async fn status(teller: &Teller, standing: &Standing) {
-    for gate in [&standing.homelab, &standing.nas] {
-        let text = match gate.fingerprint().await {
-            Ok(report) => {
-                let message = report["message"].as_str().unwrap_or("no reason to hold");
-                format!("{}: {}: {message}", gate.name(), report["state"].as_str().unwrap_or_default())
-            }
-            Err(error) => format!("{}: {error:#}", gate.name()),
-        };
-        teller.say(&text);
-    }
-    for (server, faults) in standing.world.faults() {
-        for switch in faults.active() {
-            teller.say(&format!("{server}: {} has hit {} times", switch.fault(), switch.hits()));
-        }
-    }
-}
-
-/// The lines of standard input. From a thread: a read cannot be given up.
-fn typed() -> mpsc::Receiver<String> {
-    let (sender, lines) = mpsc::channel(1);
-    std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-            if sender.blocking_send(line).is_err() {
-                return;
-            }
-        }
-    });
-    lines
-}
-
-async fn commands(teller: &Teller, standing: &Standing, folder: &Path) -> Result<()> {
-    let (homelab, nas, vault) = (&standing.world.homelab, &standing.world.nas, &standing.world.vault);
-    let write = |name: &str, text: &[u8]| {
-        let path = folder.join(name);
-        fs::write(&path, text).with_context(|| path.display().to_string()).map(|()| path.display().to_string())
-    };
-    let kubeconfig = write("kubeconfig", kubeconfig(&[homelab, nas])?.as_bytes())?;
-    let review = write("review.json", review().to_string().as_bytes())?;
-    let gate_ca = write("homelab-gate-ca.pem", &serving_ca(homelab).await?)?;
-    let vault_ca = folder.join("homelab-vault-ca.pem").display().to_string();
-
-    teller.chapter("All of it stays up. Try, in another terminal:");
-    let gate = |gate: &Gate, path| format!("curl -s {}", gate.url(path));
-    teller.line(&format!("   {}", gate(&standing.nas, "fingerprint")));
-    teller.line(&format!("   {}", gate(&standing.homelab, "healthz")));
-    teller.line(&format!(
-        "   curl -s --cacert {gate_ca} -H 'content-type: application/json' -d @{review} 'https://{}/validate?timeout=10s'",
-        standing.homelab.https()
-    ));
-    teller.line(&format!("\n   export KUBECONFIG={kubeconfig}"));
-    teller.line(&format!("   kubectl --context nas -n {NAMESPACE} get secret cacerts"));
-    teller.line(&format!("   kubectl --context nas -n {NAMESPACE} delete secret cacerts    # and get it again"));
-    teller.line(&format!(
-        "\n   export VAULT_ADDR={} VAULT_CACERT={vault_ca} VAULT_TOKEN={}",
-        vault.address(),
-        vault.root_token()
-    ));
-    teller.line("   vault kv metadata get secret/istio/ca");
-    teller.line(&format!("   vault operator seal    # and: vault operator unseal {}", vault.unseal_key()));
-    teller.line("\n   cargo run -q -- verify --context homelab --context nas --vault");
-    teller.line("   cargo run -q -- fingerprint --context nas");
-    teller.line("   cargo run -q -- doctor --role bootstrap --cluster homelab --context homelab");
-    teller.line(&format!("\n   tail -f {}/*-gate.log", folder.display()));
+    let env = files(standing, folder).await?;
+    commands(teller, standing, &env);
+    typed::obey(teller, standing).await;
     Ok(())
+}
+
+/// Writes what the printed commands need, and returns the path of what a shell has to read first.
+async fn files(standing: &Standing, folder: &Path) -> Result<String> {
+    let (homelab, nas, vault) = (&standing.world.homelab, &standing.world.nas, &standing.world.vault);
+    let path = |name: &str| folder.join(name).display().to_string();
+    let write =
+        |name: &str, text: &[u8]| fs::write(folder.join(name), text).with_context(|| path(name)).map(|()| path(name));
+    let kubeconfig = write("kubeconfig", kubeconfig(&[homelab, nas])?.as_bytes())?;
+    // This very program by the other's name: nothing is built for it.
+    let own = std::env::current_exe()?;
+    fs::create_dir(folder.join("bin"))?;
+    for name in [NAME, PLUGIN] {
+        symlink(&own, folder.join("bin").join(name)).with_context(|| name.to_owned())?;
+    }
+    write("review.json", review().to_string().as_bytes())?;
+    write("gate-ca.pem", &serving_ca(homelab).await?)?;
+    let variables = [
+        ("SANDBOX", folder.display().to_string()),
+        ("PATH", format!("{}:$PATH", path("bin"))),
+        ("KUBECONFIG", kubeconfig),
+        ("VAULT_ADDR", vault.address().to_owned()),
+        ("VAULT_CACERT", path("homelab-vault-ca.pem")),
+        ("VAULT_TOKEN", vault.root_token().to_owned()),
+    ];
+    let lines: String = variables.iter().map(|(name, value)| format!("export {name}=\"{value}\"\n")).collect();
+    write("env", lines.as_bytes())
+}
+
+fn commands(teller: &Teller, standing: &Standing, env: &str) {
+    let Standing { homelab, nas, world } = standing;
+    let line = |command: &str| teller.line(&format!("     {command}"));
+    teller.chapter("All of it stays up");
+    teller.say("In a browser, how both clusters stand, as each gate sees it:");
+    line(&homelab.url(""));
+    line(&nas.url(""));
+    teller.line("");
+    teller.say("In another terminal, first:");
+    line(&format!(". {env}"));
+    teller.say("Then the program:");
+    line(&format!("{NAME} verify --context homelab --context nas --vault"));
+    line(&format!("{NAME} doctor --context homelab --context nas"));
+    line(&format!("{NAME} explain RootMissing"));
+    teller.say("What a gate says, and what the API server asks it:");
+    line(&format!("curl -s {}", nas.url("fingerprint")));
+    line("curl -s --cacert $SANDBOX/gate-ca.pem -d @$SANDBOX/review.json \\");
+    line(&format!("  -H content-type:application/json 'https://{}/validate?timeout=10s'", homelab.https()));
+    line("tail -n 5 $SANDBOX/*-gate.log");
+    teller.say("With kubectl (the second deletes cacerts, and the gate publishes it again):");
+    let kubectl = format!("kubectl --context nas -n {NAMESPACE}");
+    line(&format!("{kubectl} get pods"));
+    line(&format!("{kubectl} delete secret cacerts"));
+    line(&format!("{kubectl} get secret cacerts"));
+    line(&format!("{kubectl} get events --field-selector source={NAME} --sort-by=.lastTimestamp"));
+    teller.say("With vault:");
+    line("vault kv metadata get secret/istio/ca");
+    line("vault operator seal");
+    line(&format!("vault operator unseal {}", world.vault.unseal_key()));
 }
 
 /// One kubeconfig with a context for each cluster, and all rights.

@@ -6,9 +6,19 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use console::{Term, style};
 use indicatif::{ProgressBar, ProgressStyle};
+use textwrap::{Options, WordSplitter};
 
-/// No line is longer.
+/// No line is longer, however wide the terminal is.
 const WIDTH: usize = 110;
+
+/// Half a fingerprint stands on a line where not all of it fits: 16 bytes.
+const HALF: usize = 48;
+
+/// On a narrower terminal, lines are broken by the terminal.
+const WIDTH_MIN: usize = 40;
+
+/// Room for the name of a cluster.
+const NAME: usize = 8;
 
 /// What a chapter tells stands behind its title.
 const INDENT: &str = "   ";
@@ -39,6 +49,20 @@ impl Teller {
         let _ = self.out.write_line(line);
     }
 
+    /// A cluster's fingerprint. Two of them can be compared by eye: they break at the same place.
+    pub fn fingerprint(&self, cluster: &str, text: &str) {
+        if text.len() + NAME + INDENT.len() <= self.width() {
+            return self.line(&format!("{INDENT}{cluster:NAME$}{text}"));
+        }
+        let (first, rest) = text.split_at_checked(HALF).unwrap_or((text, ""));
+        self.line(&format!("{INDENT}{cluster:NAME$}{first}"));
+        self.line(&format!("{INDENT}{:NAME$}{rest}", ""));
+    }
+
+    fn width(&self) -> usize {
+        self.out.size_checked().map_or(WIDTH, |(_, columns)| usize::from(columns).clamp(WIDTH_MIN, WIDTH))
+    }
+
     /// The next chapter.
     pub fn chapter(&self, title: &str) {
         self.chapters.set(self.chapters.get() + 1);
@@ -58,7 +82,9 @@ impl Teller {
 
     fn wrapped(&self, text: &str, indent: &str, dress: impl Fn(&str) -> String) {
         let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        for line in textwrap::wrap(&words, WIDTH - indent.len()) {
+        // Dates and names of flags are not broken.
+        let options = Options::new(self.width() - indent.len()).word_splitter(WordSplitter::NoHyphenation);
+        for line in textwrap::wrap(&words, options) {
             self.line(&format!("{indent}{}", dress(&line)));
         }
     }
@@ -84,13 +110,19 @@ impl Teller {
             spinner.finish_and_clear();
         }
         let mark = if done.is_ok() { style("✓").green() } else { style("✗").red().bold() };
-        let seconds = style(format!("{:.2} s", took.as_secs_f64())).dim();
-        self.line(&format!("{INDENT}{mark} {what}  {seconds}"));
+        // Its blank is none to break a line at.
+        let seconds = style(format!("{:.2}\u{a0}s", took.as_secs_f64())).dim();
+        let text = format!("{mark} {what}  {seconds}");
+        let options = Options::new(self.width()).initial_indent(INDENT).subsequent_indent("     ");
+        let options = options.word_splitter(WordSplitter::NoHyphenation);
+        textwrap::wrap(&text, options).iter().for_each(|line| self.line(line));
         done.map(|done| (done, took)).with_context(|| format!("not as told: {what}"))
     }
 
     fn spinner(&self, what: &str) -> Option<ProgressBar> {
-        let style = ProgressStyle::with_template(&format!("{INDENT}{{spinner:.cyan}} {{msg}}  {{elapsed}}")).ok()?;
+        // A message that is too wide is cut: the line is drawn anew, which does not do with two.
+        let style =
+            ProgressStyle::with_template(&format!("{INDENT}{{spinner:.cyan}} {{wide_msg}} {{elapsed}}")).ok()?;
         let spinner = self.out.is_term().then(ProgressBar::new_spinner)?;
         spinner.set_style(style);
         spinner.set_message(what.to_owned());

@@ -13,9 +13,9 @@ use k8s_openapi::jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
-use testbed::eventually;
+use testbed::{Port, eventually};
 
-use crate::gates::Gate;
+use crate::gates::{Gate, Setting};
 use crate::tell::Teller;
 use crate::world::World;
 use testbed::side::{NAMESPACE, SOON, Side};
@@ -30,9 +30,6 @@ const FILES: [(&str, &str); 4] = [
     ("ca-cert.pem", "cert-chain.pem"),
     ("ca-key.pem", "key.pem"),
 ];
-
-/// A minute is the default, and more than anybody wants to watch.
-const FLAGS: [&str; 2] = ["--refresh", "1s"];
 
 /// What stands at the end, and what may be poked at.
 #[derive(Debug)]
@@ -74,11 +71,15 @@ pub async fn start(teller: &Teller, real: bool, folder: &Path) -> Result<Standin
     } else {
         Box::pin(teller.step(&what, World::embedded())).await?
     };
-    let gate = |side| Gate::start(side, &world.vault, folder, &FLAGS);
-    let homelab =
-        teller.step("homelab's gate is ready; its role is bootstrap: it may make the root", gate(&world.homelab));
-    let homelab = homelab.await?;
-    let nas = teller.step("nas's gate is ready; its role is sync: it only copies the root", gate(&world.nas)).await?;
+    let (one, other) = (Port::reserve()?, Port::reserve()?);
+    let [homelab, nas] = [&one, &other].map(|port| format!("http://127.0.0.1:{}/", port.number()));
+    let gate = |side, page, peer| Gate::start(side, Setting { vault: &world.vault, folder, page, peer });
+    let homelab_gate = gate(&world.homelab, one, &nas);
+    let what = "homelab's gate is ready; its role is bootstrap: it may make the root";
+    let homelab_gate = teller.step(what, homelab_gate).await?;
+    let nas_gate = gate(&world.nas, other, &homelab);
+    let nas = teller.step("nas's gate is ready; its role is sync: it only copies the root", nas_gate).await?;
+    let homelab = homelab_gate;
     teller
         .step("both are dormant: nobody has asked, so nothing of the CA was written anywhere", async {
             homelab.stands("dormant", None).await?;
@@ -166,7 +167,7 @@ async fn fingerprints_agree(teller: &Teller, standing: &Standing) -> Result<()> 
         ensure!(report["match"] == true, "{report}");
         let told = report["cacerts"]["sha256"].as_str().context("no fingerprint")?.to_owned();
         ensure!(told == fingerprint(side).await?, "{}: /fingerprint and cacerts differ", side.name);
-        teller.line(&format!("   {:8}{told}", side.name));
+        teller.fingerprint(side.name, &told);
         seen.push(told);
     }
     teller.step("one root in both clusters", async { ensure_one(&seen) }).await
@@ -283,24 +284,26 @@ async fn second_root(teller: &Teller, standing: &Standing, second: &Bundle) -> R
 
 async fn as_it_stands(teller: &Teller, standing: &Standing) -> Result<()> {
     teller.chapter("As it stands");
-    teller
-        .line(&format!("   {:9}{:10}{:7}{:14}{:10}{:12}root", "cluster", "role", "state", "Vault's", "equal", "until"));
+    let row = |cells: [&str; 7]| {
+        let [cluster, role, state, vault, equal, until, root] = cells;
+        teller.line(&format!("   {cluster:9}{role:11}{state:7}{vault:11}{equal:7}{until:12}{root}"));
+    };
+    row(["cluster", "role", "state", "Vault's", "equal", "until", "root"]);
     let mut seen = Vec::new();
     for gate in [&standing.homelab, &standing.nas] {
         let report = gate.stands("open", None).await?;
         let (root, vault) = (&report["cacerts"], &report["vault"]);
         let sha256 = root["sha256"].as_str().context("no fingerprint")?.to_owned();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        teller.line(&format!(
-            "   {:9}{:10}{:7}{:14}{:10}{:12}{}…",
-            text(&report["cluster"]),
-            text(&report["role"]),
-            text(&report["state"]),
-            format!("version {}", vault["version"]),
+        row([
+            &text(&report["cluster"]),
+            &text(&report["role"]),
+            &text(&report["state"]),
+            &format!("version {}", vault["version"]),
             if report["match"] == true { "yes" } else { "no" },
             text(&root["notAfter"]).get(..10).unwrap_or_default(),
-            sha256.get(..29).unwrap_or_default(),
-        ));
+            &format!("{}…", sha256.get(..11).unwrap_or_default()),
+        ]);
         seen.push(sha256);
     }
     ensure_one(&seen)?;

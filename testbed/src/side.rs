@@ -1,6 +1,8 @@
 //! One cluster of the two: how it is set up for its gate and made known to Vault, and what its user does and sees.
 //! By its API server alone, so that it does not matter whether that is a real one.
 
+mod node;
+
 use std::time::Duration;
 
 use crate::{KubernetesApi, VaultApi, eventually};
@@ -80,6 +82,7 @@ impl Side {
         let plural = match object["kind"].as_str().context("no kind")? {
             "Namespace" => "namespaces",
             "ServiceAccount" => "serviceaccounts",
+            "ConfigMap" => "configmaps",
             "Role" => "roles",
             "RoleBinding" => "rolebindings",
             "ClusterRole" => "clusterroles",

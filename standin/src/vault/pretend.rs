@@ -4,7 +4,7 @@ use http::{HeaderValue, StatusCode, header};
 use k8s_openapi::jiff::Timestamp;
 
 use super::reply::{Refusal, Reply};
-use super::seal::Seal;
+use super::seal::{self, Seal};
 use crate::faults::Fault;
 use crate::wire::{self, Answer, Request};
 
@@ -23,6 +23,7 @@ pub(super) fn answer(seal: &Seal, now: Timestamp, request: &Request, fault: Faul
         _ => match path {
             "sys/health" => seal.health(now, true),
             "sys/seal-status" => seal.status(true),
+            "sys/leader" => seal::leader(),
             _ => Refusal::sealed().into(),
         }
         .into_answer(),

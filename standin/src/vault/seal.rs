@@ -108,6 +108,20 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
     (0..text.len()).step_by(2).map(byte).collect()
 }
 
+/// The answer of `sys/leader`: of one server there is none, sealed or not.
+pub(super) fn leader() -> Reply {
+    let body = json!({
+        "active_time": "0001-01-01T00:00:00Z",
+        "ha_enabled": false,
+        "is_self": false,
+        "leader_address": "",
+        "leader_cluster_address": "",
+        "performance_standby": false,
+        "performance_standby_last_remote_wal": 0,
+    });
+    Reply::json(200, body)
+}
+
 impl State {
     /// Requests that do not take the usual way; `None` for the others.
     pub(super) fn about_the_seal(
@@ -120,9 +134,12 @@ impl State {
         Some(match (path, method) {
             ("sys/health", "GET" | "HEAD") => Ok(self.seal.health(moment.now, sealed)),
             ("sys/seal-status", "GET") => Ok(self.seal.status(sealed)),
+            ("sys/leader", "GET") => Ok(leader()),
             ("sys/unseal", "PUT" | "POST") => self.unseal(request),
             ("sys/seal", "PUT" | "POST") => self.seal(moment, request),
-            ("sys/health" | "sys/seal-status" | "sys/unseal" | "sys/seal", _) => Err(Refusal::silent(405)),
+            ("sys/health" | "sys/leader" | "sys/seal-status" | "sys/unseal" | "sys/seal", _) => {
+                Err(Refusal::silent(405))
+            }
             _ => return None,
         })
     }

@@ -85,6 +85,7 @@ pub const CASES: &[Case<VaultApi>] = cases![
     // seal
     health_tells_which_vault_it_is,
     a_sealed_vault_answers_nothing_else,
+    one_server_has_no_leader,
     what_was_written_outlives_a_seal,
     a_seal_between_read_and_write_writes_nothing,
     a_wrong_key_does_not_unseal,

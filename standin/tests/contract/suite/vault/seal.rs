@@ -56,6 +56,20 @@ pub async fn health_tells_which_vault_it_is(vault: &VaultApi) -> Result<()> {
     Ok(())
 }
 
+/// `vault operator unseal` asks for it.
+pub async fn one_server_has_no_leader(vault: &VaultApi) -> Result<()> {
+    let leader = json!({
+        "active_time": "0001-01-01T00:00:00Z", "ha_enabled": false, "is_self": false, "leader_address": "", "leader_cluster_address": "",
+        "performance_standby": false, "performance_standby_last_remote_wal": 0,
+    });
+    let nobody = Caller::nobody(vault);
+    nobody.get("sys/leader").await?.is(200, leader.clone())?;
+    nobody.post("sys/leader", json!({})).await?.silent(405)?;
+    vault.seal().await?;
+    nobody.get("sys/leader").await?.is(200, leader)?;
+    Ok(())
+}
+
 pub async fn a_sealed_vault_answers_nothing_else(vault: &VaultApi) -> Result<()> {
     let root = Caller::root(vault);
     root.post("sys/auth/kubernetes", json!({ "type": "kubernetes" })).await?.done()?;
