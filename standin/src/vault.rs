@@ -1,4 +1,4 @@
-//! A Vault in memory: KV version 1 and 2, policies, tokens, the auth methods `kubernetes` and `jwt`, and the seal, with
+//! A Vault in memory: KV version 1 and 2, PKI, policies, tokens, the auth methods `kubernetes` and `jwt`, and the seal, with
 //! the statuses, bodies and texts of Vault 1.21.
 //!
 //! `state` is a function of a request and a moment; here it gets its lock, its clock and its randomness.
@@ -10,9 +10,11 @@ mod fields;
 mod jwt;
 mod kubernetes;
 mod kv;
+mod limits;
 mod method;
 mod moment;
 mod mounts;
+mod pki;
 mod plain;
 mod policies;
 mod pretend;
@@ -89,6 +91,13 @@ impl Service for Core {
             Step::Review(pending) => {
                 let reviewed = pending.review.ask().await;
                 self.state().reviewed(*pending, reviewed.as_ref())
+            }
+            Step::Make(wanted) => {
+                let key = tokio::task::spawn_blocking(move || wanted.key()).await;
+                match key {
+                    Ok((wanted, key)) => self.state().made(*wanted, key),
+                    Err(_) => Refusal::new(500, "internal error").into(),
+                }
             }
         };
         reply.into_answer()

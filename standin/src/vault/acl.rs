@@ -5,7 +5,10 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ops::BitOr;
 
-use super::asked::Operation;
+use serde_json::{Map, Value};
+
+use super::asked::{Asked, Operation};
+use super::limits::Limits;
 
 /// A set of rights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,13 +89,21 @@ impl From<Operation> for Capabilities {
 pub(super) struct Rule {
     pub(super) path: String,
     pub(super) capabilities: Capabilities,
+    pub(super) limits: Limits,
+}
+
+/// What all rules for one path add up to.
+#[derive(Clone, Debug, Default)]
+struct Granted {
+    capabilities: Capabilities,
+    limits: Limits,
 }
 
 /// All rules of a token's policies.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Acl {
     is_root: bool,
-    rules: BTreeMap<String, Capabilities>,
+    rules: BTreeMap<String, Granted>,
 }
 
 impl Acl {
@@ -101,29 +112,36 @@ impl Acl {
     }
 
     pub(super) fn new<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> Self {
-        let mut merged = BTreeMap::new();
+        let mut merged: BTreeMap<String, Granted> = BTreeMap::new();
         for rule in rules {
-            let granted = merged.entry(rule.path.clone()).or_insert(rule.capabilities);
-            *granted = granted.and(rule.capabilities);
+            let granted = merged.entry(rule.path.clone()).or_default();
+            granted.capabilities = granted.capabilities.and(rule.capabilities);
+            granted.limits.add(&rule.limits);
         }
         Self { is_root: false, rules: merged }
     }
 
-    pub(super) fn allows(&self, operation: Operation, path: &str) -> bool {
+    /// Whether the token may do this, with what it says in it.
+    pub(super) fn allows(&self, asked: &Asked) -> bool {
+        self.may(asked.operation, &asked.path, &asked.data)
+    }
+
+    fn may(&self, operation: Operation, path: &str, data: &Map<String, Value>) -> bool {
         self.is_root || {
-            let granted = self.granted(path, operation == Operation::List);
-            !granted.denies() && granted.contains(operation.into())
+            let Some(granted) = self.granted(path, operation == Operation::List) else { return false };
+            let may = !granted.capabilities.denies() && granted.capabilities.contains(operation.into());
+            may && (matches!(operation, Operation::List | Operation::Delete) || granted.limits.allow(data))
         }
     }
 
     /// Whether it has the right that paths with power over Vault itself need besides.
     pub(super) fn has_sudo(&self, path: &str) -> bool {
-        self.is_root || self.granted(path, false).contains(Capabilities::SUDO)
+        self.is_root || self.capabilities(path, false).contains(Capabilities::SUDO)
     }
 
     /// The rights on a path by name, as `sys/capabilities-self` tells them.
     pub(super) fn names(&self, path: &str) -> Vec<&'static str> {
-        if self.is_root { vec!["root"] } else { self.granted(path, true).names() }
+        if self.is_root { vec!["root"] } else { self.capabilities(path, true).names() }
     }
 
     /// Whether there is any right on or below a mount.
@@ -133,21 +151,25 @@ impl Acl {
             if rule.contains('+') { overlaps(fixed, mount) } else { fixed.starts_with(mount) }
         };
         self.is_root
-            || !self.granted(mount, true).denies()
-            || self.rules.iter().any(|(rule, granted)| is_below(rule) && !granted.denies())
+            || !self.capabilities(mount, true).denies()
+            || self.rules.iter().any(|(rule, granted)| is_below(rule) && !granted.capabilities.denies())
     }
 
     /// A list is granted by the rule for its path without the slash, too.
-    fn granted(&self, path: &str, is_list: bool) -> Capabilities {
+    fn granted(&self, path: &str, is_list: bool) -> Option<&Granted> {
         let bare = path.strip_suffix('/').filter(|_| is_list);
-        let exact = |path: &str| self.rules.get(path).copied().filter(|_| !has_wildcard(path));
+        let exact = |path: &str| self.rules.get(path).filter(|_| !has_wildcard(path));
         let found = exact(path).or_else(|| exact(bare?));
-        found.or_else(|| self.by_pattern(bare?)).or_else(|| self.by_pattern(path)).unwrap_or_default()
+        found.or_else(|| self.by_pattern(bare?)).or_else(|| self.by_pattern(path))
     }
 
-    fn by_pattern(&self, path: &str) -> Option<Capabilities> {
+    fn capabilities(&self, path: &str, is_list: bool) -> Capabilities {
+        self.granted(path, is_list).map(|granted| granted.capabilities).unwrap_or_default()
+    }
+
+    fn by_pattern(&self, path: &str) -> Option<&Granted> {
         let patterns = self.rules.iter().filter(|(rule, _)| has_wildcard(rule) && matches(rule, path));
-        patterns.max_by_key(|(rule, _)| precision(rule)).map(|(_, granted)| *granted)
+        patterns.max_by_key(|(rule, _)| precision(rule)).map(|(_, granted)| granted)
     }
 }
 
@@ -190,18 +212,26 @@ mod tests {
     fn acl(rules: &[(&str, &[&str])]) -> Acl {
         let rule = |(path, names): &(&str, &[&str])| {
             let capabilities = names.iter().filter_map(|name| Capabilities::named(name));
-            Rule { path: (*path).to_owned(), capabilities: capabilities.fold(Capabilities::default(), BitOr::bitor) }
+            Rule {
+                path: (*path).to_owned(),
+                capabilities: capabilities.fold(Capabilities::default(), BitOr::bitor),
+                limits: Limits::default(),
+            }
         };
         Acl::new(&rules.iter().map(rule).collect::<Vec<_>>())
+    }
+
+    fn may(acl: &Acl, operation: Operation, path: &str) -> bool {
+        acl.may(operation, path, &Map::new())
     }
 
     #[test]
     fn nothing_is_granted_by_default() {
         let acl = acl(&[("secret/data/a", &["read"])]);
-        assert!(acl.allows(Operation::Read, "secret/data/a"));
-        assert!(!acl.allows(Operation::Update, "secret/data/a"));
+        assert!(may(&acl, Operation::Read, "secret/data/a"));
+        assert!(!may(&acl, Operation::Update, "secret/data/a"));
         for path in ["secret/data/b", "secret/data/a/b", "secret/data", ""] {
-            assert!(!acl.allows(Operation::Read, path), "{path}");
+            assert!(!may(&acl, Operation::Read, path), "{path}");
         }
         assert_eq!((acl.names("secret/data/a"), acl.names("x")), (vec!["read"], vec!["deny"]));
     }
@@ -232,9 +262,9 @@ mod tests {
     #[test]
     fn a_plus_stands_for_one_whole_segment() {
         let acl = acl(&[("a/+/c", &["read"]), ("x/+", &["read"])]);
-        assert!(acl.allows(Operation::Read, "a/b/c") && acl.allows(Operation::Read, "x/y"));
+        assert!(may(&acl, Operation::Read, "a/b/c") && may(&acl, Operation::Read, "x/y"));
         for path in ["a/c", "a/b/d", "a/b/c/d", "x", "x/y/z"] {
-            assert!(!acl.allows(Operation::Read, path), "{path}");
+            assert!(!may(&acl, Operation::Read, path), "{path}");
         }
     }
 
@@ -244,13 +274,13 @@ mod tests {
         assert_eq!(two.names("a"), ["create", "read", "update"]);
         let denied = acl(&[("a", &["read"]), ("a", &["deny"]), ("a", &["update"])]);
         assert_eq!(denied.names("a"), ["deny"]);
-        assert!(!denied.allows(Operation::Read, "a"));
+        assert!(!may(&denied, Operation::Read, "a"));
     }
 
     #[test]
     fn a_list_is_granted_with_or_without_the_slash() {
         for rule in ["secret/metadata", "secret/metadata/", "secret/metadata/*", "secret/meta*"] {
-            assert!(acl(&[(rule, &["list"])]).allows(Operation::List, "secret/metadata/"), "{rule}");
+            assert!(may(&acl(&[(rule, &["list"])]), Operation::List, "secret/metadata/"), "{rule}");
         }
     }
 
@@ -268,7 +298,7 @@ mod tests {
     #[test]
     fn root_may_do_all() {
         let root = Acl::root();
-        assert!(root.allows(Operation::Delete, "sys/x") && root.has_sudo("sys/seal") && root.sees_mount("x/"));
+        assert!(may(&root, Operation::Delete, "sys/x") && root.has_sudo("sys/seal") && root.sees_mount("x/"));
         assert_eq!(root.names("x"), ["root"]);
     }
 }

@@ -52,25 +52,34 @@ impl Asked {
     }
 
     pub(super) fn int(&self, field: &str) -> Result<Option<i64>, Refusal> {
-        self.field(field, fields::int, "cannot parse '' as int: strconv.ParseInt: parsing")
+        self.field(field, fields::int, |text| {
+            format!("cannot parse '' as int: strconv.ParseInt: parsing {text:?}: invalid syntax")
+        })
     }
 
     pub(super) fn flag(&self, field: &str) -> Result<Option<bool>, Refusal> {
-        self.field(field, fields::flag, "cannot parse '' as bool: strconv.ParseBool: parsing")
+        self.field(field, fields::flag, |text| {
+            format!("cannot parse '' as bool: strconv.ParseBool: parsing {text:?}: invalid syntax")
+        })
     }
 
     pub(super) fn seconds(&self, field: &str) -> Result<Option<i64>, Refusal> {
-        self.field(field, fields::seconds, "time: invalid duration")
+        self.field(field, fields::seconds, |text| format!("time: invalid duration {text:?}"))
     }
 
     pub(super) fn strings(&self, field: &str) -> Result<Option<Vec<String>>, Refusal> {
-        self.field(field, fields::strings, "cannot parse as list:")
+        self.field(field, fields::strings, |text| format!("cannot parse as list: {text:?}: invalid syntax"))
     }
 
-    fn field<T>(&self, field: &str, parse: fn(&Value) -> Option<T>, error: &str) -> Result<Option<T>, Refusal> {
+    fn field<T>(
+        &self,
+        field: &str,
+        parse: fn(&Value) -> Option<T>,
+        error: fn(&str) -> String,
+    ) -> Result<Option<T>, Refusal> {
         let Some(value) = self.get(field) else { return Ok(None) };
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let problem = || format!("error converting input for field {field:?}: {error} {text:?}: invalid syntax");
+        let problem = || format!("error converting input for field {field:?}: {}", error(&text));
         parse(value).map(Some).ok_or_else(|| Refusal::bad(problem()))
     }
 }

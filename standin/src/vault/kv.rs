@@ -113,7 +113,7 @@ impl Versioned {
     }
 
     fn read(&self, now: Timestamp, asked: &Asked, name: &str) -> Result<Said, Refusal> {
-        let wanted = asked.int("version").map_err(in_validation)?;
+        let wanted = asked.int("version").map_err(Refusal::in_validation)?;
         let Some(secret) = self.secrets.get(name) else { return Ok(Said::Nothing) };
         let number = wanted.and_then(|number| u64::try_from(number).ok()).filter(|number| *number > 0);
         let number = number.unwrap_or(secret.current);
@@ -213,12 +213,6 @@ fn astray(operation: Operation) -> String {
         Operation::Delete => "delete",
     };
     format!("{ASTRAY} {command}' for this operation.")
-}
-
-/// A field that is wrong in a request that writes nothing is told of in other words.
-fn in_validation(refusal: Refusal) -> Refusal {
-    let errors = refusal.errors.iter().map(|error| format!("Field validation failed: {error}")).collect();
-    Refusal { errors, ..refusal }
 }
 
 fn data(asked: &Asked) -> Result<Value, Refusal> {

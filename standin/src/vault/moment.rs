@@ -3,7 +3,7 @@
 use k8s_openapi::jiff::Timestamp;
 
 /// Random bytes that one request may need.
-pub(super) const RANDOM_BYTES: usize = 64;
+pub(super) const RANDOM_BYTES: usize = 256;
 
 /// The time of a request, and its randomness.
 #[derive(Clone, Debug)]
@@ -34,6 +34,19 @@ impl Moment {
     /// That of a token; its first digits are that of a mount.
     pub(super) fn accessor(&self) -> &str {
         self.hex(48, 12)
+    }
+
+    /// The same of several things that one request makes: the first, the second, and so on.
+    pub(super) fn nth_uuid(&self, nth: usize) -> String {
+        uuid(self.hex(64 + 16 * nth, 16))
+    }
+
+    /// The serial number of a certificate: 20 bytes, and positive.
+    pub(super) fn serial(&self) -> Vec<u8> {
+        let bytes = (44..64).map(|at| u8::from_str_radix(self.hex(at, 1), 16).unwrap_or_default());
+        let mut bytes: Vec<u8> = bytes.collect();
+        bytes[0] = bytes[0] & 0x7f | 0x40;
+        bytes
     }
 
     fn hex(&self, from: usize, bytes: usize) -> &str {

@@ -10,6 +10,7 @@ use super::jwt::Jwt;
 use super::kubernetes::Kubernetes;
 use super::kv::Versioned;
 use super::moment::Moment;
+use super::pki::Pki;
 use super::plain::Plain;
 use super::reply::{Refusal, Said};
 use super::tokens::TTL_MAX;
@@ -21,6 +22,7 @@ pub(super) enum Engine {
     Builtin,
     Versioned(Versioned),
     Plain(Plain),
+    Pki(Pki),
     Kubernetes(Kubernetes),
     Jwt(Jwt),
 }
@@ -32,6 +34,8 @@ pub(super) struct Mount {
     accessor: String,
     uuid: String,
     options: Value,
+    /// What it is given for as long as possible, in seconds. Zero: as long as everywhere.
+    max_ttl: i64,
     pub(super) engine: Engine,
 }
 
@@ -81,7 +85,10 @@ impl Mounts {
                 None if table.is_empty() => Err(Refusal::bad(format!("No secret engine mount at {path}/"))),
                 None => Err(Refusal::bad(format!("No auth engine at {path}/"))),
             },
-            (_, Operation::Update) => self.enable(moment, asked, table, &at),
+            (path, Operation::Update) => match path.strip_suffix("/tune") {
+                Some(path) => self.tune(asked, table, path),
+                None => self.enable(moment, asked, table, &at),
+            },
             (_, Operation::Delete) => {
                 let is_builtin = BUILTIN.iter().any(|(builtin, kind, _)| *builtin == at && *kind != "kv");
                 if at == "auth/token/" {
@@ -95,6 +102,14 @@ impl Mounts {
             }
             _ => Err(Refusal::unsupported_operation()),
         }
+    }
+
+    fn tune(&mut self, asked: &Asked, table: &str, path: &str) -> Result<Said, Refusal> {
+        let Some(mount) = self.0.get_mut(&format!("{table}{path}/")) else {
+            return Err(Refusal::bad(format!("tune of path \"{path}/\" failed: no mount entry found")));
+        };
+        mount.max_ttl = asked.seconds("max_lease_ttl")?.unwrap_or(mount.max_ttl);
+        Ok(Said::Nothing)
     }
 
     fn enable(&mut self, moment: &Moment, asked: &Asked, table: &str, at: &str) -> Result<Said, Refusal> {
@@ -115,6 +130,7 @@ impl Mounts {
             ("", "kv", "2") => Engine::Versioned(Versioned::default()),
             ("", "kv", "" | "1") => Engine::Plain(Plain::default()),
             ("", "kv", _) => return Err(Refusal::bad("nil backend of type \"kv\" returned from factory")),
+            ("", "pki", _) => Engine::Pki(Pki::default()),
             ("auth/", "kubernetes", _) => Engine::Kubernetes(Kubernetes::default()),
             ("auth/", "jwt", _) => Engine::Jwt(Jwt::default()),
             _ => return Err(Refusal::bad(format!("plugin not found in the catalog: {kind}"))),
@@ -128,7 +144,12 @@ impl Mounts {
             let taken = taken.trim_start_matches(table);
             return Err(Refusal::bad(format!("path is already in use at {taken}")));
         }
-        let mount = Mount::new(moment, at, kind, asked.text("description"), options.into(), engine);
+        let mut mount = Mount::new(moment, at, kind, asked.text("description"), options.into(), engine);
+        let config = Asked {
+            data: asked.get("config").and_then(Value::as_object).cloned().unwrap_or_default(),
+            ..asked.clone()
+        };
+        mount.max_ttl = config.seconds("max_lease_ttl")?.unwrap_or_default();
         self.0.insert(at.to_owned(), mount);
         Ok(Said::Nothing)
     }
@@ -178,6 +199,7 @@ impl Mount {
             accessor: format!("{table}{kind}_{accessor}"),
             uuid: moment.uuid(),
             options,
+            max_ttl: 0,
             engine,
         }
     }
@@ -192,16 +214,21 @@ impl Mount {
 
     /// As it is configured.
     fn show(&self, at: &str) -> Map<String, Value> {
-        self.describe(at, 0)
+        self.describe(at, 0, self.max_ttl)
     }
 
     /// With what applies where nothing is configured.
     fn show_in_force(&self, at: &str) -> Map<String, Value> {
-        self.describe(at, TTL_MAX)
+        self.describe(at, TTL_MAX, self.max_ttl())
     }
 
-    fn describe(&self, at: &str, ttl: i64) -> Map<String, Value> {
-        let mut config = json!({ "default_lease_ttl": ttl, "force_no_cache": false, "max_lease_ttl": ttl });
+    /// How long anything that it gives may be good for, in seconds.
+    pub(super) fn max_ttl(&self) -> i64 {
+        if self.max_ttl == 0 { TTL_MAX } else { self.max_ttl }
+    }
+
+    fn describe(&self, at: &str, ttl: i64, max_ttl: i64) -> Map<String, Value> {
+        let mut config = json!({ "default_lease_ttl": ttl, "force_no_cache": false, "max_lease_ttl": max_ttl });
         if at.starts_with("auth/") {
             config["token_type"] = json!("default-service");
         }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::acl::{Acl, Capabilities, Rule};
 use super::asked::{Asked, Operation};
+use super::limits::Limits;
 use super::reply::{Refusal, Said};
 
 /// What every token may do that was not made without it. The real one has more, on paths that are not here.
@@ -125,7 +126,7 @@ fn rule(path: &str, stanza: &Map<String, Value>) -> Result<Rule, String> {
     if path.contains("+*") {
         return Err(format!("path {path:?}: invalid use of wildcards ('+*' is forbidden)"));
     }
-    if let Some(unknown) = stanza.keys().find(|key| *key != "capabilities") {
+    if let Some(unknown) = stanza.keys().find(|key| *key != "capabilities" && !Limits::KEYS.contains(&key.as_str())) {
         return Err(format!("1 error occurred:\n\t* path {path:?}: invalid key {unknown:?} on line 0\n\n"));
     }
     let names = stanza.get("capabilities").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
@@ -134,7 +135,8 @@ fn rule(path: &str, stanza: &Map<String, Value>) -> Result<Rule, String> {
         let unknown = || format!("path {path:?}: invalid capability {name:?}");
         capabilities = capabilities | Capabilities::named(name).ok_or_else(unknown)?;
     }
-    Ok(Rule { path: path.trim_start_matches('/').to_owned(), capabilities })
+    let limits = Limits::of(stanza).map_err(|error| format!("path {path:?}: {error}"))?;
+    Ok(Rule { path: path.trim_start_matches('/').to_owned(), capabilities, limits })
 }
 
 #[cfg(test)]
@@ -165,8 +167,8 @@ mod tests {
     fn every_token_may_look_itself_up() {
         let policies = Policies::new();
         let acl = policies.acl(&["default".to_owned(), "none".to_owned()]);
-        assert!(acl.allows(Operation::Read, "auth/token/lookup-self"));
-        assert!(acl.allows(Operation::Update, "sys/capabilities-self"));
+        assert!(acl.names("auth/token/lookup-self") == ["read"]);
+        assert!(acl.names("sys/capabilities-self") == ["update"]);
     }
 
     #[test]

@@ -34,6 +34,12 @@ impl Refusal {
         Self::new(status, format!("{} error{plural} occurred:\n{lines}\n", errors.len()))
     }
 
+    /// A field that is wrong, where all are looked at before anything is done.
+    pub(super) fn in_validation(self) -> Self {
+        let errors = self.errors.iter().map(|error| format!("Field validation failed: {error}")).collect();
+        Self { errors, ..self }
+    }
+
     /// The token's policies do not grant it.
     pub(super) fn denied() -> Self {
         Self::listed(403, &["permission denied"])
@@ -66,6 +72,10 @@ pub(super) enum Said {
     Injected(Value),
     /// Nothing but warnings.
     Warned(Vec<String>),
+    /// Data, perhaps none, and warnings, perhaps none.
+    Told(Value, Vec<String>),
+    /// Certificates in PEM, as they are.
+    Pem(String),
     /// This, with a 404.
     Gone(Value),
     /// A 404 without a body.
@@ -112,6 +122,8 @@ impl Reply {
             Said::Gone(data) => envelope(404, "", data),
             Said::Astray(warning) => Self::envelope(moment, 404, "", Value::Null, &[warning], None),
             Said::Warned(warnings) => Self::envelope(moment, 200, kind, Value::Null, &warnings, None),
+            Said::Told(data, warnings) => Self::envelope(moment, 200, kind, data, &warnings, None),
+            Said::Pem(pem) => Self::json(200, Value::String(pem)),
             Said::Auth(auth, warnings) => Self::envelope(moment, 200, kind, Value::Null, &warnings, Some(auth)),
             Said::Injected(data) => {
                 let beside = data.as_object().cloned().unwrap_or_default();
@@ -157,6 +169,8 @@ impl Reply {
 
     pub(super) fn into_answer(self) -> Answer {
         let mut answer = match self.body {
+            // No answer of Vault's in JSON is a text alone.
+            Some(Value::String(pem)) => wire::text(self.status, "application/pem-certificate-chain", pem),
             Some(body) => wire::text(self.status, "application/json", format!("{body}\n")),
             None => wire::empty(self.status),
         };

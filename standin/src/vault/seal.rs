@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::asked::{self, Operation};
+use super::asked;
 use super::moment::Moment;
 use super::reply::{Refusal, Reply};
 use super::state::State;
@@ -154,7 +154,7 @@ impl State {
         let asked = asked::read(request, "sys/seal")?;
         if !self.seal.sealed {
             let (acl, _) = self.caller(moment, &asked.token)?;
-            if !acl.allows(Operation::Update, &asked.path) || !acl.has_sudo(&asked.path) {
+            if !acl.allows(&asked) || !acl.has_sudo(&asked.path) {
                 return Err(Refusal::denied());
             }
             self.seal.sealed = true;

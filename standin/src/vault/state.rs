@@ -11,6 +11,7 @@ use super::kubernetes::Claimed;
 use super::kv::Actor;
 use super::moment::Moment;
 use super::mounts::{Engine, Mounts};
+use super::pki::{self, Made, Wanted as WantedRoot};
 use super::policies::Policies;
 use super::reply::{Refusal, Reply, Said};
 use super::review::{Review, Reviewed};
@@ -35,6 +36,23 @@ pub(super) enum Step {
     Reply(Reply),
     /// First an API server has to be asked.
     Review(Box<Pending>),
+    /// First a key has to be made, which may take seconds.
+    Make(Box<Making>),
+}
+
+/// A root that waits for its key.
+pub(super) struct Making {
+    wanted: WantedRoot,
+    moment: Moment,
+    at: String,
+}
+
+impl Making {
+    /// Makes the key.
+    pub(super) fn key(self: Box<Self>) -> (Box<Self>, Made) {
+        let made = self.wanted.key();
+        (self, made)
+    }
 }
 
 /// How far a login came.
@@ -101,6 +119,12 @@ impl State {
         if let Some(path) = asked.path.strip_prefix("sys/internal/ui/mounts") {
             return self.preflight(moment, &asked, path).map(|data| reply(moment, "", &asked, Said::Data(data)));
         }
+        if let Some((at, mount)) = &mount
+            && let Engine::Pki(pki) = &mount.engine
+            && let Some(said) = pki.public(&asked.below(at))
+        {
+            return said.map(|said| reply(moment, "", &asked, said));
+        }
         let (acl, actor) = self.caller(moment, &asked.token)?;
         if let Some((at, mount)) = &mount
             && asked.is_write()
@@ -110,11 +134,17 @@ impl State {
             asked.operation = Operation::Create;
         }
         let needs_sudo = ["sys/auth/", "sys/leases/revoke-prefix/"].iter().any(|path| asked.path.starts_with(path));
-        if !acl.allows(asked.operation, &asked.path) || (needs_sudo && !acl.has_sudo(&asked.path)) {
+        if !acl.allows(&asked) || (needs_sudo && !acl.has_sudo(&asked.path)) {
             return Err(Refusal::denied());
         }
         let (at, mount) = mount.ok_or_else(|| Refusal::no_route(&asked.path))?;
         let kind = mount.kind().to_owned();
+        if let Engine::Pki(pki) = &mount.engine
+            && let Some(wanted) = pki.wanted(moment.now, mount.max_ttl(), &asked.below(&at))
+        {
+            let wanted = wanted?;
+            return Ok(Step::Make(Box::new(Making { wanted, moment: moment.clone(), at })));
+        }
         let said = self.ask(moment, &acl, &actor, &at, &asked.below(&at))?;
         Ok(reply(moment, &kind, &asked, said))
     }
@@ -126,7 +156,10 @@ impl State {
             "auth/token/" => return self.tokens.handle(moment, asked, &self.policies),
             _ => {}
         }
-        match self.mounts.at(at).map(|mount| &mut mount.engine) {
+        let mount = self.mounts.at(at);
+        let max_ttl = mount.as_ref().map(|mount| mount.max_ttl()).unwrap_or_default();
+        match mount.map(|mount| &mut mount.engine) {
+            Some(Engine::Pki(pki)) => pki.handle(moment, max_ttl, asked),
             Some(Engine::Versioned(kv)) => kv.handle(moment.now, actor, asked),
             Some(Engine::Plain(kv)) => kv.handle(asked),
             Some(Engine::Kubernetes(auth)) => auth.handle(asked),
@@ -163,6 +196,19 @@ impl State {
         claimed.confirmed(reviewed).map_or_else(Reply::from, |granted| self.grant(&moment, &at, granted))
     }
 
+    /// What the wish for a root leads to once there is a key.
+    pub(super) fn made(&mut self, making: Making, key: Made) -> Reply {
+        let Making { wanted, moment, at } = making;
+        if self.seal.sealed {
+            return Refusal::sealed().into();
+        }
+        let Some(Engine::Pki(pki)) = self.mounts.at(&at).map(|mount| &mut mount.engine) else {
+            return Refusal::no_route(&at).into();
+        };
+        let said = pki.made(&moment, wanted, key);
+        said.map_or_else(Reply::from, |said| Reply::to(&moment, pki::KIND, Operation::Update, said))
+    }
+
     fn grant(&mut self, moment: &Moment, at: &str, granted: Granted) -> Reply {
         let Granted { alias, display_name, metadata, token } = granted;
         let accessor = self.mounts.of(at).map(|(_, mount)| mount.accessor().to_owned()).unwrap_or_default();
@@ -194,6 +240,7 @@ impl Engine {
             Self::Builtin => None,
             Self::Versioned(kv) => kv.exists(path),
             Self::Plain(kv) => Some(kv.exists(path)),
+            Self::Pki(_) => None,
             Self::Kubernetes(auth) => auth.exists(path),
             Self::Jwt(auth) => auth.exists(path),
         }
@@ -206,7 +253,7 @@ impl Engine {
             Self::Kubernetes(_) | Self::Jwt(_) if !asked.is_write() => Err(Refusal::new(405, "unsupported operation")),
             Self::Kubernetes(auth) => auth.login(now, asked).map(|(review, claimed)| Login::Claimed(review, claimed)),
             Self::Jwt(auth) => auth.login(now, asked).map(Login::Granted),
-            Self::Builtin | Self::Versioned(_) | Self::Plain(_) => return None,
+            Self::Builtin | Self::Versioned(_) | Self::Plain(_) | Self::Pki(_) => return None,
         };
         Some(granted)
     }

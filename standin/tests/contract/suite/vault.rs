@@ -1,8 +1,9 @@
-//! Vault: KV version 1 and 2, mounts, policies, tokens, health, the seal, and the words of its refusals.
+//! Vault: KV version 1 and 2, mounts, PKI, policies, tokens, health, the seal, and the words of its refusals.
 
 mod auth;
 mod kv;
 mod mounts;
+mod pki;
 mod policies;
 mod seal;
 mod secrets;
@@ -15,6 +16,7 @@ use super::{Case, cases};
 use auth::*;
 use kv::*;
 use mounts::*;
+use pki::*;
 pub use policies::rounded;
 use policies::*;
 use seal::*;
@@ -82,6 +84,25 @@ pub const CASES: &[Case<VaultApi>] = cases![
     a_token_ends_with_its_parent,
     a_token_makes_none_that_may_more,
     capabilities_are_told_by_path,
+    // pki
+    a_root_is_made_once_by_its_name,
+    of_eight_that_make_one_root_one_makes_it,
+    without_a_name_each_request_makes_another_root,
+    a_root_is_asked_for_in_vaults_terms,
+    an_issuer_is_told_without_a_token,
+    an_issuer_that_is_not_there_is_an_error_of_the_server,
+    where_no_pki_engine_is_mounted_a_right_tells_it,
+    a_signer_is_certified_as_it_is_asked_for,
+    what_is_not_said_of_a_signer_is_taken_from_elsewhere,
+    a_signer_that_would_outlive_its_issuer_is_cut_or_refused,
+    a_mount_that_is_not_tuned_shortens_what_it_gives,
+    a_retired_issuer_certifies_nothing_until_it_is_brought_back,
+    a_policy_pins_what_may_be_asked_for,
+    an_empty_text_is_among_any_values_unless_it_is_denied,
+    constraints_of_two_stanzas_for_one_path_add_up,
+    a_policy_lets_one_thing_of_an_issuer_be_changed,
+    a_root_is_brought_along_with_its_key,
+    a_cross_keeps_the_other_roots_name_key_and_ends,
     // seal
     health_tells_which_vault_it_is,
     a_sealed_vault_answers_nothing_else,
