@@ -125,10 +125,13 @@ fn glance(stored: &Stored, record: &str) -> Result<(Glance, Timestamp), Unread> 
         stored,
         published: &Published::Absent,
         pin: None,
+        signer: None,
+        now: Timestamp::UNIX_EPOCH,
         names: &names,
     };
     match (stored, situation.step()) {
         (Stored::Sound { sound, .. }, _) => Ok((sound.glance.clone(), sound.usable_until.at)),
+        (Stored::Signing { record, .. }, _) => Ok((record.glance().clone(), record.usable_until().at)),
         (Stored::Deleted { .. } | Stored::Unsound { .. }, Step::Hold(held)) => Err(held.into()),
         _ => Err(Unread {
             reason: Some(Reason::RootMissing),

@@ -14,12 +14,13 @@ use tokio::sync::{Mutex, Notify, watch};
 
 use super::follow::{MetadataOf, Seen, follow};
 use super::{
-    FIELD_MANAGER, Failed, MANAGED_BY, ROOT_SHA256, VAULT_VERSION, Write, call, forgetful, metadata, patch, post,
-    stale_read, written,
+    FIELD_MANAGER, Failed, MANAGED_BY, RECORD_STATE, ROOT_SHA256, VAULT_VERSION, Write, call, forgetful, metadata,
+    patch, post, stale_read, written,
 };
 use gate_core::backoff::{Backoff, SOON};
 use gate_core::ca::bundle::{self, Beside, Bundle, CA_CERT, CA_KEY, CERT_CHAIN, ROOT_CERT};
 use gate_core::ca::check::{self, Facts, Note, Sound};
+use gate_core::ca::record::RecordState;
 use gate_core::clock::Boot;
 use gate_core::order::{Told, Worth};
 use gate_core::plan::{Copy, Owner, Published};
@@ -256,15 +257,27 @@ impl Cacerts {
         written(call(&doing, self.api.patch(&self.name, &params, &Patch::Apply(&secret))).await)
     }
 
-    /// Writes Vault's bytes over exactly what was read.
+    /// Writes the files over exactly what was read, with what they are of: Vault's version, and the state of a record of
+    /// the signing kind.
     ///
     /// # Errors
     /// The reason why it cannot be written, or not be told whether it was.
-    pub async fn publish(&self, over: &Published, sound: &Sound, version: u64) -> Result<Write, Held> {
+    pub async fn publish(
+        &self,
+        over: &Published,
+        sound: &Sound,
+        version: u64,
+        state: Option<RecordState>,
+    ) -> Result<Write, Held> {
         let doing = format!("write Secret {}", self.full_name);
-        let annotations =
-            [(ROOT_SHA256.to_owned(), sound.root.to_string()), (VAULT_VERSION.to_owned(), version.to_string())];
-        let metadata = ObjectMeta { annotations: Some(annotations.into()), ..metadata(&self.name) };
+        let mut annotations = BTreeMap::from([
+            (ROOT_SHA256.to_owned(), sound.root.to_string()),
+            (VAULT_VERSION.to_owned(), version.to_string()),
+        ]);
+        let was_for = matches!(over, Published::Present(copy) if copy.annotated_state.is_some());
+        let state = state.map(|state| state.to_string()).or(was_for.then(String::new));
+        annotations.extend(state.map(|state| (RECORD_STATE.to_owned(), state)));
+        let metadata = ObjectMeta { annotations: Some(annotations), ..metadata(&self.name) };
         let mut secret = Secret { metadata, data: Some(data(&sound.bundle)), ..Secret::default() };
         let ended = match over {
             Published::Absent => {
@@ -308,15 +321,20 @@ pub fn published(secret: &Secret, now: Timestamp) -> Published {
     let data = secret.data.iter().flatten().map(|(name, bytes)| (name.as_str(), bytes.0.as_slice()));
     let beside = Beside::of(data.clone());
     let glance = secret.data.as_ref().and_then(|data| bundle::glance(&data.get(beside.root_cert())?.0));
-    let verdict = Bundle::from_secret(data).and_then(|bundle| check::check(bundle, now)).map(Arc::new);
     let owner = owner(secret);
+    let files = Bundle::from_secret(data);
+    let unsound = files.clone().ok();
+    let verdict = files.and_then(|bundle| check::check(bundle, now)).map(Arc::new);
+    let annotations = secret.annotations();
     Published::Present(Arc::new(Copy {
         was_ours: owner == Owner::Other && is_labelled(secret),
+        unsound: unsound.filter(|_| owner == Owner::Ours && verdict.is_err()).map(Arc::new),
         owner,
         verdict,
         glance,
         resource_version: secret.resource_version().unwrap_or_default(),
-        annotated_root: secret.annotations().get(ROOT_SHA256).map(|text| text.parse()),
+        annotated_root: annotations.get(ROOT_SHA256).map(|text| text.parse()),
+        annotated_state: annotations.get(RECORD_STATE).and_then(|text| text.parse().ok()),
         beside,
         immutable: secret.immutable == Some(true),
     }))

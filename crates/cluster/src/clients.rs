@@ -14,6 +14,7 @@ use super::owners::Owners;
 use super::pin::Pins;
 use super::{ApiClock, Write};
 use gate_core::ca::check::Sound;
+use gate_core::ca::record::RecordState;
 use gate_core::cluster::{Bystanders, Cluster, Happened, Maker, Passed};
 use gate_core::gate::Gated;
 use gate_core::plan::{Contradiction, Mesh, Pin, Published, ReadPin};
@@ -83,8 +84,14 @@ impl Cluster for Clients {
         self.cacerts.is_still(version).await
     }
 
-    async fn publish(&self, over: &Published, sound: &Sound, version: u64) -> Result<Write, Held> {
-        self.cacerts.publish(over, sound, version).await
+    async fn publish(
+        &self,
+        over: &Published,
+        sound: &Sound,
+        version: u64,
+        state: Option<RecordState>,
+    ) -> Result<Write, Held> {
+        self.cacerts.publish(over, sound, version, state).await
     }
 
     async fn read_pin(&self) -> Result<ReadPin, Held> {

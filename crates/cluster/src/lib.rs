@@ -35,7 +35,7 @@ use tower::service_fn;
 use client::ThroughProxy;
 pub use clients::{Clients, Site};
 pub use gate_core::cluster::Write;
-pub use gate_core::names::{ROOT_SHA256, VAULT_VERSION};
+pub use gate_core::names::{RECORD_STATE, ROOT_SHA256, VAULT_VERSION};
 use gate_core::reason::{ByItself, Held, Reason, foreign_text, innermost};
 use gate_core::skew;
 

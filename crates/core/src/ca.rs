@@ -23,7 +23,9 @@ pub mod issue;
 mod names;
 mod path;
 mod pem;
+pub mod record;
 mod shape;
+pub mod signer;
 mod trial;
 
 pub use bundle::Glance;

@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::ca::Sha256;
 use crate::ca::check::Sound;
+use crate::ca::record::RecordState;
 use crate::plan::{Contradiction, Mesh, Pin, Published, ReadPin};
 use crate::reason::Held;
 
@@ -28,12 +29,14 @@ pub trait Cluster: Send + Sync {
     /// Whether `cacerts` is still this version.
     fn is_still(&self, version: &str) -> impl Future<Output = Result<bool, Held>> + Send;
 
-    /// Writes the store's bytes over exactly what was read of `cacerts`.
+    /// Writes these files over exactly what was read of `cacerts`, with what they are of: the store's version, and the
+    /// state of a record of the signing kind.
     fn publish(
         &self,
         over: &Published,
         sound: &Sound,
         version: u64,
+        state: Option<RecordState>,
     ) -> impl Future<Output = Result<Write, Held>> + Send;
 
     /// Reads the pin. One that cannot be read is an error, never "no pin".

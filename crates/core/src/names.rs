@@ -6,6 +6,9 @@ pub const ROOT_SHA256: &str = "istio-ca-gate.io/root-sha256";
 /// Annotation with Vault's version of the record.
 pub const VAULT_VERSION: &str = "istio-ca-gate.io/vault-version";
 
+/// Annotation with the state of a record of the signing kind that `cacerts` was published for, lower-case hex.
+pub const RECORD_STATE: &str = "istio-ca-gate.io/record-state";
+
 /// A DNS subdomain's longest.
 const SUBDOMAIN_MAX: usize = 253;
 

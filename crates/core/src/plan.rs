@@ -1,14 +1,18 @@
 //! The convergence table: from what Vault and the cluster hold to the one next step. Pure.
 
 mod pin;
+mod signing;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde_json::{Map, Value};
 
 use crate::ca::bundle::{Beside, Bundle, GENERATED, Glance, TLS_CRT};
 use crate::ca::check::{Facts, Flaw, Sound};
+use crate::ca::record::{IssuerName, RecordState, SigningRecord};
+use crate::ca::signer::{SharedKey, SignerTerms};
 use crate::ca::{InvalidSha256, Sha256, check};
 use crate::reason::{ByItself, Held, Reason};
 pub use pin::{Contradiction, Departure, News, Pin, ReadPin};
@@ -65,6 +69,33 @@ pub enum Stored {
         /// The checked CA.
         sound: Arc<Sound>,
     },
+    /// There, sound, and of the signing kind: what is trusted, and who certifies this cluster's signer.
+    Signing {
+        /// Its version.
+        version: u64,
+        /// The checked record.
+        record: Arc<SigningRecord>,
+    },
+}
+
+impl Stored {
+    /// The roots that it trusts, if it is sound.
+    pub fn roots(&self) -> Option<&BTreeSet<Sha256>> {
+        match self {
+            Self::Sound { sound, .. } => Some(sound.roots()),
+            Self::Signing { record, .. } => Some(record.roots()),
+            Self::Absent | Self::Deleted { .. } | Self::Unsound { .. } => None,
+        }
+    }
+
+    /// How following it would cut a cluster with this pin off from itself, as far as the record alone can tell.
+    pub fn departure(&self, pin: &Pin) -> Option<Departure> {
+        match self {
+            Self::Sound { sound, .. } => pin.departure(sound),
+            Self::Signing { record, .. } => (!record.roots().contains(&pin.root)).then_some(Departure::Dropped),
+            Self::Absent | Self::Deleted { .. } | Self::Unsound { .. } => None,
+        }
+    }
 }
 
 /// This cluster's `cacerts`: as it was read, or, with [`Facts`], what is kept of it.
@@ -108,6 +139,8 @@ impl Published {
                 glance: copy.glance.clone(),
                 resource_version: copy.resource_version.clone(),
                 annotated_root: copy.annotated_root,
+                annotated_state: copy.annotated_state,
+                unsound: None,
                 // Not decided on without the files.
                 beside: Beside { crl: None, ..copy.beside },
                 was_ours: copy.was_ours,
@@ -130,6 +163,10 @@ pub struct Copy<V = Sound> {
     pub resource_version: String,
     /// The root that its annotation names, if it has one that can be read. A pin, if the Secret is ours.
     pub annotated_root: Option<Result<Sha256, InvalidSha256>>,
+    /// The state of Vault's record that it was published for, with a signer certified for that.
+    pub annotated_state: Option<RecordState>,
+    /// The files of one that is not sound, for the key in them.
+    pub unsound: Option<Arc<Bundle>>,
     /// What istiod reads beside the four files, and no publishing changes.
     pub beside: Beside,
     /// It has our label and no entry of our field manager, as after a restore from a backup: it is somebody else's.
@@ -170,12 +207,29 @@ pub enum Mesh {
 pub enum Step {
     /// Make a root and write it with `cas=0`.
     Bootstrap,
-    /// Write Vault's CA into `cacerts`.
+    /// Have Vault's PKI engine make a root, and write a record of the signing kind with `cas=0`.
+    MakeRoot,
+    /// Have this cluster's signer certified, and go on with [`Situation::certified`].
+    Certify {
+        /// Vault's version.
+        version: u64,
+        /// Vault's record.
+        record: Arc<SigningRecord>,
+        /// Who is asked.
+        issuer: IssuerName,
+        /// The key that signs here already. `None`: a new one.
+        key: Option<SharedKey>,
+        /// What is published is as the record wants it, and its life is all that is short: it stays in use meanwhile.
+        renews: Option<Arc<Sound>>,
+    },
+    /// Write a CA into `cacerts`: Vault's, or this cluster's signer.
     Publish {
         /// Vault's version.
         version: u64,
-        /// Vault's CA.
+        /// The CA.
         sound: Arc<Sound>,
+        /// The state of the record that it is for, where that is of the signing kind.
+        state: Option<RecordState>,
     },
     /// Ask External Secrets to sync, then hold.
     ForceSync {
@@ -188,8 +242,8 @@ pub enum Step {
     Open {
         /// Vault's version.
         version: u64,
-        /// Vault's CA.
-        stored: Arc<Sound>,
+        /// Vault's CA; of the signing kind, what the record wants to be published.
+        stored: Arc<Facts>,
         /// The cluster's CA.
         published: Arc<Sound>,
         /// The same certificates and key in other bytes: a running istiod refuses such a reload.
@@ -204,19 +258,31 @@ impl Step {
     pub const fn held(&self) -> Option<&Held> {
         match self {
             Self::ForceSync { held, .. } | Self::Hold(held) => Some(held),
-            Self::Bootstrap | Self::Publish { .. } | Self::Open { .. } => None,
+            Self::Bootstrap | Self::MakeRoot | Self::Certify { .. } | Self::Publish { .. } | Self::Open { .. } => None,
         }
     }
 
     /// Whether it brings a root to where there may be another one.
     pub const fn brings_root(&self) -> bool {
-        matches!(self, Self::Bootstrap | Self::Publish { .. })
+        match self {
+            Self::Bootstrap | Self::MakeRoot | Self::Publish { .. } => true,
+            Self::Certify { renews, .. } => renews.is_none(),
+            Self::ForceSync { .. } | Self::Open { .. } | Self::Hold(_) => false,
+        }
+    }
+
+    /// Whether what is published is what Vault wants, whatever comes of the step.
+    pub const fn agrees(&self) -> bool {
+        matches!(self, Self::Open { .. } | Self::Certify { renews: Some(_), .. })
     }
 
     /// What metrics call it.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Bootstrap => "bootstrap",
+            Self::MakeRoot => "make_root",
+            Self::Certify { renews: None, .. } => "certify",
+            Self::Certify { renews: Some(_), .. } => "renew",
             Self::Publish { .. } => "publish",
             Self::ForceSync { .. } => "force_sync",
             Self::Open { .. } => "open",
@@ -238,6 +304,10 @@ pub struct Situation<'a> {
     pub published: &'a Published,
     /// The root last verified, if any.
     pub pin: Option<&'a Pin>,
+    /// How this cluster's signer is made. `None`: it has no PKI engine to have one certified by.
+    pub signer: Option<&'a SignerTerms>,
+    /// The moment.
+    pub now: Timestamp,
     /// Names for the sentences.
     pub names: &'a Names,
 }
@@ -260,23 +330,32 @@ impl Situation<'_> {
     pub fn step(&self) -> Step {
         match (self.stored, self.published) {
             (Stored::Absent, _) if self.pin.is_some() => Step::Hold(self.lost()),
-            (Stored::Absent, Published::Absent) if self.role == Role::Bootstrap => Step::Bootstrap,
+            (Stored::Absent, Published::Absent) if self.role == Role::Bootstrap => {
+                if self.signer.is_some() {
+                    Step::MakeRoot
+                } else {
+                    Step::Bootstrap
+                }
+            }
             (Stored::Absent, Published::Present(_)) if self.role == Role::Bootstrap => Step::Hold(self.unknown()),
             (Stored::Absent, _) => Step::Hold(self.missing()),
             (Stored::Deleted { version }, _) => Step::Hold(self.deleted(*version)),
             (Stored::Unsound { version, flaw }, _) => Step::Hold(self.unsound(*version, flaw)),
             (Stored::Sound { version, sound }, published) => self.with_root(*version, sound, published),
+            (Stored::Signing { version, record }, published) => self.with_record(*version, record, published),
         }
     }
 
     /// What Vault's answer says against the pin, whatever the step: from then on the pin is no ground to let anybody in.
-    /// A newer version of the very same roots says nothing against it.
+    /// A newer version of the very same roots says nothing against it. Nor does a record of the signing kind with more or
+    /// fewer of them, as long as the pinned one is trusted: that is how a change of the root goes on.
     pub fn contradiction(&self) -> Option<Reason> {
         let pin = self.pin?;
         match self.stored {
             Stored::Absent | Stored::Deleted { .. } => Some(Reason::RootDeleted),
             Stored::Unsound { flaw, .. } => Some(unsound_for(flaw)),
             Stored::Sound { sound, .. } => (*sound.roots() != pin.roots).then_some(Reason::RootChanged),
+            Stored::Signing { .. } => self.stored.departure(pin).map(|_| Reason::RootChanged),
         }
     }
 
@@ -284,8 +363,9 @@ impl Situation<'_> {
     /// or published. Two roots would be in one mesh.
     pub fn beside(&self, mesh: &Mesh, step: Step) -> Step {
         let in_vault = match &step {
-            Step::Bootstrap => None,
+            Step::Bootstrap | Step::MakeRoot => None,
             Step::Publish { sound, .. } => Some(sound.roots()),
+            Step::Certify { record, .. } => Some(record.roots()),
             Step::ForceSync { .. } | Step::Open { .. } | Step::Hold(_) => return step,
         };
         match mesh {
@@ -301,17 +381,17 @@ impl Situation<'_> {
         let halt = self.on_root_change == OnRootChange::Halt;
         let departure = self.pin.filter(|_| halt).and_then(|pin| Some((pin.root, pin.departure(stored)?)));
         match departure {
-            Some((pinned, Departure::Dropped)) => return Step::Hold(self.changed_in_vault(pinned, stored)),
-            Some((pinned, Departure::SignsTooEarly)) => return Step::Hold(self.signs_too_early(pinned, stored)),
+            Some((pinned, Departure::Dropped)) => return Step::Hold(self.changed_in_vault(pinned, stored.root)),
+            Some((pinned, Departure::SignsTooEarly)) => return Step::Hold(self.signs_too_early(pinned, stored.root)),
             None => {}
         }
         let publish = || match self.published.check_over(stored) {
-            Ok(()) => Step::Publish { version, sound: Arc::clone(stored) },
+            Ok(()) => Step::Publish { version, sound: Arc::clone(stored), state: None },
             Err(flaw) => Step::Hold(self.invalid(&flaw)),
         };
         let open = |published: &Arc<Sound>, other_bytes| Step::Open {
             version,
-            stored: Arc::clone(stored),
+            stored: Arc::clone(stored.facts()),
             published: Arc::clone(published),
             other_bytes,
         };
@@ -328,7 +408,7 @@ impl Situation<'_> {
             (Owner::Ours, _) => publish(),
             (Owner::Other, Err(flaw)) => Step::Hold(self.invalid(flaw)),
             (Owner::Other, Ok(sound)) if sound.same_roots(stored) => open(sound, false),
-            (Owner::Other, Ok(sound)) if halt => Step::Hold(self.changed_in_cluster(sound, stored)),
+            (Owner::Other, Ok(sound)) if halt => Step::Hold(self.changed_in_cluster(sound, stored.root)),
             (Owner::Other, Ok(_)) if copy.immutable => Step::Hold(self.immutable()),
             (Owner::Other, Ok(_)) => publish(),
         }
@@ -401,21 +481,21 @@ impl Situation<'_> {
         .because(flaw.to_string())
     }
 
-    fn changed_in_vault(&self, pinned: Sha256, stored: &Sound) -> Held {
+    fn changed_in_vault(&self, pinned: Sha256, stored: Sha256) -> Held {
         Held::new(
             Reason::RootChanged,
-            format!("Vault's root at {} is {}, but this cluster trusts {pinned}", self.names.record, stored.root),
+            format!("Vault's root at {} is {}, but this cluster trusts {pinned}", self.names.record, stored),
             "restore that one in Vault, or accept the new one with --on-root-change replace",
             ByItself::Unsaid,
         )
     }
 
-    fn signs_too_early(&self, pinned: Sha256, stored: &Sound) -> Held {
+    fn signs_too_early(&self, pinned: Sha256, stored: Sha256) -> Held {
         Held::new(
             Reason::RootChanged,
             format!(
                 "Vault's CA at {} signs under root {}, which the workloads of this cluster do not trust yet",
-                self.names.record, stored.root
+                self.names.record, stored
             ),
             format!(
                 "let {pinned} sign until each cluster has both roots, or accept the new one with --on-root-change replace"
@@ -424,10 +504,10 @@ impl Situation<'_> {
         )
     }
 
-    fn changed_in_cluster(&self, published: &Sound, stored: &Sound) -> Held {
+    fn changed_in_cluster(&self, published: &Sound, stored: Sha256) -> Held {
         Held::new(
             Reason::RootChanged,
-            format!("Secret {} holds root {}, but Vault's is {}", self.names.cacerts, published.root, stored.root),
+            format!("Secret {} holds root {}, but Vault's is {}", self.names.cacerts, published.root, stored),
             "delete the Secret to take Vault's, or accept it with --on-root-change replace",
             ByItself::Unsaid,
         )
@@ -479,9 +559,15 @@ pub fn left_behind(names: &Names) -> Held {
     )
 }
 
-/// Checks a bundle into Vault's copy.
-pub fn stored(version: u64, bundle: Result<Bundle, Flaw>, now: Timestamp) -> Stored {
-    match bundle.and_then(|bundle| check::check(bundle, now)) {
+/// Checks a record's data into Vault's copy, of either kind.
+pub fn stored(version: u64, data: &Map<String, Value>, now: Timestamp) -> Stored {
+    if SigningRecord::is_signing(data) {
+        return match SigningRecord::parse(data, now) {
+            Ok(record) => Stored::Signing { version, record: Arc::new(record) },
+            Err(flaw) => Stored::Unsound { version, flaw },
+        };
+    }
+    match Bundle::from_record(data).and_then(|bundle| check::check(bundle, now)) {
         Ok(sound) => Stored::Sound { version, sound: Arc::new(sound) },
         Err(flaw) => Stored::Unsound { version, flaw },
     }

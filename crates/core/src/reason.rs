@@ -72,7 +72,6 @@ impl Reason {
     /// Whether this means that Vault could not be asked, as opposed to an answer of Vault's; or that its answer cannot
     /// be judged. By a clock of this node that is wrong, no earlier verification is recent.
     ///
-    /// Only these may be bridged by `--vault-unavailable allow-verified`.
     pub const fn is_outage(self) -> bool {
         matches!(
             self,
@@ -83,6 +82,12 @@ impl Reason {
                 | Self::VaultPermissionDenied
                 | Self::ClockWrong
         )
+    }
+
+    /// Whether `--vault-unavailable allow-verified` may bridge it: an outage, or a signer that nobody certifies, which
+    /// says nothing about the root.
+    pub const fn is_bridgeable(self) -> bool {
+        self.is_outage() || matches!(self, Self::SigningRefused)
     }
 
     /// Whether this is about the Kubernetes API and says nothing of the CA.

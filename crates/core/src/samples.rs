@@ -89,6 +89,8 @@ pub fn present(owner: Owner, verdict: Result<Arc<Sound>, Flaw>) -> Published {
         verdict,
         resource_version: "1234".to_owned(),
         annotated_root: None,
+        annotated_state: None,
+        unsound: None,
         was_ours: false,
         immutable: false,
     }))

@@ -187,8 +187,5 @@ impl Vault {
 
 /// Whether this is what a cluster that trusts this root expects to find.
 fn holds(stored: &Stored, trusted: Sha256) -> bool {
-    match stored {
-        Stored::Sound { sound, .. } => sound.roots().contains(&trusted),
-        Stored::Absent | Stored::Deleted { .. } | Stored::Unsound { .. } => false,
-    }
+    stored.roots().is_some_and(|roots| roots.contains(&trusted))
 }

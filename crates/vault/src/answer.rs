@@ -9,7 +9,6 @@ use serde_json::{Map, Value, json};
 use super::health;
 use super::transport::Reply;
 use super::{Refused, Settings};
-use gate_core::ca::bundle::Bundle;
 use gate_core::plan::{self, Stored};
 use gate_core::reason::{ByItself, CA_AS_SERVER, Held, Reason, foreign_text};
 use gate_core::store::Created;
@@ -161,7 +160,7 @@ pub(super) fn read(reply: &Reply, settings: &Settings, now: Timestamp) -> Result
     match reply.status {
         200 => match serde_json::from_slice::<Record>(&reply.body) {
             Ok(Record { data: RecordData { data: Some(data), metadata } }) => {
-                Ok(Read::Stored(plan::stored(metadata.version, Bundle::from_record(&data), now)))
+                Ok(Read::Stored(plan::stored(metadata.version, &data, now)))
             }
             Ok(Record { data: RecordData { data: None, metadata } }) => {
                 Ok(Read::Stored(Stored::Deleted { version: metadata.version }))

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::ca::Sha256;
 use crate::ca::check::Sound;
 use crate::plan::{Names, Pin, Published, Stored};
 use crate::reason::{ByItself, Held, Reason};
@@ -53,15 +54,11 @@ pub(super) fn step(stored: &Stored, sound: &Sound, names: &Names) -> Result<Step
     match stored {
         Stored::Absent => Ok(Step::Adopt),
         Stored::Sound { version, sound: root } if root.same_roots(sound) => Ok(Step::Nothing { version: *version }),
-        Stored::Sound { sound: root, .. } => Err(Held::new(
-            Reason::RootChanged,
-            format!(
-                "Vault holds root {} at {}, but Secret {} holds {}",
-                root.root, names.record, names.cacerts, sound.root
-            ),
-            "a root is never written over, and a Secret that a mesh runs on is not to be deleted: see \"Change the root\" in docs/operate.md",
-            ByItself::Unsaid,
-        )),
+        Stored::Sound { sound: root, .. } => Err(other_root(root.root, sound, names)),
+        Stored::Signing { version, record } if record.roots() == sound.roots() => {
+            Ok(Step::Nothing { version: *version })
+        }
+        Stored::Signing { record, .. } => Err(other_root(record.glance().sha256, sound, names)),
         Stored::Deleted { version } => Err(Held::new(
             Reason::RootDeleted,
             format!("version {version} of {} was deleted in Vault", names.record),
@@ -76,6 +73,15 @@ pub(super) fn step(stored: &Stored, sound: &Sound, names: &Names) -> Result<Step
         )
         .because(flaw.to_string())),
     }
+}
+
+fn other_root(stored: Sha256, sound: &Sound, names: &Names) -> Held {
+    Held::new(
+        Reason::RootChanged,
+        format!("Vault holds root {stored} at {}, but Secret {} holds {}", names.record, names.cacerts, sound.root),
+        "a root is never written over, and a Secret that a mesh runs on is not to be deleted: see \"Change the root\" in docs/operate.md",
+        ByItself::Unsaid,
+    )
 }
 
 /// The Secret is no longer what was shown.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use k8s_openapi::jiff::Timestamp;
 
 use super::{Adopt, Adoption, agreed, decide, say, tell};
+use crate::ca::Sha256;
 use crate::ca::check::Sound;
 use crate::k8s::{MANAGED_BY, Write};
 use crate::plan::{Copy, Names, Owner, Pin, Published, Stored};
@@ -19,9 +20,17 @@ use crate::run::Failure;
 struct Seen {
     copy: Arc<Copy>,
     sound: Arc<Sound>,
-    stored: Arc<Sound>,
+    /// `None`: the record is of the signing kind, and has no CA.
+    stored: Option<Arc<Sound>>,
     version: u64,
     address: String,
+}
+
+impl Seen {
+    /// Whether the Secret has the CA that Vault holds.
+    fn is_same(&self) -> bool {
+        self.stored.as_ref().is_some_and(|stored| self.sound.same_ca(stored))
+    }
 }
 
 /// The Secret as it was read, and its CA.
@@ -56,7 +65,7 @@ pub(super) async fn run(args: &Adopt, asks: bool) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     };
     let is_shown = now.copy.resource_version == shown.copy.resource_version;
-    let version = now.sound.same_ca(&now.stored).then_some(now.version);
+    let version = now.is_same().then_some(now.version);
     let written = match is_shown {
         true => adoption.cacerts.own(&now.copy, &now.sound, version).await.map_err(held)?,
         false => Write::Changed,
@@ -84,7 +93,7 @@ impl Adoption {
     /// What is about to be done.
     fn own_proposal(&self, seen: &Seen) -> String {
         let glance = &seen.sound.glance;
-        let is_same = seen.sound.same_ca(&seen.stored);
+        let is_same = seen.is_same();
         let mut text =
             String::from("The gate of this cluster takes this Secret back, with the bytes that are in it:\n\n");
         for (name, value) in [
@@ -99,7 +108,11 @@ impl Adoption {
         ] {
             text.push_str(&format!("  {name:<11} {value}\n"));
         }
-        if !is_same {
+        if !is_same && seen.stored.is_none() {
+            text.push_str(&tell::warning(
+                "the gate then has this cluster's signer certified by Vault and publishes that over it, and istiod signs by that. The roots stay.",
+            ));
+        } else if !is_same {
             text.push_str(&tell::warning(
                 "the signing CA is another one than Vault's: the gate then publishes Vault's over it, and istiod signs by that. The roots stay.",
             ));
@@ -145,18 +158,18 @@ fn lapsed(published: &Published, pin: Option<&Pin>, names: &Names) -> Result<Opt
     Ok(Some((Arc::clone(copy), Arc::clone(sound))))
 }
 
-/// Vault's CA and its version, if it has the same roots: with others, the gate would publish them over the mesh's.
-fn same_roots(stored: &Stored, sound: &Sound, names: &Names) -> Result<(Arc<Sound>, u64), Held> {
+/// Vault's CA, where it has one, and its version, if it has the same roots: with others, the gate would publish them over the mesh's.
+fn same_roots(stored: &Stored, sound: &Sound, names: &Names) -> Result<(Option<Arc<Sound>>, u64), Held> {
+    let other = |root: Sha256| {
+        let what =
+            format!("Vault holds root {root} at {}, but Secret {} holds {}", names.record, names.cacerts, sound.root);
+        refused(Reason::RootChanged, what, "find out which one the mesh runs on, by istio-ca-gate verify")
+    };
     match stored {
-        Stored::Sound { version, sound: root } if root.same_roots(sound) => Ok((Arc::clone(root), *version)),
-        Stored::Sound { sound: root, .. } => refused(
-            Reason::RootChanged,
-            format!(
-                "Vault holds root {} at {}, but Secret {} holds {}",
-                root.root, names.record, names.cacerts, sound.root
-            ),
-            "find out which one the mesh runs on, by istio-ca-gate verify",
-        ),
+        Stored::Sound { version, sound: root } if root.same_roots(sound) => Ok((Some(Arc::clone(root)), *version)),
+        Stored::Sound { sound: root, .. } => other(root.root),
+        Stored::Signing { version, record } if record.roots() == sound.roots() => Ok((None, *version)),
+        Stored::Signing { record, .. } => other(record.glance().sha256),
         Stored::Absent => refused(
             Reason::RootMissing,
             format!("Vault has no root at {}", names.record),

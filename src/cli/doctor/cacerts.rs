@@ -143,7 +143,7 @@ pub(super) fn cacerts(cluster: &Cluster, stored: Option<&Stored>, asked: &Asked)
 fn absent(link: &Link, cluster: &Cluster, stored: Option<&Stored>, asked: &Asked) -> Line {
     let pin = pin_in_force(cluster);
     match stored.map(|stored| situation(stored, &Published::Absent, pin.as_ref(), asked).step()) {
-        Some(Step::Publish { .. } | Step::Bootstrap) => {
+        Some(Step::Publish { .. } | Step::Bootstrap | Step::MakeRoot | Step::Certify { .. }) => {
             link.note("not there yet: the gate publishes it once a gated pod asks to be let in")
         }
         Some(_) => link.note("not there, and not to be published yet: see vault-record and pin"),
@@ -167,7 +167,8 @@ fn present(link: &Link, cacerts: &Cacerts, cluster: &Cluster, stored: Option<&St
             "hand it back: `istio-ca-gate adopt --own`",
         ),
         (Some(Step::Open { other_bytes, .. }), Ok(sound)) => open(link, &about, other_bytes, sound, asked),
-        (Some(Step::Publish { .. }), _) => link.warning(
+        (Some(Step::Certify { renews: Some(_), .. }), Ok(sound)) => open(link, &about, false, sound, asked),
+        (Some(Step::Publish { .. } | Step::Certify { renews: None, .. }), _) => link.warning(
             format!("{about}; not what Vault holds"),
             "wait until the gate has mended it, and look for who changes it if that is again and again",
         ),
@@ -188,8 +189,7 @@ fn present(link: &Link, cacerts: &Cacerts, cluster: &Cluster, stored: Option<&St
 
 /// A hold for the sake of the Secret itself, and not of Vault's record or of the pin.
 fn is_about_cacerts(why: &Held, stored: Option<&Stored>, pin: Option<&Pin>) -> bool {
-    let departs =
-        matches!((stored, pin), (Some(Stored::Sound { sound, .. }), Some(pin)) if pin.departure(sound).is_some());
+    let departs = stored.zip(pin).is_some_and(|(stored, pin)| stored.departure(pin).is_some());
     match why.reason {
         Reason::CacertsUnknown | Reason::CacertsInvalid => true,
         Reason::RootChanged => !departs,
@@ -247,18 +247,18 @@ pub(super) fn pin(cluster: &Cluster, stored: Option<&Stored>, asked: &Asked) -> 
     let of = if from_map { "" } else { ", by the annotation of cacerts" };
     let seen = format!("trusts root sha256 {}{of}", pin.root.openssl());
     match stored {
-        Some(Stored::Sound { sound, .. }) if pin.departure(sound).is_some() => {
+        Some(there) if there.departure(&pin).is_some() => {
             let published = published(cluster).unwrap_or(&Published::Absent);
             let step = stored.map(|stored| situation(stored, published, Some(&pin), asked).step());
             let next = step.as_ref().and_then(Step::held).and_then(|held| held.next.as_deref());
             let next = next.unwrap_or("compare both roots, and restore the right one");
-            let but = match pin.departure(sound) {
+            let but = match there.departure(&pin) {
                 Some(Departure::SignsTooEarly) => "and not yet the one that Vault's CA signs under",
                 _ => "which Vault's record lacks",
             };
             link.failed(format!("{seen}, {but}"), next).reason(Reason::RootChanged)
         }
-        Some(Stored::Sound { .. }) => verified(&link, &seen, &pin, asked),
+        Some(Stored::Sound { .. } | Stored::Signing { .. }) => verified(&link, &seen, &pin, asked),
         Some(_) => link.note(format!("{seen}; see vault-record")),
         None => link.note(format!("{seen}; not compared, since Vault's record could not be read")),
     }

@@ -1,6 +1,7 @@
 //! Links 7 and 8: the secrets engine, and the record in it.
 
 use async_trait::async_trait;
+use k8s_openapi::jiff::Timestamp;
 
 use super::asked::{Asked, CA_ENDS_SOON, day, minute};
 use super::cacerts;
@@ -8,6 +9,7 @@ use super::check::{Check, Eyes, Sight};
 use super::line::{Line, Link};
 use super::vault::{Keepings, Told};
 use crate::ca::check::Note;
+use crate::ca::record::IssuerName;
 use crate::plan::{Pin, Published, Situation, Step, Stored};
 use crate::reason::{Held, Reason, foreign_text};
 use crate::vault::{Keeping, Record};
@@ -106,21 +108,22 @@ fn stored(link: &Link, record: &Record, here: Here<'_>, asked: &Asked) -> Line {
             let root = sound.root.openssl();
             let until = day(sound.usable_until.at);
             let seen = format!("version {version}, root sha256 {root}, until {until}{}", sound.remarks());
-            if let Some(end) = record.deleted_at {
-                let next = "take delete_version_after away (see vault-mount), and write the record anew";
-                return link.warning(format!("{seen}; Vault deletes this version by itself at {}", minute(end)), next);
-            }
-            if asked.ends_within(sound.usable_until.at, CA_ENDS_SOON) {
-                let days = asked.days_until(sound.usable_until.at);
-                return link.warning(
-                    format!("{seen}, in {days} days"),
-                    "renew it in time: see \"Change the root\" in docs/operate.md",
-                );
+            if let Some(line) = ends_early(link, &seen, record.deleted_at, sound.usable_until.at, asked) {
+                return line;
             }
             if sound.notes.iter().any(Note::is_warning) {
                 return link.warning(seen, "take out what is of no use with the next change of the root");
             }
             link.ok(seen)
+        }
+        Stored::Signing { version, record: signing } => {
+            let issuer = signing.issuer.as_ref().map_or("nobody yet", IssuerName::as_str);
+            let (root, until) = (signing.glance().sha256.openssl(), signing.usable_until().at);
+            let seen = format!(
+                "version {version}, root sha256 {root}, until {}; signers are certified by {issuer}",
+                day(until)
+            );
+            ends_early(link, &seen, record.deleted_at, until, asked).unwrap_or_else(|| link.ok(seen))
         }
         Stored::Unsound { version, flaw } => {
             let reason = if flaw.is_expired() { Reason::RootExpired } else { Reason::RootInvalid };
@@ -139,6 +142,19 @@ fn stored(link: &Link, record: &Record, here: Here<'_>, asked: &Asked) -> Line {
     }
 }
 
+/// What ends before its time, or soon.
+fn ends_early(link: &Link, seen: &str, deleted_at: Option<Timestamp>, until: Timestamp, asked: &Asked) -> Option<Line> {
+    if let Some(end) = deleted_at {
+        let next = "take delete_version_after away (see vault-mount), and write the record anew";
+        return Some(link.warning(format!("{seen}; Vault deletes this version by itself at {}", minute(end)), next));
+    }
+    asked.ends_within(until, CA_ENDS_SOON).then(|| {
+        let days = asked.days_until(until);
+        let next = "renew it in time: see \"Change the root\" in docs/operate.md";
+        link.warning(format!("{seen}, in {days} days"), next)
+    })
+}
+
 /// Why the gate would hold.
 fn hold(stored: &Stored, here: Here<'_>, asked: &Asked) -> Option<Held> {
     match situation(stored, here.published.unwrap_or(&Published::Absent), here.pin, asked).step() {
@@ -155,7 +171,8 @@ pub(super) fn situation<'a>(
     asked: &'a Asked,
 ) -> Situation<'a> {
     let on_root_change = crate::plan::OnRootChange::Halt;
-    Situation { role: asked.role, on_root_change, stored, published, pin, names: &asked.names }
+    let (signer, now) = (None, asked.now);
+    Situation { role: asked.role, on_root_change, stored, published, pin, signer, now, names: &asked.names }
 }
 
 #[cfg(test)]

@@ -109,10 +109,7 @@ fn expected<'a>(cluster: &'a Cluster, stored: Option<&'a Stored>) -> Option<(&'s
     {
         return Some(("cacerts", sound.roots()));
     }
-    match stored {
-        Some(Stored::Sound { sound, .. }) => Some((VAULT, sound.roots())),
-        _ => None,
-    }
+    stored.and_then(Stored::roots).map(|roots| (VAULT, roots))
 }
 
 fn compare(link: &Link, served: &Glance, whose: &str, expected: &BTreeSet<Sha256>, asked: &Asked) -> Line {

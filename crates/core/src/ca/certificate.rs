@@ -212,8 +212,22 @@ impl<'a> Certificate<'a> {
 
     /// Whether the two stand for the same CA, which a path may not pass twice (RFC 4158, 5.2).
     pub(super) fn is_same_ca(&self, other: &Certificate<'_>) -> bool {
-        self.x509.subject().as_raw() == other.x509.subject().as_raw()
-            && self.x509.public_key().raw == other.x509.public_key().raw
+        self.x509.subject().as_raw() == other.x509.subject().as_raw() && self.has_key_of(other)
+    }
+
+    /// Whether the two have one public key.
+    pub(super) fn has_key_of(&self, other: &Certificate<'_>) -> bool {
+        self.x509.public_key().raw == other.x509.public_key().raw
+    }
+
+    /// Whether OpenSSL takes the two subjects for one.
+    pub(super) fn has_name_of(&self, other: &Certificate<'_>) -> bool {
+        self.subject == other.subject
+    }
+
+    /// Whether both say which key they have, and say the same. `None`: one of them does not say it.
+    pub(super) fn same_identifier(&self, other: &Certificate<'_>) -> Option<bool> {
+        Some(self.key_identifier()? == other.key_identifier()?)
     }
 
     /// Whether its key made this signature.
@@ -232,7 +246,7 @@ impl<'a> Certificate<'a> {
         )
     }
 
-    fn key_identifier(&self) -> Option<&'a [u8]> {
+    pub(super) fn key_identifier(&self) -> Option<&'a [u8]> {
         der::only(self.extension(id::SUBJECT_KEY)?.value, OCTET_STRING)
     }
 }

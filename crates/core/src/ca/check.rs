@@ -22,6 +22,7 @@ use super::certificate::Certificate;
 pub use super::flaw::{At, Flaw, Garble, Note, Until};
 use super::path::{self, Files, Path};
 use super::pem::{Block, Certificates, Der, Piece, Pieces, certificates, garble};
+use super::signer::SigningCa;
 use super::{Sha256, crl, der, trial};
 
 /// A bundle that passed the strict check.
@@ -38,6 +39,8 @@ pub struct Sound {
 pub struct Facts {
     /// The trusted certificate that `ca-cert.pem` chains to.
     pub root: Sha256,
+    /// What signs: the first certificate of `ca-cert.pem`.
+    pub signing_ca: SigningCa,
     /// For people; its roots are those of `root-cert.pem`.
     pub glance: Glance,
     /// Before this, a certificate that matters is not valid yet.
@@ -149,6 +152,7 @@ fn facts(
     let ends = needed.iter().map(|one| Until { at: one.valid_until(), by: one.at });
     Ok(Facts {
         root: paths.first().and_then(|path| path::end(path)).map_or(signing.sha256, |end| end.sha256),
+        signing_ca: SigningCa::of(signing),
         glance: Glance::of(&first_root.x509, roots.iter().map(|root| root.sha256).collect()),
         valid_from: needed.iter().map(|one| one.valid_from()).max().unwrap_or(Timestamp::MAX),
         usable_until: ends.min_by_key(|until| until.at).unwrap_or(Until { at: Timestamp::MIN, by: signing.at }),

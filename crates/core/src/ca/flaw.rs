@@ -44,6 +44,18 @@ pub enum Flaw {
     /// A value of Vault's record is not a JSON string.
     #[error("{0} is not a string")]
     NotText(&'static str),
+    /// The record of signers names no issuer that could be one.
+    #[error("issuer is not the name of an issuer of Vault's PKI engine")]
+    IssuerName,
+    /// A record of signers trusts what is no root.
+    #[error("{0} is not self-signed, and so no root that signers could be under")]
+    NoRoot(At),
+    /// One key in two roots, of which one ends too soon.
+    #[error("{0} and {1} have one key, and one of them ends soon: from then on Envoy fails where it comes first")]
+    OneKey(At, At),
+    /// The cross of a record of signers is none.
+    #[error("{0} is not one root of root-cert.pem, certified by another one of it")]
+    NoCross(At),
     /// Vault's record has the first, but not the second, of the signing CA's two files.
     #[error("{0} is there without {1}")]
     Unpaired(&'static str, &'static str),
@@ -261,6 +273,10 @@ impl Flaw {
             Self::Missing(_) | Self::Empty(_) | Self::NotText(_) | Self::Unpaired(..) | Self::Garbled(..) => {
                 "give the four files as strings: root-cert.pem, cert-chain.pem, and ca-cert.pem with ca-key.pem"
             }
+            Self::IssuerName => "give the issuer's own name: `vault list -detailed PKI-MOUNT/issuers`",
+            Self::NoRoot(_) => "trust the root above it",
+            Self::OneKey(..) => "take the one that ends first out of root-cert.pem",
+            Self::NoCross(_) => "give chain.pem that one certificate alone, or take it out",
             Self::Foreign("istio-generated") => "take the key istio-generated out of the Secret",
             Self::Foreign(_) => {
                 "take Vault's root into the CA that writes tls.crt, or replace the Secret by one of type Opaque"

@@ -169,7 +169,7 @@ fn in_every_state(mut look: impl FnMut(&Known, &Policy, &str, &str)) -> usize {
         let sound = sound.filter(|_| is_heard);
         let compared = comparison.filter(|(_, age)| [0, 90].contains(age)).map(|(stored, _)| stored);
         let may_be_bridged = !contradicted && vault_unavailable == VaultUnavailable::AllowVerified;
-        let outage = reason.filter(|reason| reason.is_outage() && may_be_bridged);
+        let outage = reason.filter(|reason| reason.is_bridgeable() && may_be_bridged);
         let pinned = pin.filter(|(_, age)| [0, day].contains(age));
         let mut is_bridged = false;
         let open = match (sound, compared, outage, pinned) {

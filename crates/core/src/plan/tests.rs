@@ -12,7 +12,7 @@ use crate::samples::{
     external_secrets, names, pin, present, published, stored as in_vault,
 };
 
-const ROLES: [Role; 2] = [Role::Bootstrap, Role::Sync];
+pub(super) const ROLES: [Role; 2] = [Role::Bootstrap, Role::Sync];
 const CHANGES: [OnRootChange; 2] = [OnRootChange::Halt, OnRootChange::Replace];
 const EXPIRED: Flaw = Flaw::Expired(At { file: "root-cert.pem", position: 1 }, Timestamp::UNIX_EPOCH);
 
@@ -50,9 +50,13 @@ fn every_pin() -> [Option<Pin>; 5] {
 }
 
 /// A step as one line.
-fn told(step: &Step) -> String {
+pub(super) fn told(step: &Step) -> String {
     match step {
-        Step::Bootstrap => "bootstrap".to_owned(),
+        Step::Bootstrap | Step::MakeRoot => step.as_str().to_owned(),
+        Step::Certify { version, issuer, key, .. } => {
+            let key = if key.is_some() { "the same" } else { "a new" };
+            format!("{} by {issuer} for version {version} with {key} key", step.as_str())
+        }
         Step::Publish { version, .. } => format!("publish version {version}"),
         Step::ForceSync { external_secret, held } => {
             format!("sync {}, hold {}", external_secret.as_deref().unwrap_or("-"), held.reason)
@@ -70,7 +74,7 @@ fn step_of(
     published: &Published,
     pin: Option<&Pin>,
 ) -> Step {
-    Situation { role, on_root_change, stored, published, pin, names: &names() }.step()
+    Situation { role, on_root_change, stored, published, pin, signer: None, now: now(), names: &names() }.step()
 }
 
 /// The step in both roles and with both answers to another root, which must be the same.
@@ -214,7 +218,9 @@ fn an_answer_contradicts_the_pin_unless_it_is_of_the_very_same_roots() {
             .flat_map(|published| ROLES.map(|role| CHANGES.map(|change| (published, role, change))))
             .flatten()
             .map(|(published, role, on_root_change)| {
-                Situation { role, on_root_change, stored, published, pin: Some(pin), names: &names() }.contradiction()
+                let (pin, names) = (Some(pin), names());
+                Situation { role, on_root_change, stored, published, pin, signer: None, now: now(), names: &names }
+                    .contradiction()
             })
             .collect();
         // Neither the role, nor `replace`, nor `cacerts` has a say in it.
@@ -402,6 +408,8 @@ fn in_every_situation(mut look: impl FnMut(Situation<'_>, Step)) -> usize {
             stored: pick.of(&stored),
             published: pick.of(&published),
             pin: pick.of(&pins).as_ref(),
+            signer: None,
+            now: now(),
             names: &names,
         };
         look(situation, situation.step());
@@ -420,7 +428,7 @@ fn no_situation_leads_to_a_second_root_or_a_split_mesh() {
             _ => None,
         };
         // With halt, nothing is written or opened that the pin speaks against.
-        let pin_allows = |stored: &Sound| {
+        let pin_allows = |stored: &Facts| {
             !halt || on.pin.is_none_or(|pin| stored.roots().contains(&pin.root) && pin.roots.contains(&stored.root))
         };
         match &step {
@@ -431,7 +439,9 @@ fn no_situation_leads_to_a_second_root_or_a_split_mesh() {
                     "{on:?}"
                 );
             }
-            Step::Publish { version, sound } => {
+            Step::MakeRoot | Step::Certify { .. } => panic!("{on:?}: {step:?}"),
+            Step::Publish { version, sound, state } => {
+                assert_eq!(*state, None);
                 assert!(
                     Arc::ptr_eq(sound, sound_stored.unwrap()) && *version == VERSION && pin_allows(sound),
                     "{on:?}"
@@ -452,11 +462,12 @@ fn no_situation_leads_to_a_second_root_or_a_split_mesh() {
             }
             Step::Open { version, stored, published, other_bytes } => {
                 let Published::Present(copy) = on.published else { panic!("{on:?}") };
-                assert!(Arc::ptr_eq(stored, sound_stored.unwrap()) && *version == VERSION, "{on:?}");
+                let sound_stored = sound_stored.unwrap();
+                assert!(Arc::ptr_eq(stored, sound_stored.facts()) && *version == VERSION, "{on:?}");
                 assert!(Arc::ptr_eq(published, copy.verdict.as_ref().unwrap()), "{on:?}");
                 assert!(stored.same_roots(published) && pin_allows(stored), "{on:?}");
                 assert!(copy.owner != Owner::Ours || stored.same_ca(published), "{on:?}");
-                assert_eq!(*other_bytes, copy.owner == Owner::Ours && !stored.same_bytes(published), "{on:?}");
+                assert_eq!(*other_bytes, copy.owner == Owner::Ours && !sound_stored.same_bytes(published), "{on:?}");
             }
             Step::Hold(_) => {}
         }
@@ -579,6 +590,8 @@ fn the_root_of_the_mesh_is_named_with_the_ways_out() {
             stored: &stored,
             published: &Published::Absent,
             pin: None,
+            signer: None,
+            now: now(),
             names: &names,
         };
         let Step::Hold(held) = on.beside(&mesh, on.step()) else { panic!("not held") };
@@ -607,12 +620,14 @@ fn a_changed_root_is_told_with_both_fingerprints() {
 
 #[test]
 fn what_vault_holds_is_checked_at_the_time_of_reading() {
-    let bundle = || Ok(Bundle::clone(&R1.bundle));
-    let Stored::Sound { version: 7, sound } = stored(7, bundle(), now()) else { panic!("not sound") };
+    let bundle = R1.bundle.to_record();
+    let Stored::Sound { version: 7, sound } = stored(7, &bundle, now()) else { panic!("not sound") };
     assert_eq!(sound.root, R1.root);
-    let Stored::Unsound { version: 7, flaw } = stored(7, bundle(), at(NOW + 2 * YEARS)) else { panic!("not expired") };
+    let Stored::Unsound { version: 7, flaw } = stored(7, &bundle, at(NOW + 2 * YEARS)) else { panic!("not expired") };
     assert!(flaw.is_expired());
-    let Stored::Unsound { version: 7, flaw } = stored(7, Err(Flaw::Missing("key.pem")), now()) else {
+    let mut keyless = bundle.clone();
+    keyless.remove("key.pem");
+    let Stored::Unsound { version: 7, flaw } = stored(7, &keyless, now()) else {
         panic!("not missing");
     };
     assert_eq!(flaw, Flaw::Missing("key.pem"));
@@ -620,6 +635,6 @@ fn what_vault_holds_is_checked_at_the_time_of_reading() {
 
 #[test]
 fn a_root_that_is_not_valid_yet_is_invalid_and_not_expired() {
-    let early = stored(2, Ok(Bundle::clone(&R1.bundle)), at(NOW - 24 * 3600));
+    let early = stored(2, &R1.bundle.to_record(), at(NOW - 24 * 3600));
     assert_eq!(in_any_role(&early, &Published::Absent, None), "hold RootInvalid");
 }

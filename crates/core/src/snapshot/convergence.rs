@@ -223,7 +223,7 @@ impl Convergence {
         }
         let by = self.contradicted.map(|known| known.contradiction.by);
         let held = match (held, by) {
-            (Some(held), Some(by)) if held.reason.is_outage() && self.last_verified.is_some() => {
+            (Some(held), Some(by)) if held.reason.is_bridgeable() && self.last_verified.is_some() => {
                 Some(held.noting(&format!("what was verified before does not count, since Vault then said {by}")))
             }
             (held, _) => held,
@@ -233,10 +233,10 @@ impl Convergence {
         is_other
     }
 
-    /// The outage that may be bridged: the last attempt met it, and before it Vault said nothing against what was
+    /// What may be bridged: the last attempt met it, and before it Vault said nothing against what was
     /// verified.
     pub fn bridgeable(&self) -> Option<(&LastVerified, &Held)> {
-        let held = self.held.as_ref().filter(|held| held.reason.is_outage() && self.contradicted.is_none())?;
+        let held = self.held.as_ref().filter(|held| held.reason.is_bridgeable() && self.contradicted.is_none())?;
         Some((self.last_verified.as_ref()?, held))
     }
 }

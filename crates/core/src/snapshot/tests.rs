@@ -165,7 +165,7 @@ fn trouble_with_the_api_server_says_nothing_about_the_ca() {
 }
 
 #[test]
-fn exactly_six_reasons_are_bridged() {
+fn exactly_seven_reasons_are_bridged() {
     for reason in Reason::ALL {
         let standing = match reason {
             Reason::VaultUnreachable
@@ -173,6 +173,7 @@ fn exactly_six_reasons_are_bridged() {
             | Reason::VaultRateLimited
             | Reason::VaultLoginDenied
             | Reason::VaultPermissionDenied
+            | Reason::SigningRefused
             | Reason::ClockWrong => format!("open despite {reason}"),
             _ => "closed".to_owned(),
         };

@@ -115,6 +115,8 @@ impl<P> Seen<P> {
             stored: &self.found.stored,
             published: &self.published,
             pin: self.pin.as_ref(),
+            signer: None,
+            now: self.now.wall,
             names: &parts.names,
         }
     }
@@ -235,10 +237,10 @@ impl<S: Store, C: Cluster + Bystanders> Attempts<S, C> {
                 }
                 Ok(self.open(state, seen, version, &stored, &published).await?)
             }
-            Step::Publish { version, sound } => {
+            Step::Publish { version, sound, state: for_state } => {
                 note_doing(state, Doing::Publishing);
                 let what = format!("{} {version} {}", seen.published.resource_version(), sound.root);
-                let write = self.parts.cluster.publish(&seen.published, &sound, version);
+                let write = self.parts.cluster.publish(&seen.published, &sound, version, for_state);
                 let written = self.kept.publishing.write(what, self.parts.now, write).await?;
                 if written == Write::Done {
                     tracing::info!(root = %sound.root, version, "published Secret {}", self.parts.names.cacerts);
@@ -247,6 +249,8 @@ impl<S: Store, C: Cluster + Bystanders> Attempts<S, C> {
                 }
                 Ok(Round::Again)
             }
+            // Neither is planned where no signer is.
+            Step::MakeRoot | Step::Certify { .. } => Ok(Round::Again),
             Step::Bootstrap => self.bootstrap(state, &seen.found, seen.now.wall).await.map(|()| Round::Again),
             Step::ForceSync { external_secret, held } => {
                 match self.parts.cluster.force_sync(external_secret.as_deref(), seen.now.wall).await {
@@ -389,12 +393,18 @@ fn note_doing(state: &watch::Sender<Convergence>, doing: Doing) {
 }
 
 fn known_root<P>(found: &Found<P>, now: Clocks) -> Option<KnownRoot> {
-    let Stored::Sound { version, sound } = &found.stored else { return None };
+    let (version, glance, root, usable_until) = match &found.stored {
+        Stored::Sound { version, sound } => (*version, &sound.glance, sound.root, sound.usable_until),
+        Stored::Signing { version, record } => {
+            (*version, record.glance(), record.glance().sha256, record.usable_until())
+        }
+        Stored::Absent | Stored::Deleted { .. } | Stored::Unsound { .. } => return None,
+    };
     Some(KnownRoot {
-        glance: sound.glance.clone(),
-        root: sound.root,
-        version: *version,
-        usable_until: sound.usable_until,
+        glance: glance.clone(),
+        root,
+        version,
+        usable_until,
         deleted_at: found.deleted_at,
         checked_at: now.wall,
         address: found.address.clone(),

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::super::samples::{reply, settings};
 use super::*;
 use gate_core::ca::fixtures::now;
+use gate_core::ca::record::SigningRecord;
 use gate_core::samples::{R1, assert_fit_for_users};
 
 const ADDRESS: &str = "https://vault.example:8200";
@@ -38,6 +39,9 @@ fn found(reply: &Reply) -> String {
         Ok(Read::Stored(Stored::Deleted { version })) => format!("deleted {version}"),
         Ok(Read::Stored(Stored::Unsound { version, flaw })) => format!("unsound {version}: {flaw}"),
         Ok(Read::Stored(Stored::Sound { version, sound })) => format!("sound {version}: {}", sound.root),
+        Ok(Read::Stored(Stored::Signing { version, record })) => {
+            format!("signing {version}: {} by {:?}", record.glance().sha256, record.issuer)
+        }
         Err(refused) => told_by(&refused.held),
     }
 }
@@ -124,6 +128,19 @@ fn a_deleted_and_a_destroyed_version_had_a_root() {
 fn a_sound_record_is_read_with_its_version() {
     let body = version(Value::Object(R1.bundle.to_record()), "", false);
     assert_eq!(found(&reply(200, &body)), format!("sound 2: {}", R1.root));
+}
+
+#[test]
+fn a_record_of_the_signing_kind_is_read_with_its_issuer_and_one_with_a_key_is_of_the_shared_kind() {
+    let pem = String::from_utf8(R1.bundle.root_cert.clone()).unwrap();
+    let record = SigningRecord::first(&pem, &"root-1".parse().unwrap());
+    let read = |data| found(&reply(200, &version(Value::Object(data), "", false)));
+    assert_eq!(read(record.clone()), format!("signing 2: {} by Some(IssuerName(\"root-1\"))", R1.root));
+    let mut shared = R1.bundle.to_record();
+    shared.extend([("issuer".to_owned(), json!("root-1"))]);
+    assert_eq!(read(shared), format!("sound 2: {}", R1.root));
+    let unsound = json!({"root-cert.pem": pem, "issuer": "a/b"});
+    assert!(read(unsound.as_object().unwrap().clone()).starts_with("unsound 2: issuer is not the name"));
 }
 
 #[test]

@@ -104,11 +104,11 @@ fn without_an_outage_there_is_nothing_to_bridge() {
 }
 
 #[test]
-fn exactly_what_keeps_vault_from_being_asked_is_bridged() {
+fn exactly_what_says_nothing_against_the_root_is_bridged() {
     for reason in Reason::ALL {
         let mut state = open();
         state.ended(Some(held(*reason)));
-        assert_eq!(is_bridged(&state), reason.is_outage(), "{reason}");
+        assert_eq!(is_bridged(&state), reason.is_bridgeable(), "{reason}");
     }
 }
 

@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::{Attempts, Round, Seen, note_doing};
-use crate::ca::check::Sound;
+use crate::ca::check::{Facts, Sound};
 use crate::clock::Clocks;
 use crate::cluster::{Bystanders, Cluster, Write};
 use crate::plan::{Contradiction, News, Pin, ReadPin};
@@ -70,7 +70,7 @@ impl<S: Store, C: Cluster + Bystanders> Attempts<S, C> {
         state: &watch::Sender<Convergence>,
         seen: &Seen<S::Place>,
         version: u64,
-        stored: &Sound,
+        stored: &Arc<Facts>,
         published: &Sound,
     ) -> Result<Round, Held> {
         note_doing(state, Doing::WritingPin);
@@ -81,7 +81,7 @@ impl<S: Store, C: Cluster + Bystanders> Attempts<S, C> {
             return Ok(Round::Again);
         }
         let verified = Verified {
-            stored: Arc::clone(stored.facts()),
+            stored: Arc::clone(stored),
             version,
             resource_version: seen.published.resource_version().to_owned(),
             at: *now,
