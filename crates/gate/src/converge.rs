@@ -3,6 +3,10 @@
 //! It is woken by consultations and outlives them. However many ask, one attempt runs at a time.
 
 mod attempt;
+#[cfg(test)]
+mod memory;
+#[cfg(test)]
+mod scenes;
 mod spared;
 mod turns;
 
