@@ -21,6 +21,7 @@ pub const ONE: &str = "b21be4c0-d7bf-d0e1-cda2-aeafd151dce4";
 pub const TWO: &str = "916f86cc-bbc9-cbe9-c847-a0167af4a44d";
 
 pub const LOGIN: &str = "POST /v1/auth/kubernetes/login";
+pub const LOOKUP: &str = "GET /v1/auth/token/lookup-self";
 pub const GIVE_UP: &str = "POST /v1/auth/token/revoke-self";
 pub const READ: &str = "GET /v1/secret/data/istio/ca";
 pub const WRITE: &str = "POST /v1/secret/data/istio/ca";

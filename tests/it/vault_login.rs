@@ -10,7 +10,7 @@ use testbed::eventually;
 use zeroize::Zeroizing;
 
 use crate::vault::{
-    self, GIVE_UP, HEALTH, JWT, LOGIN, PREFLIGHT, READ, WRITE, asked, client_but, errors, granted, pair, token,
+    self, GIVE_UP, HEALTH, JWT, LOGIN, LOOKUP, PREFLIGHT, READ, WRITE, asked, client_but, errors, granted, pair, token,
 };
 use standin::scripted::Answer;
 
@@ -68,6 +68,38 @@ async fn kept(lease: u64) -> Result<()> {
 }
 
 #[tokio::test]
+async fn the_end_of_a_given_token_is_told_and_asked_for_once_in_many_reads() -> Result<()> {
+    let server = vault::start().await?;
+    let given = Token::new(Zeroizing::new("hvs.given".to_owned())).map_err(anyhow::Error::msg)?;
+    let mut client = client_but(&[&server.url()], |settings| settings.token = Some(given))?;
+    let end = "2026-12-30T07:13:21.123456789Z";
+    server.once(LOOKUP, Answer::json(200, &json!({ "data": { "expire_time": end, "ttl": 3600 } })));
+    for _ in 0..3 {
+        let found = client.absent().await?;
+        ensure!(found.token_end.map(|end| end.to_string()).as_deref() == Some(end), "{:?}", found.token_end);
+    }
+    ensure!(server.count(LOOKUP) == 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_given_token_without_an_end_or_without_the_right_to_know_it_tells_none() -> Result<()> {
+    for answer in [
+        Answer::json(200, &json!({ "data": { "expire_time": null, "ttl": 0 } })),
+        errors(403, &["permission denied"]),
+        errors(503, &["Vault is sealed"]),
+    ] {
+        let server = vault::start().await?;
+        let given = Token::new(Zeroizing::new("hvs.given".to_owned())).map_err(anyhow::Error::msg)?;
+        let mut client = client_but(&[&server.url()], |settings| settings.token = Some(given))?;
+        server.always(LOOKUP, answer);
+        ensure!(client.absent().await?.token_end.is_none());
+        ensure!(server.count(LOOKUP) == 1);
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_given_token_is_used_in_place_of_a_login() -> Result<()> {
     let server = vault::start().await?;
     let given = Token::new(Zeroizing::new("hvs.given".to_owned())).map_err(anyhow::Error::msg)?;
@@ -77,7 +109,7 @@ async fn a_given_token_is_used_in_place_of_a_login() -> Result<()> {
     server.always(READ, errors(403, &["permission denied"]));
     ensure!(client.refused().await?.0 == Reason::VaultPermissionDenied);
     // Another login would give no other token: it is not tried.
-    ensure!(asked(&server) == [READ, PREFLIGHT, READ]);
+    ensure!(asked(&server) == [READ, PREFLIGHT, LOOKUP, READ]);
     for request in server.seen() {
         ensure!(request.token() == if request.line() == HEALTH { "" } else { "hvs.given" }, "{}", request.line());
     }

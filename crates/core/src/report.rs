@@ -76,6 +76,9 @@ pub struct VaultSide {
     /// The version of the record.
     #[serde(default)]
     pub version: u64,
+    /// When the token that it was read with ends, where nobody renews it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_ends: Option<String>,
     /// When it was read.
     #[serde(default)]
     pub checked_at: String,
@@ -127,6 +130,7 @@ pub fn report(cluster: &str, role: Role, known: Snapshot<'_>, policy: &Policy, n
             root: root(&stored.glance),
             end: end(Some(stored.end())),
             version: stored.version,
+            token_ends: stored.token_end.map(stamp),
             checked_at: stamp(stored.checked_at),
             address: stored.address.clone(),
         }),

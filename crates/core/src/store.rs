@@ -15,6 +15,8 @@ pub struct Found<P> {
     pub stored: Stored,
     /// When that version goes by itself.
     pub deleted_at: Option<Timestamp>,
+    /// When the token that it was read with ends, where nobody renews it.
+    pub token_end: Option<Timestamp>,
     /// The address that answered.
     pub address: String,
     /// How far the store's clock is ahead of this one, where it tells the time.

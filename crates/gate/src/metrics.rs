@@ -316,6 +316,10 @@ fn ends(known: Snapshot<'_>, registry: &Registry) -> prometheus::Result<()> {
     for (source, (at, _)) in stored.into_iter().chain(published) {
         until.with_label_values(&[source]).set(at.as_second() as f64);
     }
+    if let Some(end) = known.convergence.root.as_ref().and_then(|root| root.token_end) {
+        let help = "When VAULT_TOKEN ends, which nobody renews, as Unix time.";
+        gauge(registry, "vault_token_not_after_timestamp_seconds", help)?.set(end.as_second() as f64);
+    }
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use vaultrs::api::kv2::requests::ReadSecretRequest;
 use super::claims::{Claims, claims};
 use super::login::{self, Credentials, Token};
 use super::transport::Reply;
-use super::{Plain, Refused, Vault, answer};
+use super::{Plain, Refused, Vault, answer, own_token};
 use gate_core::plan::Stored;
 use gate_core::reason::{ByItself, Held, Reason, foreign_text};
 
@@ -192,6 +192,14 @@ impl Inquiry<'_> {
         let reply = self.ask(Plain::post("sys/capabilities-self", json!({ "paths": paths }))).await?;
         Ok(answer::capabilities(&reply)
             .map(|mut told| paths.iter().filter_map(|path| Some((path.clone(), told.remove(path)?))).collect()))
+    }
+
+    /// When the token ends. `None`: it has no end, or may not know it.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn token_end(&self) -> Result<Option<Timestamp>, Refused> {
+        Ok(own_token::end(&self.ask(own_token::question()).await?))
     }
 
     /// Gives up a token that a login gave; that of a user stays.

@@ -12,6 +12,7 @@ mod claims;
 mod health;
 mod inquiry;
 mod login;
+mod own_token;
 mod requests;
 #[cfg(test)]
 mod samples;
@@ -41,6 +42,7 @@ use gate_core::store::{self, Created, Store};
 pub use health::{Health, LAG_MAX, Node};
 pub use inquiry::{AuthMount, Granted, Inquiry, Keeping, Record, Silent};
 pub use login::Token;
+use own_token::OwnToken;
 use login::{Credentials, Replacing, Session};
 pub use requests::VaultRequests;
 use transport::{NoAnswer, Reply, Transport};
@@ -103,6 +105,7 @@ pub struct Vault {
     /// The Vault that has last agreed with what this cluster trusts.
     agreed: Option<String>,
     session: Option<Session>,
+    own_token: OwnToken,
     replacing: Replacing,
     /// Why the CA file was not taken up when it was looked at last.
     ca_failed: Option<String>,
@@ -123,6 +126,7 @@ impl Vault {
             silent: Vec::new(),
             agreed: None,
             session: None,
+            own_token: OwnToken::default(),
             replacing: Replacing::default(),
             ca_failed: None,
             counted: None,
@@ -226,9 +230,10 @@ impl Vault {
             }
         };
         let Health { node, ahead, cluster_id, .. } = health;
+        let token_end = self.token_end(at).await;
         let address = self.transports[at].address().to_owned();
         let place = Place { node, cluster_id, at };
-        Ok(Found { stored, deleted_at: answer::deletion_time(reply), address, ahead, place })
+        Ok(Found { stored, deleted_at: answer::deletion_time(reply), token_end, address, ahead, place })
     }
 
     /// Holds unless the mount is positively KV version 2, the only one with check-and-set.

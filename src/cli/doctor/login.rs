@@ -113,7 +113,10 @@ fn login(told: &Told, asked: &Asked) -> Line {
             granted.lease,
             granted.policies.join(", ")
         )),
-        Ok(_) => link.note(OWN_TOKEN),
+        Ok(_) => match told.token_end.seen() {
+            Some(end) => link.note(format!("{OWN_TOKEN}; it ends at {}", minute(*end))),
+            None => link.note(OWN_TOKEN),
+        },
     }
 }
 

@@ -95,6 +95,7 @@ pub(super) fn told(role: Role) -> Told {
         claims: Look::Seen(claims),
         auth_mount: Look::Seen(AuthMount::AsksForRole),
         login: Look::Seen(("https://vault.example:8200".to_owned(), Some(granted))),
+        token_end: Look::Absent,
         rights: Look::Seen(allowed(role)),
         mount: Look::Seen((None, None)),
         record: Look::Seen(Record { stored: stored(&R1), deleted_at: None }),

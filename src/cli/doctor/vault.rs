@@ -78,6 +78,8 @@ pub(super) struct Told {
     pub(super) auth_mount: Look<AuthMount>,
     /// Where, and what it gave; nothing with `VAULT_TOKEN`.
     pub(super) login: Look<(String, Option<Granted>)>,
+    /// When `VAULT_TOKEN` ends; nothing with a login.
+    pub(super) token_end: Look<Timestamp>,
     pub(super) rights: Look<BTreeMap<String, Vec<String>>>,
     pub(super) mount: Look<Keepings>,
     pub(super) record: Look<Record>,
@@ -103,6 +105,7 @@ impl Told {
             claims: Look::Skipped(why),
             auth_mount: Look::Skipped(why),
             login: Look::Skipped(why),
+            token_end: Look::Skipped(why),
             rights: Look::Skipped(why),
             mount: Look::Skipped(why),
             record: Look::Skipped(why),
@@ -146,6 +149,10 @@ pub(super) async fn ask(vault: &Vault, addresses: Vec<Address>, asked: &Asked) -
 /// What can be asked with a token, which is given up at the end.
 async fn inside(inquiry: Inquiry<'_>, asked: &Asked) -> Told {
     let login = Look::Seen((inquiry.address().to_owned(), inquiry.granted.clone()));
+    let token_end = match (&inquiry.granted, inquiry.token_end().await) {
+        (None, Ok(Some(end))) => Look::Seen(end),
+        _ => Look::Absent,
+    };
     let paths = paths(asked);
     let may = "no right to update sys/capabilities-self".to_owned();
     let rights = match inquiry.capabilities(&paths).await {
@@ -159,7 +166,7 @@ async fn inside(inquiry: Inquiry<'_>, asked: &Asked) -> Told {
     };
     let record = inquiry.record(Timestamp::now()).await.map_err(held).into();
     let given_up = inquiry.give_up().await.map_err(held).into();
-    Told { login, rights, mount, record, given_up, ..Told::nothing("") }
+    Told { login, token_end, rights, mount, record, given_up, ..Told::nothing("") }
 }
 
 async fn keepings(inquiry: &Inquiry<'_>) -> Result<Keepings, Refused> {

@@ -24,6 +24,7 @@ fn known_root(sound: &Sound, known: &Known) -> KnownRoot {
         version: 1,
         usable_until: sound.usable_until,
         deleted_at: None,
+        token_end: None,
         checked_at: known.now.wall,
         address,
     }
@@ -78,6 +79,14 @@ fn a_version_that_vault_deletes_before_its_certificates_end_ends_then() {
     assert_eq!(deleted(soon), (json!(stamp(soon)), json!("delete_version_after of version 1")));
     let later = R1.usable_until.at + SignedDuration::from_hours(1);
     assert_eq!(deleted(later).1, "certificate 1 of root-cert.pem");
+}
+
+#[test]
+fn the_end_of_a_token_that_nobody_renews_is_told() {
+    let end = R1.usable_until.at;
+    let known = open(&R1, &R1).but(|known| known.convergence.root.as_mut().unwrap().token_end = Some(end));
+    assert_eq!(told(&known)["vault"]["tokenEnds"], stamp(end));
+    assert_eq!(told(&open(&R1, &R1))["vault"].get("tokenEnds"), None);
 }
 
 #[test]

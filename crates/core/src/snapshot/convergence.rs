@@ -25,6 +25,8 @@ pub struct KnownRoot {
     pub usable_until: Until,
     /// When `delete_version_after` takes that version away.
     pub deleted_at: Option<Timestamp>,
+    /// When the token that it was read with ends, where nobody renews it.
+    pub token_end: Option<Timestamp>,
     /// When it was read.
     pub checked_at: Timestamp,
     /// The address that answered.

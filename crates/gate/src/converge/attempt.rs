@@ -406,6 +406,7 @@ fn known_root<P>(found: &Found<P>, now: Clocks) -> Option<KnownRoot> {
         version,
         usable_until,
         deleted_at: found.deleted_at,
+        token_end: found.token_end,
         checked_at: now.wall,
         address: found.address.clone(),
     })

@@ -66,6 +66,7 @@ fn with_a_token_of_the_askers_nothing_is_said_of_the_gates() {
         claims: Look::Absent,
         auth_mount: Look::Absent,
         login: Look::Seen(("https://vault.example".to_owned(), None)),
+        token_end: Look::Seen("2026-12-30T07:13:21Z".parse().unwrap()),
         rights: Look::Seen([("secret/data/istio/ca".to_owned(), vec!["root".to_owned()])].into()),
         ..told(Role::Sync)
     };
@@ -73,6 +74,7 @@ fn with_a_token_of_the_askers_nothing_is_said_of_the_gates() {
     for line in lines(&own, &asked) {
         assert_eq!(line.outcome, Note, "{line:?}");
     }
+    expect(&line(&own, &asked, "vault-login"), Note, "it ends at 2026-12-30T07:13Z");
     expect(&line(&own, &asked, "vault-rights"), Note, "the asker's, not the gate's");
 }
 

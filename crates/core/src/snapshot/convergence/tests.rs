@@ -412,6 +412,7 @@ fn vaults_root_is_the_one_last_read() {
         version: 3,
         usable_until: R1.usable_until,
         deleted_at: None,
+        token_end: None,
         checked_at: clocks().wall,
         address: "https://vault".to_owned(),
     };
