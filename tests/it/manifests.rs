@@ -20,6 +20,7 @@ pub const METRICS: [&str; 16] = [
     "istio_ca_gate_last_verified_timestamp_seconds",
     "istio_ca_gate_open",
     "istio_ca_gate_peer_match",
+    "istio_ca_gate_vault_token_not_after_timestamp_seconds",
     "istio_ca_gate_root_info",
     "istio_ca_gate_root_not_after_timestamp_seconds",
     "istio_ca_gate_self_test_ok",

@@ -152,7 +152,11 @@ async fn an_alert_is_of_the_cluster_that_has_the_fault_whatever_the_other_one_is
             "518400x600",
             vec!["ServingCertificateFor7Days"],
         ),
-        (r#"istio_ca_gate_vault_token_not_after_timestamp_seconds{pod="a""#, "2000000x600", vec!["VaultTokenFor30Days"]),
+        (
+            r#"istio_ca_gate_vault_token_not_after_timestamp_seconds{pod="a""#,
+            "2000000x600",
+            vec!["VaultTokenFor30Days"],
+        ),
         (
             r#"istio_ca_gate_vault_token_not_after_timestamp_seconds{pod="a""#,
             "518400x600",

@@ -404,6 +404,7 @@ mod tests {
     use crate::peers::samples::{heard, told};
     use crate::plan::Owner;
     use crate::samples::{BOTH, Known, POLICY, R1, SOON, published};
+    use crate::snapshot::KnownRoot;
 
     /// What a scrape has of these.
     fn lines(known: &Known, peers: &[Heard], name: &str) -> Vec<String> {
@@ -443,5 +444,26 @@ mod tests {
         assert!(line.contains("source=\"cacerts\""), "{line}");
         assert!(line.ends_with(&format!(" {}", SOON.usable_until.at.as_second())), "{line}");
         assert!(SOON.usable_until.at < SOON.glance.not_after);
+    }
+
+    #[test]
+    fn the_end_of_a_token_that_nobody_renews_is_told_where_there_is_one() {
+        let name = "istio_ca_gate_vault_token_not_after_timestamp_seconds{";
+        let ends = |token_end| {
+            let root = KnownRoot {
+                glance: SOON.glance.clone(),
+                root: SOON.root,
+                version: 1,
+                usable_until: SOON.usable_until,
+                deleted_at: None,
+                token_end,
+                checked_at: SOON.valid_from,
+                address: "https://vault.example".to_owned(),
+            };
+            lines(&Known::open(&SOON).but(|known| known.convergence.root = Some(root)), &[], name)
+        };
+        assert_eq!(ends(None), Vec::<String>::new());
+        let end = SOON.usable_until.at;
+        assert!(ends(Some(end))[0].ends_with(&format!(" {}", end.as_second())));
     }
 }

@@ -42,8 +42,8 @@ use gate_core::store::{self, Created, Store};
 pub use health::{Health, LAG_MAX, Node};
 pub use inquiry::{AuthMount, Granted, Inquiry, Keeping, Record, Silent};
 pub use login::Token;
-use own_token::OwnToken;
 use login::{Credentials, Replacing, Session};
+use own_token::OwnToken;
 pub use requests::VaultRequests;
 use transport::{NoAnswer, Reply, Transport};
 
