@@ -145,6 +145,7 @@ pub fn client_but(addresses: &[&str], change: impl FnOnce(&mut Settings)) -> Res
         token: None,
         mount: "secret".to_owned(),
         path: "istio/ca".to_owned(),
+        pki_mount: Some("pki-mesh".to_owned()),
         timeout: PATIENT,
     };
     change(&mut settings);

@@ -171,11 +171,7 @@ pub(super) fn read(reply: &Reply, settings: &Settings, now: Timestamp) -> Result
             Err(_) => Err(unreachable(&reply.address, "an answer that is not Vault's").into()),
         },
         404 => not_found(reply, settings),
-        403 if is_no_token(reply) => Err(permission_denied(
-            "Vault does not know the token that it was asked with (invalid token)",
-            "it has ended or was revoked; set another VAULT_TOKEN, or let the gate log in",
-        )
-        .into()),
+        403 if is_no_token(reply) => Err(no_token().into()),
         403 => Err(permission_denied(
             format!("Vault does not let role {} read {record}", settings.role),
             format!("give its policy `read` on {}/data/{}", settings.mount, settings.path),
@@ -289,6 +285,14 @@ pub(super) fn written(reply: &Reply, settings: &Settings) -> Created {
             Created::Unclear(unreachable(&reply.address, what.trim_end()).into())
         }
     }
+}
+
+/// It does not.
+pub(super) fn no_token() -> Held {
+    permission_denied(
+        "Vault does not know the token that it was asked with (invalid token)",
+        "it has ended or was revoked; set another VAULT_TOKEN, or let the gate log in",
+    )
 }
 
 /// Whether Vault says that it does not know the token at all.

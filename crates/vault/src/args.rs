@@ -46,6 +46,9 @@ pub struct VaultArgs {
     /// Path of the record in it
     #[arg(long, env = "GATE_VAULT_PATH", default_value = "istio/ca", value_parser = vault_path)]
     vault_path: String,
+    /// Mount of the PKI engine that has the root's key and certifies signers [default: none, the key is in the record]
+    #[arg(long, env = "GATE_VAULT_PKI_MOUNT", value_parser = vault_path)]
+    vault_pki_mount: Option<String>,
     /// Longest wait for one answer
     #[arg(long, env = "GATE_VAULT_TIMEOUT", default_value = "3s", value_parser = interval)]
     vault_timeout: Duration,
@@ -88,6 +91,7 @@ impl VaultArgs {
             token,
             mount: self.vault_mount.clone(),
             path: self.vault_path.clone(),
+            pki_mount: self.vault_pki_mount.clone(),
             timeout: self.vault_timeout,
         })
     }

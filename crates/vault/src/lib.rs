@@ -13,6 +13,7 @@ mod health;
 mod inquiry;
 mod login;
 mod own_token;
+mod pki;
 mod requests;
 #[cfg(test)]
 mod samples;
@@ -70,6 +71,8 @@ pub struct Settings {
     pub mount: String,
     /// `--vault-path`.
     pub path: String,
+    /// `--vault-pki-mount`.
+    pub pki_mount: Option<String>,
     /// `--vault-timeout`, for each request.
     pub timeout: Duration,
 }
@@ -104,6 +107,8 @@ pub struct Vault {
     silent: Vec<bool>,
     /// The Vault that has last agreed with what this cluster trusts.
     agreed: Option<String>,
+    /// Where the record was last read: signers are certified by the same Vault.
+    read_at: Option<usize>,
     session: Option<Session>,
     own_token: OwnToken,
     replacing: Replacing,
@@ -125,6 +130,7 @@ impl Vault {
             ca: None,
             silent: Vec::new(),
             agreed: None,
+            read_at: None,
             session: None,
             own_token: OwnToken::default(),
             replacing: Replacing::default(),
@@ -387,10 +393,12 @@ impl Store for Vault {
 
     async fn read(&mut self, trusted: Option<Sha256>, now: Timestamp) -> Result<Found, Refused> {
         let found = Self::read(self, now).await?;
-        match trusted {
-            Some(trusted) => self.confirmed(found, trusted, now).await,
-            None => Ok(found),
-        }
+        let found = match trusted {
+            Some(trusted) => self.confirmed(found, trusted, now).await?,
+            None => found,
+        };
+        self.read_at = Some(found.place.at);
+        Ok(found)
     }
 
     async fn is_one(&self, found: &Found) -> Result<(), Refused> {
@@ -408,6 +416,7 @@ fn is_elsewhere_worth_a_try(refused: &Refused) -> bool {
 }
 
 /// A request of plain JSON, for the paths that vaultrs has no endpoint for.
+#[derive(Clone)]
 struct Plain {
     method: RequestMethod,
     path: String,
@@ -421,6 +430,11 @@ impl Plain {
 
     fn post(path: impl Into<String>, body: Value) -> Self {
         Self { method: RequestMethod::POST, path: path.into(), body: Some(body) }
+    }
+
+    /// With a JSON merge patch.
+    fn patch(path: impl Into<String>, body: Value) -> Self {
+        Self { method: RequestMethod::PATCH, path: path.into(), body: Some(body) }
     }
 }
 

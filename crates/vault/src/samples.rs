@@ -21,6 +21,7 @@ pub(super) fn settings() -> Settings {
         token: None,
         mount: "secret".to_owned(),
         path: "istio/ca".to_owned(),
+        pki_mount: Some("pki-mesh".to_owned()),
         timeout: Duration::from_secs(3),
     }
 }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::header::{CONNECTION, DATE, HeaderValue, RETRY_AFTER};
+use http::header::{CONNECTION, CONTENT_TYPE, DATE, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, Response};
 use jiff::Timestamp;
 use reqwest::tls::TlsInfo;
@@ -119,7 +119,18 @@ impl Transport {
         endpoint: E,
         middleware: &EndpointMiddleware,
     ) -> Result<Reply, NoAnswer> {
-        self.on(&self.http, false, endpoint, middleware).await
+        self.on(Line::new(self, &self.http), endpoint, middleware).await
+    }
+
+    /// The same for what takes Vault longer than others are waited for.
+    pub(super) async fn call_within<E: Endpoint>(
+        &self,
+        patience: Duration,
+        endpoint: E,
+        middleware: &EndpointMiddleware,
+    ) -> Result<Reply, NoAnswer> {
+        let line = Line { patience: Some(patience), ..Line::new(self, &self.http) };
+        self.on(line, endpoint, middleware).await
     }
 
     /// Sends one request that tells nothing secret, and keeps its connection for the next of these.
@@ -128,7 +139,7 @@ impl Transport {
         endpoint: E,
         middleware: &EndpointMiddleware,
     ) -> Result<Reply, NoAnswer> {
-        self.on(&self.kept, false, endpoint, middleware).await
+        self.on(Line::new(self, &self.kept), endpoint, middleware).await
     }
 
     /// Sends one request on the connection of the first, which ends with its answer.
@@ -137,17 +148,15 @@ impl Transport {
         endpoint: E,
         middleware: &EndpointMiddleware,
     ) -> Result<Reply, NoAnswer> {
-        self.on(&self.kept, true, endpoint, middleware).await
+        self.on(Line { last: true, ..Line::new(self, &self.kept) }, endpoint, middleware).await
     }
 
     async fn on<E: Endpoint>(
         &self,
-        http: &reqwest::Client,
-        last: bool,
+        line: Line<'_>,
         endpoint: E,
         middleware: &EndpointMiddleware,
     ) -> Result<Reply, NoAnswer> {
-        let line = Line { transport: self, http, last };
         let result = endpoint.with_middleware(middleware).exec(&line).await.map_err(no_answer)?;
         let (parts, body) = result.response.into_parts();
         let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
@@ -168,7 +177,16 @@ impl Transport {
 struct Line<'a> {
     transport: &'a Transport,
     http: &'a reqwest::Client,
+    /// The connection ends with the answer.
     last: bool,
+    /// Longest wait for it, if it is not that of all others.
+    patience: Option<Duration>,
+}
+
+impl<'a> Line<'a> {
+    fn new(transport: &'a Transport, http: &'a reqwest::Client) -> Self {
+        Self { transport, http, last: false, patience: None }
+    }
 }
 
 #[async_trait]
@@ -199,6 +217,7 @@ fn operation(method: &Method, path: &str) -> &'static str {
         path if path.starts_with("auth/") => "login",
         path if path.starts_with("sys/health") => "health",
         path if path.starts_with("sys/") => "mount",
+        path if path.ends_with("/sign-intermediate") => "sign",
         _ if method == Method::GET => "read",
         _ => "write",
     }
@@ -208,6 +227,12 @@ impl Line<'_> {
     async fn answer(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, ClientError> {
         let mut request =
             reqwest::Request::try_from(request).map_err(|source| ClientError::ReqwestBuildError { source })?;
+        if let Some(patience) = self.patience {
+            *request.timeout_mut() = Some(patience);
+        }
+        if request.method() == Method::PATCH {
+            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/merge-patch+json"));
+        }
         if self.last {
             request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
