@@ -157,10 +157,10 @@ fn a_500_of_the_engine_is_an_answer_and_any_other_is_not() {
 }
 
 #[test]
-fn no_refusal_is_an_outage_that_is_bridged_or_an_answer_about_the_root() {
+fn no_refusal_is_an_answer_about_the_root() {
     for reply in [listed(500, RETIRED), listed(403, DENIED), refusal(404, NO_ROUTE), refusal(400, ENDS)] {
         let refused = said::refused(&of_signer(), &reply);
-        assert!(!refused.held.reason.is_outage() && refused.contradiction().is_none(), "{refused:?}");
+        assert!(refused.held.reason == Reason::SigningRefused && refused.contradiction().is_none(), "{refused:?}");
     }
 }
 
