@@ -75,7 +75,18 @@ impl Go {
     pub fn ask(&mut self, files: &Files) -> Result<Istiod> {
         let encoded: BTreeMap<&String, String> =
             files.iter().map(|(name, bytes)| (name, STANDARD.encode(bytes))).collect();
-        writeln!(self.input, "{}", json!({ "files": encoded }))?;
+        self.answer(&json!({ "files": encoded }))
+    }
+
+    /// What a Go peer says of a chain that it is shown.
+    pub fn verify(&mut self, shown: &str, roots: &str) -> Result<()> {
+        let refusal = self.answer(&json!({ "chain": shown, "roots": roots }))?.peer;
+        ensure!(refusal.is_empty(), "{refusal}");
+        Ok(())
+    }
+
+    fn answer(&mut self, question: &serde_json::Value) -> Result<Istiod> {
+        writeln!(self.input, "{question}")?;
         self.input.flush()?;
         let mut line = String::new();
         ensure!(self.output.read_line(&mut line)? > 0, "the judge in Go has ended");
@@ -96,6 +107,16 @@ pub fn ztunnel(istiod: &Istiod, now: Timestamp) -> Result<()> {
     verify(&workload, &store, now, KeyUsage::client_auth(), None)?;
     verify(&workload, &store, now, KeyUsage::server_auth(), None)?;
     verify(&serving, &store, now, KeyUsage::server_auth(), Some(&name)).context("istiod")
+}
+
+/// webpki's verdict on a chain that it is shown, as a server's and as a client's.
+pub fn webpki(shown: &str, roots: &str, now: Timestamp) -> Result<()> {
+    let (shown, mut store) = (read(shown)?, RootCertStore::empty());
+    let (_, lost) = store.add_parsable_certificates(read(roots)?);
+    ensure!(lost == 0, "{lost} roots cannot be read");
+    [KeyUsage::client_auth(), KeyUsage::server_auth()]
+        .into_iter()
+        .try_for_each(|usage| verify(&shown, &store, now, usage, None))
 }
 
 /// Nothing but certificates, each as x509-parser reads it.
@@ -141,11 +162,26 @@ pub fn openssl(istiod: &Istiod, crl: Option<&[u8]>, folder: &Path) -> Result<()>
     fs::write(folder.join("serving"), &istiod.serving)?;
     let crl = crl.filter(|crl| !crl.is_empty());
     fs::write(folder.join("crl"), crl.unwrap_or_default())?;
-    for (purpose, shown) in [("sslclient", "workload"), ("sslserver", "workload"), ("sslserver", "serving")] {
+    openssl_verify(
+        folder,
+        crl.is_some(),
+        &[("sslclient", "workload"), ("sslserver", "workload"), ("sslserver", "serving")],
+    )
+}
+
+/// openssl's verdict on a chain that it is shown, as a server's and as a client's.
+pub fn openssl_alone(shown: &str, roots: &str, folder: &Path) -> Result<()> {
+    fs::write(folder.join("roots"), roots)?;
+    fs::write(folder.join("shown"), shown)?;
+    openssl_verify(folder, false, &[("sslclient", "shown"), ("sslserver", "shown")])
+}
+
+fn openssl_verify(folder: &Path, has_crl: bool, asked: &[(&str, &str)]) -> Result<()> {
+    for (purpose, shown) in asked {
         let mut command = Command::new("openssl");
         command.args(["verify", "-partial_chain", "-no-CApath", "-no-CAstore", "-purpose", purpose]);
         command.args(["-CAfile", "roots", "-untrusted", shown]);
-        if crl.is_some() {
+        if has_crl {
             command.args(["-crl_check_all", "-CRLfile", "crl"]);
         }
         let output = command.arg(shown).current_dir(folder).stdin(Stdio::null()).output()?;

@@ -1,6 +1,6 @@
 // Command judge tells what Go makes of a CA: JSON lines in, JSON lines out, in their order. A line in has the files of
 // Secret cacerts; a line out has what istiod's own loading said, the certificates that istiod signed, and what Go's
-// crypto/x509 says of those.
+// crypto/x509 says of those. Or it has a chain and who is trusted, and the line out only what Go says of the one by the other.
 package main
 
 import (
@@ -16,6 +16,9 @@ import (
 type question struct {
 	// By their names.
 	Files map[string][]byte `json:"files"`
+	// In place of them: what a peer shows, and what is trusted. PEM.
+	Chain string `json:"chain"`
+	Roots string `json:"roots"`
 }
 
 type answer struct {
@@ -67,10 +70,15 @@ func run(in io.Reader, out io.Writer) error {
 		if err := json.Unmarshal(line, &asked); err != nil {
 			return err
 		}
-		if err := put(folder, asked.Files); err != nil {
+		var said answer
+		if asked.Chain != "" {
+			said = verifyAlone(asked)
+		} else if err := put(folder, asked.Files); err != nil {
 			return err
+		} else {
+			said = judge(folder, requests)
 		}
-		told, err := json.Marshal(judge(folder, requests))
+		told, err := json.Marshal(said)
 		if err != nil {
 			return err
 		}
