@@ -10,7 +10,7 @@ use istio_ca_gate::reason::Reason;
 use serde_json::Value;
 
 /// What `/metrics` has, beside `process_*`; of a histogram the name without its suffixes.
-pub const METRICS: [&str; 16] = [
+pub const METRICS: [&str; 17] = [
     "istio_ca_gate_admission_duration_seconds",
     "istio_ca_gate_admission_in_flight",
     "istio_ca_gate_admission_requests_total",
