@@ -15,7 +15,8 @@ Steps; all of them if none is named:
   homelab    auth mount and role istio-ca-bootstrap of the cluster that makes the root
   nas        auth mount and role istio-ca-sync of a cluster that copies it
 
-Vault is reached with VAULT_ADDR, VAULT_CACERT, VAULT_NAMESPACE and VAULT_TOKEN, as by the command vault.
+Vault is reached with VAULT_ADDR, VAULT_CACERT, VAULT_NAMESPACE and VAULT_TOKEN, as by the command vault, or bao
+where there is no vault.
 setup.hcl beside this script is the policy that it needs.
 
 Homelab. A config that is there is never written over, since others log in by it.
@@ -117,6 +118,10 @@ check_options() {
         *) misused '--homelab-ca and --homelab-reviewer-token-file go together' ;;
     esac
     case "$steps " in *' nas '*) check_nas_options ;; esac
+    # OpenBao's command is Vault's by another name.
+    if ! command -v vault >/dev/null && command -v bao >/dev/null; then
+        vault() { bao "$@"; }
+    fi
     needed='jq'
     [ -n "$print" ] || needed="$needed vault"
     for tool in $needed; do

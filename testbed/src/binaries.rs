@@ -78,6 +78,16 @@ pub static HELM: Module = Module {
     built: OnceLock::new(),
 };
 
+/// The Helm after it, in which helm-controller acts, too.
+pub static HELM_4: Module = Module {
+    name: "helm4",
+    package: "helm.sh/helm/v4/cmd/helm",
+    linker_flags: "-s -w",
+    // So much after Helm 3.
+    cold_build: "1 to 2 minutes",
+    built: OnceLock::new(),
+};
+
 /// Flux's kustomize-controller.
 pub static FLUX: Module = Module {
     name: "flux",
@@ -108,7 +118,8 @@ pub static JUDGE: Module = Module {
 };
 
 /// All of them.
-pub static MODULES: [&Module; 8] = [&KUBERNETES, &VAULT, &EXTERNAL_SECRETS, &ISTIO, &HELM, &FLUX, &PROMETHEUS, &JUDGE];
+pub static MODULES: [&Module; 9] =
+    [&KUBERNETES, &VAULT, &EXTERNAL_SECRETS, &ISTIO, &HELM, &HELM_4, &FLUX, &PROMETHEUS, &JUDGE];
 
 /// The programs of a control plane.
 #[derive(Clone, Debug)]
@@ -190,6 +201,11 @@ pub fn gateway_api_definitions() -> Result<PathBuf> {
 /// Builds Helm, unless it is built. Any other may be of any version.
 pub fn helm() -> Result<Program> {
     Ok(Program::new(HELM.build()?))
+}
+
+/// Builds Helm 4, unless it is built.
+pub fn helm_4() -> Result<Program> {
+    Ok(Program::new(HELM_4.build()?))
 }
 
 /// Builds kustomize-controller, unless it is built.

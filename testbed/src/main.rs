@@ -1,4 +1,4 @@
-//! `cargo run -p testbed -- build [kubernetes|vault|external-secrets|istio|helm|flux|prometheus]...` builds the real components and
+//! `cargo run -p testbed -- build [kubernetes|vault|external-secrets|istio|helm|helm4|flux|prometheus]...` builds the real components and
 //! prints their paths.
 
 use std::io::Write;
@@ -15,7 +15,7 @@ async fn main() -> Result<()> {
         ["build", names @ ..] => build(names),
         // For the test that the children of a killed process die with it.
         ["hold", log, command @ ..] => hold(log, command).await,
-        _ => bail!("usage: testbed build [kubernetes|vault|external-secrets|istio|helm|flux|prometheus]..."),
+        _ => bail!("usage: testbed build [kubernetes|vault|external-secrets|istio|helm|helm4|flux|prometheus]..."),
     }
 }
 

@@ -52,7 +52,7 @@ fn links(page: &str) -> Vec<String> {
 }
 
 /// All documents. Folders that git does not have begin with a dot, or are named.
-fn pages(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+pub fn pages(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

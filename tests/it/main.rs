@@ -8,6 +8,7 @@ mod bounds;
 mod certificates;
 mod client_ca;
 mod command;
+mod commands;
 mod contradicted;
 mod contradiction;
 mod converging;

@@ -214,7 +214,7 @@ fn each_kustomization_names_all_that_is_beside_it_and_nothing_else() -> Result<(
 /// The HelmReleases of deploy/flux.
 fn releases() -> Result<Vec<Value>> {
     let mut releases = Vec::new();
-    for folder in ["flux/istio", "flux/vault"] {
+    for folder in ["flux/gate-by-helm", "flux/istio", "flux/vault"] {
         for entry in fs::read_dir(deploy().join(folder))? {
             let objects = documents(&fs::read_to_string(entry?.path())?)?;
             releases.extend(objects.into_iter().filter(|object| object["kind"] == "HelmRelease"));
@@ -226,7 +226,7 @@ fn releases() -> Result<Vec<Value>> {
 #[test]
 fn fluxs_releases_are_called_by_their_own_names_from_which_the_gated_labels_are_made() -> Result<()> {
     let releases = releases()?;
-    ensure!(releases.len() == 4, "{releases:?}");
+    ensure!(releases.len() == 5, "{releases:?}");
     for release in releases {
         // By default it has the namespace before it.
         ensure!(release["spec"]["releaseName"] == release["metadata"]["name"], "{release}");
@@ -250,6 +250,78 @@ fn with_flux_an_istiod_that_was_earlier_than_the_webhooks_waits_for_cacerts_and_
         install["strategy"]["name"] == "RemediateOnFailure" && install["remediation"]["retries"] == -1,
         "{install}"
     );
+    Ok(())
+}
+
+/// Flux uninstalls what it remediates, webhooks and all, and whoever is next is let in.
+#[test]
+fn no_manifest_of_ours_can_open_the_gate_by_itself() -> Result<()> {
+    let releases = releases()?;
+    let chart = |release: &&Value| release["spec"]["chart"]["spec"]["chart"] == "./deploy/helm/istio-ca-gate";
+    let gates: Vec<_> = releases.iter().filter(chart).collect();
+    ensure!(gates.len() == 1, "{gates:?}");
+    for release in gates {
+        for action in ["install", "upgrade"] {
+            let action = &release["spec"][action];
+            ensure!(action["remediation"].is_null() && action["strategy"]["name"] == "RetryOnFailure", "{release}");
+        }
+        for field in ["rollback", "uninstall", "test"] {
+            ensure!(release["spec"][field].is_null(), "{release}");
+        }
+    }
+    // Nor does Helm, whatever makes it uninstall.
+    ensure!(documents(&read("helm/istio-ca-gate/values.yaml")?)?[0]["webhooks"]["keep"] == true);
+    // And where Flux applies the manifests, it replaces none by deleting it first.
+    for cluster in ["homelab", "nas"] {
+        let kustomization = documents(&read(&format!("flux/{cluster}/istio-ca-gate.yaml"))?)?.remove(0);
+        ensure!(kustomization["spec"]["force"].is_null(), "{kustomization}");
+    }
+    Ok(())
+}
+
+/// A value of the chart: its name with dots, and the comment that helm-docs takes.
+fn described_values(text: &str) -> Vec<(String, String)> {
+    let (mut parents, mut comment, mut found): (Vec<(usize, String)>, Option<String>, _) =
+        (Vec::new(), None, Vec::new());
+    for line in text.lines() {
+        let (indent, trimmed) = (line.len() - line.trim_start().len(), line.trim_start());
+        if let Some(first) = trimmed.strip_prefix("# -- ") {
+            comment = Some(first.to_owned());
+        } else if let (Some(more), Some(comment)) = (trimmed.strip_prefix("# "), comment.as_mut()) {
+            comment.push(' ');
+            comment.push_str(more);
+        } else if let Some((key, _)) = trimmed.split_once(':') {
+            parents.retain(|(of, _)| *of < indent);
+            parents.push((indent, key.to_owned()));
+            let name = parents.iter().map(|(_, key)| key.as_str()).collect::<Vec<_>>().join(".");
+            found.extend(comment.take().map(|comment| (name, comment)));
+        }
+    }
+    found
+}
+
+/// Where a schema describes a value.
+fn in_schema<'a>(schema: &'a Value, name: &str) -> &'a Value {
+    name.split('.').fold(schema, |schema, key| &schema["properties"][key])
+}
+
+#[test]
+fn each_value_of_the_chart_is_told_in_its_readme_and_its_schema_says_why() -> Result<()> {
+    let values = described_values(&read("helm/istio-ca-gate/values.yaml")?);
+    ensure!(values.len() > 45, "{}", values.len());
+    let readme = read("helm/istio-ca-gate/README.md")?;
+    let schema: Value = serde_json::from_str(&read("helm/istio-ca-gate/values.schema.json")?)?;
+    for (name, comment) in &values {
+        let row = readme.lines().find(|line| line.starts_with(&format!("| {name} |"))).context(name.clone())?;
+        ensure!(row.ends_with(&format!("| {comment} |")), "{name}: run helm-docs: {row}");
+        ensure!(in_schema(&schema, name)["description"].is_string(), "{name}: the schema does not say why");
+    }
+    let rows = readme.lines().filter(|line| line.starts_with("| ") && line.contains("` |")).count();
+    ensure!(rows == values.len(), "{rows} rows for {} values: run helm-docs", values.len());
+    // What may be a key is judged by a template: a schema's message would show it.
+    for name in ["vault.caCertificate", "clientCaCertificate", "peers.caCertificate"] {
+        ensure!(in_schema(&schema, name)["pattern"].is_null(), "{name}");
+    }
     Ok(())
 }
 

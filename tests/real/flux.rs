@@ -108,6 +108,15 @@ async fn a_blocked_release_is_named_and_asked_to_reconcile_once_by_all_replicas(
         "{line}"
     );
     ensure!(release(side, "istiod").await?["annotations"]["reconcile.fluxcd.io/requestedAt"].is_null());
+    // And one who looks at the release, where Flux itself tells of a timeout.
+    let described = eventually("the Event of the release to be seen", SOON, || async {
+        let text = side.cluster.kubectl(&["-n", "flux-system", "describe", "helmrelease", "istiod"]).await?;
+        ensure!(text.contains("GateHeld"), "{text}");
+        Ok(text)
+    })
+    .await?;
+    let line = described.lines().find(|line| line.contains("GateHeld")).context("no line")?;
+    ensure!(line.contains("Warning") && line.contains("RootMissing: cluster nas"), "{line}");
 
     let ca = foreign_ca().await?;
     let record = json!({

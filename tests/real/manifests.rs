@@ -15,7 +15,8 @@ use crate::gate::Gate;
 use crate::world::{self, NAMESPACE, SOON, SmallWorld, kustomization};
 
 /// All components.
-const COMPONENTS: [&str; 5] = ["external-secrets", "flux-reconcile", "gateways-anywhere", "monitoring", "self-test"];
+const COMPONENTS: [&str; 6] =
+    ["external-secrets", "flux-reconcile", "gateways-anywhere", "monitoring", "peers", "self-test"];
 
 /// Kinds that others bring: group, version, kind, plural. Of them only names are defined here, and any field is taken.
 const FOREIGN_KINDS: [(&str, &str, &str, &str); 7] = [

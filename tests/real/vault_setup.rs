@@ -358,6 +358,18 @@ async fn engines(desk: &Desk, vault: &Vault) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_there_is_no_vault_the_script_takes_bao() -> Result<()> {
+    let _place = place().await?;
+    let vault = Vault::start(VaultOptions::default()).await?;
+    let desk = Desk::new(&[]).await?.at(&vault).await?;
+    ensure!(Program::new("sh").args(["-c", "command -v vault"]).output(None).await.is_err(), "there is another vault");
+    fs::rename(desk.commands().join("vault"), desk.commands().join("bao"))?;
+    let said = desk.set_up(&["vault"]).await?;
+    ensure!(said.code == Some(0) && said.marked("changed  ").len() == 2, "{said:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_print_prints_sets_a_vault_up_and_wrong_use_is_told() -> Result<()> {
     let _permit = place().await?;
     let vault = Vault::start(VaultOptions::default()).await?;

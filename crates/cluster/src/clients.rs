@@ -60,8 +60,8 @@ impl Clients {
         let clients = Self {
             cacerts: Arc::new(Cacerts::new(client.clone(), namespace, secret)),
             owners: Arc::new(Owners::new(client.clone(), namespace, gated)),
+            events: events.of_releases(&releases),
             reconciles: Arc::new(Reconciles::new(client.clone(), releases)),
-            events,
             pins: Arc::new(Pins::new(client.clone(), namespace)),
             served: Arc::new(Served::new(client.clone(), namespace)),
             external_secrets: Arc::new(ExternalSecrets::new(client, namespace, secret)),

@@ -59,10 +59,17 @@ impl What {
     }
 }
 
+/// What it is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Regarding {
+    Secret,
+    Owner(Controller),
+    Release(HelmRelease),
+}
+
 struct Told {
     what: What,
-    /// The Secret, where there is none.
-    about: Option<Controller>,
+    about: Regarding,
     note: String,
 }
 
@@ -71,6 +78,8 @@ struct Told {
 pub struct Events {
     cluster: Arc<str>,
     namespace: Arc<str>,
+    /// Those that Events may be about: there is a right to write in their namespaces.
+    releases: Arc<[HelmRelease]>,
     queue: mpsc::Sender<Told>,
 }
 
@@ -79,7 +88,7 @@ impl Events {
     pub fn new(client: Client, cluster: &str, namespace: &str, secret: &str, instance: &str) -> (Self, Writer) {
         let (queue, told) = mpsc::channel(QUEUE);
         let writer = Writer {
-            api: Api::namespaced(client, namespace),
+            client,
             namespace: namespace.to_owned(),
             secret: secret.to_owned(),
             instance: cut(instance, INSTANCE_MAX).to_owned(),
@@ -87,37 +96,47 @@ impl Events {
             ledger: Ledger::default(),
             refused: false,
         };
-        (Self { cluster: cluster.into(), namespace: namespace.into(), queue }, writer)
+        (Self { cluster: cluster.into(), namespace: namespace.into(), releases: Arc::default(), queue }, writer)
+    }
+
+    /// And of these HelmReleases in theirs.
+    #[must_use]
+    pub fn of_releases(self, releases: &[HelmRelease]) -> Self {
+        Self { releases: releases.into(), ..self }
     }
 
     /// A root was made and is in Vault.
     pub fn bootstrapped(&self, record: &str) {
         let note = format!("cluster {}: made the root and wrote it to {record} in Vault", self.cluster);
-        self.tell(What::RootBootstrapped, None, note);
+        self.tell(What::RootBootstrapped, Regarding::Secret, note);
     }
 
     /// Vault's CA was written into the Secret.
     pub fn published(&self, root: Sha256, version: u64) {
         let note = format!("cluster {}: wrote version {version} of Vault's CA, root {root}", self.cluster);
-        self.tell(What::CacertsPublished, None, note);
+        self.tell(What::CacertsPublished, Regarding::Secret, note);
     }
 
     /// Gated pods are let in from now on; `bridged`: by an earlier verification, since Vault cannot be asked.
     pub fn opened(&self, bridged: bool) {
         let why = if bridged { "has the root last verified, and Vault cannot be asked" } else { "holds Vault's root" };
         let note = format!("cluster {}: {why}: gated pods are let in", self.cluster);
-        self.tell(What::GateOpened, None, note);
+        self.tell(What::GateOpened, Regarding::Secret, note);
     }
 
     /// Gated pods are kept out; of a pod that was, its controller and the HelmRelease that it is from.
     pub fn held(&self, held: &Held, controller: Option<&Controller>, release: Option<&HelmRelease>) {
-        // An Event must be in the namespace of what it is about, and this service writes them in its own only.
-        let about = controller.filter(|controller| controller.namespace() == &*self.namespace).cloned();
-        let note = message_about(held.message(&self.cluster), release);
-        self.tell(What::GateHeld(held.reason), about, note);
+        // An Event must be in the namespace of what it is about, and of owners this service writes them in its own only.
+        let owner = controller.filter(|controller| controller.namespace() == &*self.namespace).cloned();
+        let (what, message) = (What::GateHeld(held.reason), held.message(&self.cluster));
+        // Where Flux's users look: its own conditions tell of a timeout alone.
+        if let Some(release) = release.filter(|release| self.releases.contains(release)) {
+            self.tell(what, Regarding::Release(release.clone()), message.clone());
+        }
+        self.tell(what, owner.map_or(Regarding::Secret, Regarding::Owner), message_about(message, release));
     }
 
-    fn tell(&self, what: What, about: Option<Controller>, note: String) {
+    fn tell(&self, what: What, about: Regarding, note: String) {
         if self.queue.try_send(Told { what, about, note }).is_err() {
             tracing::debug!(event = what.reason(), "an Event was dropped: too many wait to be written");
         }
@@ -126,7 +145,7 @@ impl Events {
 
 /// Writes what is told.
 pub struct Writer {
-    api: Api<Event>,
+    client: Client,
     namespace: String,
     secret: String,
     instance: String,
@@ -148,18 +167,26 @@ impl Writer {
         let key = Key { what: told.what, about: told.about };
         let now = Instant::now();
         let Some(act) = self.ledger.next(&key, &told.note, now) else { return };
-        let doing = format!("write an Event in {}", self.namespace);
+        let namespace = match &key.about {
+            Regarding::Release(release) => release.namespace(),
+            Regarding::Secret | Regarding::Owner(_) => &self.namespace,
+        };
+        let doing = format!("write an Event in {namespace}");
+        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
         let written = match act {
-            Act::Create => {
-                let event = self.event(&key, &told.note, Timestamp::now());
-                call(&doing, self.api.create(&post(), &event)).await
-            }
+            Act::Create => match self.reference(&key.about).await {
+                Ok(about) => {
+                    let event = self.event(key.what, about, &told.note, Timestamp::now());
+                    call(&doing, api.create(&post(), &event)).await
+                }
+                Err(error) => Err(error),
+            },
             Act::Repeat { name, version, count } => {
                 let body = json!({
                     "metadata": { "resourceVersion": version },
                     "count": count, "lastTimestamp": Time(Timestamp::now()),
                 });
-                call(&doing, self.api.patch(&name, &patch(), &Patch::Merge(&body))).await
+                call(&doing, api.patch(&name, &patch(), &Patch::Merge(&body))).await
             }
         };
         match written {
@@ -183,18 +210,17 @@ impl Writer {
         }
     }
 
-    fn event(&self, key: &Key, note: &str, now: Timestamp) -> Event {
-        let about = self.reference(key.about.as_ref());
+    fn event(&self, what: What, about: ObjectReference, note: &str, now: Timestamp) -> Event {
         let object = about.name.as_deref().unwrap_or_default();
         Event {
             metadata: ObjectMeta {
                 name: Some(event_name(object, now, fastrand::u32(..))),
-                namespace: Some(self.namespace.clone()),
+                namespace: about.namespace.clone(),
                 ..ObjectMeta::default()
             },
             involved_object: about,
-            type_: Some(key.what.kind().to_owned()),
-            reason: Some(key.what.reason().to_owned()),
+            type_: Some(what.kind().to_owned()),
+            reason: Some(what.reason().to_owned()),
             message: Some(cut(note, NOTE_MAX).to_owned()),
             count: Some(1),
             first_timestamp: Some(Time(now)),
@@ -206,19 +232,28 @@ impl Writer {
         }
     }
 
-    fn reference(&self, about: Option<&Controller>) -> ObjectReference {
-        let (api_version, kind, name) = match about {
-            Some(controller) => (controller.api_version(), controller.kind(), controller.name()),
-            None => ("v1".to_owned(), "Secret", self.secret.as_str()),
-        };
-        ObjectReference {
-            api_version: Some(api_version),
+    async fn reference(&self, about: &Regarding) -> Result<ObjectReference, Failed> {
+        let of = |api_version: &str, kind: &str, namespace: &str, name: &str, uid: Option<String>| ObjectReference {
+            api_version: Some(api_version.to_owned()),
             kind: Some(kind.to_owned()),
-            namespace: Some(self.namespace.clone()),
+            namespace: Some(namespace.to_owned()),
             name: Some(name.to_owned()),
-            uid: about.map(|controller| controller.uid().to_owned()),
+            uid,
             ..ObjectReference::default()
-        }
+        };
+        Ok(match about {
+            Regarding::Secret => of("v1", "Secret", &self.namespace, &self.secret, None),
+            Regarding::Owner(owner) => {
+                of(&owner.api_version(), owner.kind(), owner.namespace(), owner.name(), Some(owner.uid().to_owned()))
+            }
+            Regarding::Release(release) => {
+                // `kubectl describe` asks for Events by its uid.
+                let (doing, api) = (format!("read HelmRelease {release}"), release.api(&self.client));
+                let uid = call(&doing, api.get(release.name())).await?.uid();
+                let kind = HelmRelease::kind();
+                of(&kind.api_version(), &kind.kind, release.namespace(), release.name(), uid)
+            }
+        })
     }
 }
 

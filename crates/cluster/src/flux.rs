@@ -9,6 +9,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use kube::api::{ApiResource, DynamicObject};
+use kube::core::GroupVersionKind;
+use kube::{Api, Client};
+
 pub use lookup::Releases;
 pub use reconcile::Reconciles;
 
@@ -19,7 +23,7 @@ const NAME: &str = "helm.toolkit.fluxcd.io/name";
 const NAMESPACE: &str = "helm.toolkit.fluxcd.io/namespace";
 
 /// A HelmRelease by its name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HelmRelease {
     namespace: String,
     name: String,
@@ -29,6 +33,26 @@ impl HelmRelease {
     fn new(namespace: &str, name: &str) -> Option<Self> {
         let sound = is_label(namespace) && is_subdomain(name);
         sound.then(|| Self { namespace: namespace.to_owned(), name: name.to_owned() })
+    }
+
+    /// Its group, version and kind.
+    pub(crate) fn kind() -> GroupVersionKind {
+        GroupVersionKind::gvk("helm.toolkit.fluxcd.io", "v2", "HelmRelease")
+    }
+
+    /// Those of its namespace.
+    pub(crate) fn api(&self, client: &Client) -> Api<DynamicObject> {
+        Api::namespaced_with(client.clone(), &self.namespace, &ApiResource::from_gvk(&Self::kind()))
+    }
+
+    /// Its namespace.
+    pub(crate) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// The one that installed an object with these labels. Whoever may label the object writes them.

@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::What;
-use crate::controller::Controller;
+use super::{Regarding, What};
 
 /// The same Event is written at most so often; what comes in between is counted.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -19,8 +18,7 @@ const ENTRIES_MAX: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) what: What,
-    /// The Secret, where there is none.
-    pub(super) about: Option<Controller>,
+    pub(super) about: Regarding,
 }
 
 /// What to do about something that was told.
@@ -87,11 +85,12 @@ impl Ledger {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::controller::Controller;
     use gate_core::reason::Reason;
 
     fn held(reason: Reason, owner: &str) -> Key {
         let about = Controller::new("apps/v1", "ReplicaSet", "istio-system", owner, "u");
-        Key { what: What::GateHeld(reason), about: Some(about.unwrap()) }
+        Key { what: What::GateHeld(reason), about: Regarding::Owner(about.unwrap()) }
     }
 
     #[test]

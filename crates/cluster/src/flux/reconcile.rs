@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
-use kube::api::{ApiResource, DynamicObject, Patch};
-use kube::core::GroupVersionKind;
-use kube::{Api, Client, ResourceExt};
+use kube::api::Patch;
+use kube::{Client, ResourceExt};
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -91,9 +90,7 @@ impl Reconciles {
     }
 
     async fn ask_one(&self, release: &HelmRelease, now: Timestamp) -> Result<Asked, Held> {
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("helm.toolkit.fluxcd.io", "v2", "HelmRelease"));
-        let HelmRelease { namespace, name } = release;
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
+        let (api, name) = (release.api(&self.client), release.name());
         let doing = format!("annotate HelmRelease {release}");
         for _ in 0..CONFLICTS_MAX {
             let read = match call(&doing, api.get(name)).await {
