@@ -254,6 +254,8 @@ async fn a_release_that_flux_works_on_is_read_and_written_anew() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_right_is_logged_with_where_to_get_it_and_tried_again() -> Result<()> {
     let (kubernetes, vault) = held().await?;
+    // For its Event, and to ask for a reconciliation.
+    kubernetes.server.once(READ_RELEASE, status(403, "Forbidden"));
     kubernetes.server.once(READ_RELEASE, status(403, "Forbidden"));
     let flags = ["--role", "sync", "--retry-max", "100ms", "--reconcile-helmrelease", "flux-system/istiod"];
     let product = Product::start(kubernetes, vault, &flags).await?;
