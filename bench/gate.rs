@@ -21,7 +21,7 @@ use anyhow::{Context, Result, ensure};
 use gate::{Gate, Options};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use istio_ca_gate::tls::{self, Serving, ServingCa};
+use istio_ca_gate::serving::{self, Serving, ServingCa};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use testbed::{Port, Program, eventually};
@@ -200,7 +200,7 @@ async fn bare(port: u16, ca_file: &str) -> Result<()> {
     let (now, life) = (Timestamp::now(), SignedDuration::from_hours(1));
     let ca = ServingCa::make(now, life).map_err(anyhow::Error::msg)?;
     let serving = Serving::issue(&ca, &["127.0.0.1".to_owned()], now, life).map_err(anyhow::Error::msg)?;
-    let acceptor = TlsAcceptor::from(tls::server_config(serving, None));
+    let acceptor = TlsAcceptor::from(serving::server_config(serving, None));
     let bound = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
     std::fs::write(ca_file, ca.certificate_pem())?;
     let answer = Arc::new(

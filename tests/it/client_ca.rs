@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use axum::Router;
 use axum::routing::{get, post};
 use https::{Bound, Limits, Room};
-use istio_ca_gate::tls::{self, Callers, Serving, ServingCa};
+use istio_ca_gate::serving::{self, Callers, Serving, ServingCa};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rcgen::date_time_ymd;
 use reqwest::{Certificate, Client, Identity};
@@ -89,7 +89,7 @@ impl Guarded {
         let ca = ServingCa::make(now, life).map_err(anyhow::Error::msg)?;
         let serving = Serving::issue(&ca, &["127.0.0.1".to_owned()], now, life).map_err(anyhow::Error::msg)?;
         let (callers, read) = Callers::load(file.to_owned()).await.map_err(anyhow::Error::msg)?;
-        let tls = tls::server_config(serving, Some(Arc::clone(&callers)));
+        let tls = serving::server_config(serving, Some(Arc::clone(&callers)));
         let router =
             Router::new().route("/validate", post(|| async { "ok" })).route("/healthz", get(|| async { "ok" }));
         let router = Arc::clone(&callers).guard(router);

@@ -17,8 +17,8 @@ use istio_ca_gate::metrics::{Labels, Metrics};
 use istio_ca_gate::plan::{Names, OnRootChange, Role};
 use istio_ca_gate::readiness::Readiness;
 use istio_ca_gate::selector;
+use istio_ca_gate::serving::{self, Serving, ServingCa};
 use istio_ca_gate::snapshot::{Policy, VaultUnavailable};
-use istio_ca_gate::tls::{self, Serving, ServingCa};
 use istio_ca_gate::webhook::{WAITING_MAX, Webhook};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rustls::pki_types::ServerName;
@@ -177,7 +177,7 @@ impl Gate {
             (tokio::spawn(async move { converger.run(attempts, schedule, policy).await }), folder)
         });
 
-        let tls = tls::server_config(serving, None);
+        let tls = serving::server_config(serving, None);
         let bound = Bound::bind("127.0.0.1:0".parse()?).await?;
         let address = bound.address();
         let (stop, stopping) = oneshot::channel::<()>();

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use istio_ca_gate::ca::Sha256;
-use istio_ca_gate::tls::ServingCa;
-use istio_ca_gate::tls::ca::CaCertificate;
+use istio_ca_gate::serving::ServingCa;
+use istio_ca_gate::serving::ca::CaCertificate;
 use k8s_openapi::ByteString;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rustls::pki_types::pem::PemObject;

@@ -11,8 +11,8 @@ use anyhow::{Context, Result, ensure};
 use axum::Router;
 use axum::routing::get;
 use https::{Bound, Limits, Room};
-use istio_ca_gate::tls::files::Pair;
-use istio_ca_gate::tls::{self, Serving};
+use istio_ca_gate::serving::files::Pair;
+use istio_ca_gate::serving::{self, Serving};
 use reqwest::{Certificate, Client};
 use tempfile::TempDir;
 use testbed::eventually;
@@ -73,7 +73,7 @@ impl Server {
         let address = bound.address();
         let router = Router::new().route("/healthz", get(|| async { "ok" }));
         let mut tasks = JoinSet::new();
-        let tls = tls::server_config(Arc::clone(&serving), None);
+        let tls = serving::server_config(Arc::clone(&serving), None);
         tasks.spawn(bound.serve(
             router,
             Some(tls),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use istio_ca_gate::ca::Sha256;
-use istio_ca_gate::tls::ca::CaCertificate;
+use istio_ca_gate::serving::ca::CaCertificate;
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 use testbed::eventually;

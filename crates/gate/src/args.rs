@@ -1,6 +1,5 @@
 //! Flags of the service. Every flag has a variable.
 
-mod tls;
 pub mod values;
 
 use std::net::SocketAddr;
@@ -16,9 +15,9 @@ use crate::peers::PeerArgs;
 use crate::plan::{OnRootChange, Role};
 use crate::selector;
 use crate::self_test::SelfTestArgs;
+use crate::serving::args::TlsArgs;
 use crate::snapshot::VaultUnavailable;
 pub use crate::vault::VaultArgs;
-pub use tls::{PAIR, TlsArgs};
 use values::duration;
 pub(crate) use values::{cluster_name, dns_label, interval};
 

@@ -23,7 +23,7 @@ use crate::peers::Peers;
 use crate::plan::Role;
 use crate::readiness::Readiness;
 use crate::report::{self, Report};
-use crate::tls::Serving;
+use crate::serving::Serving;
 use crate::webhook::Webhook;
 use admit::{mutate, validate};
 use shared::Shared;

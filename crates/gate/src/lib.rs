@@ -11,8 +11,8 @@
 //!
 //! Modules in reading order: [`reason`], [`plan`], [`snapshot`], [`gate`] and [`patch`](mod@patch) decide and touch nothing,
 //! and [`ca`] knows certificates: they are of the crate `core`. [`vault`] and [`k8s`] talk, and are crates, too.
-//! [`converge`] brings both together; [`webhook`], [`endpoints`] and [`tls`] face the API server by the server of the
-//! crate `https`, [`serving`] keeps the certificate for it, and [`self_test`] tries whether it calls; [`page`](mod@page) and [`peers`] show people the roots of all clusters; [`run`] puts it all together. [`explain`]
+//! [`converge`] brings both together; [`webhook`] and [`endpoints`] face the API server by the server of the
+//! crate `https`, [`serving`] has the certificate for it, and [`self_test`] tries whether it calls; [`page`](mod@page) and [`peers`] show people the roots of all clusters; [`run`] puts it all together. [`explain`]
 //! has what every code means.
 
 pub use gate_cluster as k8s;
@@ -37,5 +37,4 @@ pub mod self_test;
 pub mod serving;
 pub mod shutdown;
 pub mod telemetry;
-pub mod tls;
 pub mod webhook;

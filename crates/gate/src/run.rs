@@ -1,6 +1,5 @@
 //! The composition root: starts every task, and joins every task.
 
-mod certificate;
 mod once;
 pub mod parts;
 mod startup;
@@ -28,13 +27,13 @@ use crate::metrics::{Labels, Metrics};
 use crate::peers::Peers;
 use crate::readiness::{Part, Readiness};
 use crate::self_test::{Probe, SelfTest, SelfTestArgs};
+use crate::serving::certificate::Certificate;
+use crate::serving::{self, Serving};
 use crate::shutdown::Signals;
 use crate::snapshot::Policy;
 use crate::telemetry;
-use crate::tls::{self, Serving};
 use crate::vault::Vault;
 use crate::webhook::{WAITING_MAX, Webhook};
-use certificate::Certificate;
 pub use once::{bootstrap, sync};
 use parts::Made;
 
@@ -210,7 +209,7 @@ impl Service {
             servers.spawn(self.serve(http, endpoints::admin(self.state.clone()), None, stop.asked()));
         }
         self.spawn_work(&mut tasks, work);
-        let tls = tls::server_config(Arc::clone(&certificate.serving), certificate.callers());
+        let tls = serving::server_config(Arc::clone(&certificate.serving), certificate.callers());
         let router = self.admission(&certificate);
         let (first, mut certified) = oneshot::channel();
         certificate.spawn(&mut tasks, self.client.clone(), &self.args, &self.state.readiness, first);

@@ -19,7 +19,7 @@ use crate::backoff::{Backoff, SOON};
 use crate::k8s::follow::{Seen, follow};
 use crate::k8s::{FIELD_MANAGER, Write, call, written};
 use crate::reason::{Held, Reason};
-use crate::tls::trust::{Configured, Trust};
+use crate::serving::trust::{Configured, Trust};
 
 /// cert-manager's CA injector owns the field where one of these is set.
 pub const CERT_MANAGER: [&str; 3] =

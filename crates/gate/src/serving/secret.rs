@@ -17,9 +17,9 @@ use zeroize::Zeroizing;
 
 use crate::k8s::{Failed, Write, call, metadata, patch, post, written};
 use crate::reason::Held;
-use crate::tls::ServingCa;
-use crate::tls::ca::CaCertificate;
-use crate::tls::rotation::{Authorities, TRUSTED_MAX};
+use crate::serving::ServingCa;
+use crate::serving::ca::CaCertificate;
+use crate::serving::rotation::{Authorities, TRUSTED_MAX};
 
 /// Key of the CAs' certificates in their Secret: what `caBundle` has to be.
 pub const CERTIFICATE: &str = "ca.crt";

@@ -14,10 +14,10 @@ use crate::k8s::follow::{Seen, follow};
 use crate::k8s::{Write, stale_read};
 use crate::order::{Order, Told, Worth};
 use crate::reason::Held;
-use crate::tls::ca::CaCertificate;
-use crate::tls::rotation::{Authorities, LeafStep, Lives, Step, plan, plan_leaf};
-use crate::tls::trust::Trust;
-use crate::tls::{Serving, ServingCa};
+use crate::serving::ca::CaCertificate;
+use crate::serving::rotation::{Authorities, LeafStep, Lives, Step, plan, plan_leaf};
+use crate::serving::trust::Trust;
+use crate::serving::{Serving, ServingCa};
 
 /// At most one write a second, whoever else writes; and the first pause after what failed.
 const PAUSE: Duration = Duration::from_secs(1);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::Args;
 use k8s_openapi::jiff::SignedDuration;
 
-use super::values::{certificate_name, dns_label, life};
-use crate::tls::rotation::Lives;
+use super::rotation::Lives;
+use crate::args::values::{certificate_name, dns_label, life};
 
 /// The serving certificate's flags.
 #[derive(Clone, Debug, Args)]

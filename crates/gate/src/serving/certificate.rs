@@ -7,21 +7,22 @@ use kube::Client;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use super::Failure;
-use crate::args::{PAIR, Serve};
+use super::args::PAIR;
+use crate::args::Serve;
 use crate::readiness::{Part, Readiness};
+use crate::run::Failure;
 use crate::serving::ca_bundle::{self, Injection};
+use crate::serving::client::CallersFile;
+use crate::serving::files::{POLL, Pair};
+use crate::serving::rotation::Lives;
 use crate::serving::secret::ServingSecret;
 use crate::serving::secret::keep::{Exchange, Wanted, keep};
-use crate::tls::client::CallersFile;
-use crate::tls::files::{POLL, Pair};
-use crate::tls::rotation::Lives;
-use crate::tls::{Callers, Serving};
+use crate::serving::{Callers, Serving};
 
 /// What is kept, and where its certificate is from.
-pub(super) struct Certificate {
+pub(crate) struct Certificate {
     /// The certificate in use.
-    pub(super) serving: Arc<Serving>,
+    pub(crate) serving: Arc<Serving>,
     source: Source,
     callers: Option<(Arc<Callers>, CallersFile)>,
 }
@@ -34,7 +35,7 @@ enum Source {
 
 impl Certificate {
     /// Checks the flags, and reads the files that they name.
-    pub(super) async fn new(args: &Serve) -> Result<Self, Failure> {
+    pub(crate) async fn new(args: &Serve) -> Result<Self, Failure> {
         let serving = Arc::new(Serving::default());
         let lives = args.tls.lives().map_err(Failure::Usage)?;
         let source = match args.tls.pair().map_err(Failure::Usage)? {
@@ -54,12 +55,12 @@ impl Certificate {
     }
 
     /// Who may call, if not everybody.
-    pub(super) fn callers(&self) -> Option<Arc<Callers>> {
+    pub(crate) fn callers(&self) -> Option<Arc<Callers>> {
         self.callers.as_ref().map(|(callers, _)| Arc::clone(callers))
     }
 
     /// Starts the tasks that keep it. `first` is told once there is one.
-    pub(super) fn spawn(
+    pub(crate) fn spawn(
         self,
         tasks: &mut JoinSet<()>,
         client: Client,
