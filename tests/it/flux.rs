@@ -174,7 +174,7 @@ async fn once_the_gate_opens_flux_is_asked_to_reconcile_and_only_once() -> Resul
     let (kubernetes, vault) = held().await?;
     let gate = Gate::reconciling(kubernetes, &vault, &["flux-system/istiod"]).await?;
     message(&gate, &owned_review()).await?;
-    ensure!(gate.kubernetes.server.count(READ_RELEASE) == 0, "it was asked while held");
+    ensure!(gate.kubernetes.server.count(ASK) == 0, "it was asked while held");
     vault.always(READ, version(1, &Authority::new("Istio Root CA")?.record()));
     opens(&gate).await?;
     asked(&gate.kubernetes).await?;
