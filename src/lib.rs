@@ -9,7 +9,7 @@
 use gate_core::samples;
 pub use gate_service::{
     backoff, ca, clock, cluster, converge, durations, endpoints, explain, gate, k8s, metrics, names, order, page,
-    patch, peers, plan, readiness, reason, refused, report, run, selector, self_test, serving, shutdown, skew,
+    patch, peers, plan, readiness, reason, refused, report, run, selector, self_test, serving, shutdown, signer, skew,
     snapshot, store, telemetry, vault, webhook,
 };
 

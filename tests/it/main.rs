@@ -45,6 +45,7 @@ mod usage;
 mod vault;
 mod vault_addresses;
 mod vault_login;
+mod vault_pki;
 mod vault_read;
 mod vault_transport;
 mod vault_write;

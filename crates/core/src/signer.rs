@@ -25,3 +25,11 @@ pub trait Signer: Send {
     /// whoever made it.
     fn make_root(&mut self, name: &str, common_name: &str) -> impl Future<Output = Result<String, Refused>> + Send;
 }
+
+/// What the first root is called among the issuers. A policy can pin it, and by it the root is made once.
+pub const FIRST_ROOT: &str = "root-1";
+
+/// The common name of the root that is called so. The policies that come with the gate pin it.
+pub fn root_common_name(name: &str) -> String {
+    format!("Istio Root CA {name}")
+}

@@ -11,7 +11,7 @@ use serde_json::json;
 use vaultrs::api::pki::requests::ReadIssuerCertificateRequest;
 
 use super::transport::{NoAnswer, Reply};
-use super::{Plain, Refused, Session, Vault, answer};
+use super::{Plain, Refused, Session, Vault, answer, is_elsewhere_worth_a_try};
 use gate_core::signer::Signer;
 use said::{Asked, Question};
 
@@ -100,9 +100,15 @@ impl Vault {
         if let Some(at) = self.read_at {
             return Ok(at);
         }
-        let looked = self.look().await;
-        let usable = looked.iter().find(|(_, looked)| looked.is_ok()).map(|(at, _)| *at);
-        usable.ok_or_else(|| answer::none_answered(looked.into_iter().filter_map(|(_, looked)| looked.err()).collect()))
+        let mut silent = Vec::new();
+        for (at, looked) in self.look().await {
+            match looked {
+                Ok(_) => return Ok(at),
+                Err(refused) if is_elsewhere_worth_a_try(&refused) => silent.push(refused),
+                Err(refused) => return Err(refused),
+            }
+        }
+        Err(answer::none_answered(silent))
     }
 
     /// Asks with a token. One that Vault no longer takes is replaced, once.
