@@ -1,7 +1,8 @@
 //! What istio-ca-gate decides, and what it knows of certificates. Values in, values out: nothing here waits, asks or
 //! writes, and there is no async runtime, no client and no server in what it is built with.
 //!
-//! In reading order: [`reason`], [`plan`], [`snapshot`], [`gate`] and [`patch`](mod@patch); [`ca`] knows certificates.
+//! In reading order: [`reason`], [`plan`], [`snapshot`], [`gate`] and [`patch`](mod@patch); [`ca`] knows certificates, and
+//! [`life`] how the root is replaced.
 
 pub mod backoff;
 pub mod ca;
@@ -9,6 +10,7 @@ pub mod clock;
 pub mod cluster;
 pub mod durations;
 pub mod gate;
+pub mod life;
 pub mod names;
 pub mod order;
 pub mod patch;

@@ -76,6 +76,14 @@ pub fn first(pem: &[u8]) -> Result<Glance, Unreadable> {
     Err(Unreadable::NoCertificate)
 }
 
+/// The block of this certificate, as it stands in a file that can be read.
+pub fn block_of(pem: &[u8], sha256: Sha256) -> Option<&str> {
+    blocks(pem).ok()?.find_map(|piece| match piece {
+        Piece::Block(block) => block.decode().filter(|der| Sha256::of(der) == sha256).map(|_| block.text),
+        Piece::Broken | Piece::Text => None,
+    })
+}
+
 fn blocks(pem: &[u8]) -> Result<impl Iterator<Item = Piece<'_>>, Unreadable> {
     if pem.len() > MAX_BUNDLE {
         return Err(Unreadable::TooLarge);

@@ -15,7 +15,7 @@ use super::bundle::{CA_KEY, Glance, KEY, MAX_BUNDLE, ROOT_CERT};
 use super::flaw::{Flaw, Until};
 use super::{InvalidSha256, Sha256};
 use anchors::Anchors;
-pub use rotation::{InvalidRotation, Rotation};
+pub use rotation::{InvalidRotation, Rotation, SEEN, Sighting};
 use std::collections::BTreeSet;
 
 /// `issuer`: whose name in the PKI engine it is that signers are certified by.

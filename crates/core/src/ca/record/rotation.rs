@@ -1,10 +1,10 @@
 //! The part of a record that says where a change of the root leads.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::IssuerName;
 
@@ -25,6 +25,17 @@ pub struct Rotation {
     pub started: Timestamp,
     /// Who began it.
     pub by: String,
+    /// When whoever takes the steps has first seen each cluster settled by the present state.
+    pub seen: BTreeMap<String, Sighting>,
+}
+
+/// A cluster was seen settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// Since when it says that it is.
+    pub settled: Timestamp,
+    /// When it was seen.
+    pub at: Timestamp,
 }
 
 /// A key of `rotation` that is not there, or not of the form that it has to have.
@@ -51,7 +62,41 @@ impl Rotation {
             },
             started: text(map, "started")?.parse().map_err(|_| InvalidRotation("started"))?,
             by: text(map, "by")?.to_owned(),
+            seen: match map.get(SEEN) {
+                None | Some(Value::Null) => BTreeMap::new(),
+                Some(seen) => Sighting::all(seen).ok_or(InvalidRotation(SEEN))?,
+            },
         })
+    }
+
+    /// As it is written.
+    pub fn data(&self) -> Value {
+        json!({
+            "goal": self.goal.as_str(), "from": self.from.iter().map(IssuerName::as_str).collect::<Vec<_>>(),
+            "clusters": self.clusters, "ttl": humantime::format_duration(self.ttl).to_string(), "paused": self.paused,
+            "started": self.started.to_string(), "by": self.by, SEEN: Sighting::data(&self.seen),
+        })
+    }
+}
+
+/// `seen` of a rotation.
+pub const SEEN: &str = "seen";
+
+impl Sighting {
+    fn all(value: &Value) -> Option<BTreeMap<String, Self>> {
+        let one = |(name, value): (&String, &Value)| {
+            let time = |key: &str| value.get(key)?.as_str()?.parse().ok();
+            Some((name.clone(), Self { settled: time("settled")?, at: time("at")? }))
+        };
+        value.as_object()?.iter().map(one).collect()
+    }
+
+    /// As they are written.
+    pub fn data(seen: &BTreeMap<String, Self>) -> Value {
+        let one = |(name, sighting): (&String, &Self)| {
+            (name.clone(), json!({ "settled": sighting.settled.to_string(), "at": sighting.at.to_string() }))
+        };
+        Value::Object(seen.iter().map(one).collect())
     }
 }
 
@@ -91,8 +136,10 @@ mod tests {
             paused: true,
             started: "2026-11-28T10:00:00Z".parse().unwrap(),
             by: "ops@laptop".to_owned(),
+            seen: BTreeMap::new(),
         };
         assert_eq!(rotation, expected);
+        assert_eq!(Rotation::parse(&expected.data()), Ok(expected));
     }
 
     #[test]
@@ -100,6 +147,14 @@ mod tests {
         let mut value = whole();
         value.as_object_mut().unwrap().remove("paused");
         assert!(!Rotation::parse(&value).unwrap().paused);
+    }
+
+    #[test]
+    fn what_was_seen_is_read_as_it_is_written() {
+        let mut rotation = Rotation::parse(&whole()).unwrap();
+        let [settled, at] = ["2026-11-28T11:00:00Z", "2026-11-28T11:00:30Z"].map(|time| time.parse().unwrap());
+        rotation.seen.insert("nas".to_owned(), Sighting { settled, at });
+        assert_eq!(Rotation::parse(&rotation.data()), Ok(rotation));
     }
 
     #[test]
@@ -112,6 +167,7 @@ mod tests {
             ("paused", json!("no")),
             ("started", json!("yesterday")),
             ("by", json!(null)),
+            ("seen", json!({ "nas": { "at": "2026-11-28T10:00:00Z" } })),
         ] {
             let mut value = whole();
             value[key] = wrong;

@@ -1,0 +1,74 @@
+//! Two clusters between two roots.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::attestation::{Attestation, AttestedSigner, Istiods, Namespaces};
+use super::audience::Heard;
+use crate::ca::Sha256;
+use crate::ca::fixtures::now;
+use crate::ca::record::{RecordState, Rotation, Sighting};
+
+pub(super) const A: Sha256 = Sha256([0xaa; 32]);
+pub(super) const B: Sha256 = Sha256([0xbb; 32]);
+pub(super) const HOUR: SignedDuration = SignedDuration::from_hours(1);
+
+pub(super) fn state() -> RecordState {
+    "3f".repeat(32).parse().unwrap()
+}
+
+/// From A to B.
+pub(super) fn rotation() -> Rotation {
+    Rotation {
+        goal: "root-2".parse().unwrap(),
+        from: vec!["root-1".parse().unwrap()],
+        clusters: ["homelab", "nas"].map(str::to_owned).into(),
+        ttl: Duration::from_secs(24 * 3600),
+        paused: false,
+        started: now() - HOUR,
+        by: "ops@laptop".to_owned(),
+        seen: BTreeMap::new(),
+    }
+}
+
+/// What a cluster says that has been settled for so long.
+pub(super) fn settled(cluster: &str, since: SignedDuration) -> Attestation {
+    Attestation {
+        cluster: cluster.to_owned(),
+        state: Some(state()),
+        settled: Some(now() - since),
+        at: now() - SignedDuration::from_secs(30),
+        record_version: 3,
+        signer: Some(AttestedSigner { sha256: Sha256([1; 32]), root: A, not_after: now() + HOUR * 2000 }),
+        roots: BTreeSet::from([A]),
+        istiods: Istiods { settled: 2, behind: Vec::new() },
+        namespaces: Namespaces { total: 7, behind: Vec::new() },
+        ttl_seen: None,
+        why: None,
+        version: "0.2.0".to_owned(),
+    }
+}
+
+pub(super) fn heard(attestations: impl IntoIterator<Item = Attestation>) -> Heard {
+    attestations.into_iter().map(|one| (one.cluster.clone(), Ok(one))).collect()
+}
+
+/// Both, settled for so long.
+pub(super) fn both(since: SignedDuration) -> Heard {
+    heard(["homelab", "nas"].map(|name| settled(name, since)))
+}
+
+/// As if both had been seen as soon as they were settled.
+pub(super) fn seen(heard: &Heard) -> BTreeMap<String, Sighting> {
+    let one = |(name, read): (&String, &Result<Attestation, _>)| {
+        let settled = read.as_ref().ok()?.settled?;
+        Some((name.clone(), Sighting { settled, at: settled }))
+    };
+    heard.iter().filter_map(one).collect()
+}
+
+pub(super) fn later(minutes: i64) -> Timestamp {
+    now() + SignedDuration::from_mins(minutes)
+}
