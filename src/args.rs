@@ -11,7 +11,8 @@ use crate::cli::fingerprint::Fingerprint;
 use crate::cli::shell::{Completions, Man};
 use crate::cli::verify::Verify;
 pub(crate) use gate_service::args::values;
-pub use gate_service::args::{ClusterArgs, KubernetesArgs, Once, Serve, VaultArgs};
+pub use gate_service::args::{KubernetesArgs, Once, Serve, VaultArgs};
+pub use gate_service::converge::args::ClusterArgs;
 pub(crate) use values::{cluster_name, dns_label, interval};
 
 /// Keeps istiod and the east-west gateway out until the shared Istio root CA from Vault is in place.

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use istio_ca_gate::gate::Gated;
-use istio_ca_gate::metrics;
 use istio_ca_gate::readiness::{Part, Readiness};
 use istio_ca_gate::selector;
-use istio_ca_gate::self_test::{Probe, SelfTest};
+use istio_ca_gate::self_test::{LastTest, Probe, SelfTest};
 use serde_json::{Value, json};
 use testbed::eventually;
 use testbed::side::Side;
@@ -134,7 +133,7 @@ async fn it_waits_until_the_replica_is_ready() -> Result<()> {
     let kubernetes = Kubernetes::start().await?;
     let gated = Gated(vec![selector::parse("app=istiod").map_err(anyhow::Error::msg)?]);
     let probe = Probe::new(kubernetes.client()?, "tests", &gated, "istio-ca-gate").map_err(anyhow::Error::msg)?;
-    let (readiness, metrics) = (Arc::new(Readiness::default()), metrics::SelfTest::default());
+    let (readiness, metrics) = (Arc::new(Readiness::default()), LastTest::default());
     let testing = SelfTest::new(probe, Duration::from_millis(100), Arc::clone(&readiness), metrics);
     let mut testing = Box::pin(testing.run());
     let early = tokio::time::timeout(Duration::from_secs(2), &mut testing).await;

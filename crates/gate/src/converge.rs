@@ -2,7 +2,9 @@
 //!
 //! It is woken by consultations and outlives them. However many ask, one attempt runs at a time.
 
+pub mod args;
 mod attempt;
+mod counted;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]
@@ -18,6 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 pub use attempt::{Attempts, MakeRoot, Parts, make_root};
 use attempt::{Ended, Pass};
+pub use counted::Convergences;
 
 use crate::backoff::SOON;
 use crate::clock::Clocks;

@@ -1,6 +1,7 @@
 //! What is answered on which path.
 
 mod admit;
+mod counted;
 mod shared;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::report::{self, Report};
 use crate::serving::Serving;
 use crate::webhook::Webhook;
 use admit::{mutate, validate};
+pub use counted::{Admission, Admissions};
 use shared::Shared;
 
 /// Lines about admissions in [`LINES_EVERY`].

@@ -1,35 +1,27 @@
-//! `GET /metrics`: what is counted, and how all of it is told to Prometheus. All names but the one of `vault` stand here.
-
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+//! `GET /metrics`: what is counted, and how all of it is told to Prometheus. What happens is counted in the room where it
+//! does; what is read off stands here.
 
 use https::Stats;
 use k8s_openapi::jiff::Timestamp;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry, TextEncoder,
 };
 
 use crate::ca::bundle::Glance;
 use crate::clock::Clocks;
-use crate::gate::Decision;
+use crate::converge::Convergences;
+use crate::endpoints::Admissions;
 use crate::peers::Heard;
 use crate::plan::Role;
-use crate::reason::Reason;
+use crate::self_test::LastTest;
 use crate::snapshot::{Policy, Snapshot};
 use crate::telemetry;
 use crate::vault::VaultRequests;
 
 /// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
-
-/// Answers of an open gate take a fraction of a millisecond; a call's longest budget is 30 s.
-const ADMISSION_SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
-
-/// Comparing takes milliseconds; making a key may take ten seconds.
-const CONVERGENCE_SECONDS: [f64; 9] = [0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 /// Everything that is counted as it happens. Clones count together.
 #[derive(Clone)]
@@ -41,7 +33,7 @@ pub struct Metrics {
     /// Requests to Vault.
     pub vault: VaultRequests,
     /// The last self-test.
-    pub self_test: SelfTest,
+    pub self_test: LastTest,
     registry: Registry,
     labels: Labels,
 }
@@ -64,39 +56,6 @@ impl Labels {
     }
 }
 
-/// Admission calls.
-#[derive(Clone)]
-pub struct Admissions {
-    requests: IntCounterVec,
-    seconds: Histogram,
-    in_flight: IntGauge,
-}
-
-/// Attempts of the convergence.
-#[derive(Clone)]
-pub struct Convergences {
-    ended: IntCounterVec,
-    seconds: Histogram,
-}
-
-/// The last self-test: how it ended, and when. Nothing before the first one.
-#[derive(Clone, Debug, Default)]
-pub struct SelfTest(Arc<Mutex<Option<(bool, Timestamp)>>>);
-
-impl SelfTest {
-    /// One has ended.
-    pub fn ended(&self, ok: bool, at: Timestamp) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((ok, at));
-    }
-
-    fn tell(&self, registry: &Registry) -> prometheus::Result<()> {
-        let Some((ok, at)) = *self.0.lock().unwrap_or_else(PoisonError::into_inner) else { return Ok(()) };
-        gauge(registry, "self_test_ok", "1 if the last self-test came back to a gate.")?.set(f64::from(u8::from(ok)));
-        gauge(registry, "self_test_timestamp_seconds", "When it ended, as Unix time.")?.set(at.as_second() as f64);
-        Ok(())
-    }
-}
-
 impl Metrics {
     /// Counters at zero.
     ///
@@ -116,7 +75,7 @@ impl Metrics {
             admissions: Admissions::new(&registry)?,
             convergences: Convergences::new(&registry)?,
             vault: VaultRequests::registered(&registry)?,
-            self_test: SelfTest::default(),
+            self_test: LastTest::default(),
             registry,
             labels,
         })
@@ -142,97 +101,6 @@ impl Metrics {
             TextEncoder::new().encode(&families, &mut text)?;
         }
         Ok(text)
-    }
-}
-
-impl Admissions {
-    fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let in_flight = IntGauge::with_opts(opts("admission_in_flight", "Admission calls that are being answered."))?;
-        Ok(Self {
-            requests: counters(
-                registry,
-                "admission_requests_total",
-                "Admission calls by endpoint, decision and, for what is not simply allowed, reason code.",
-                &["endpoint", "decision", "reason"],
-            )?,
-            seconds: histogram(
-                registry,
-                "admission_duration_seconds",
-                "From the head of an admission call to its answer.",
-                &ADMISSION_SECONDS,
-            )?,
-            in_flight: registered(registry, in_flight)?,
-        })
-    }
-
-    /// A call begins. It is counted when what is returned is told its end, or dropped: then it was given up.
-    pub fn begin(&self, endpoint: &'static str) -> Admission<'_> {
-        self.in_flight.inc();
-        Admission { all: self, endpoint, began: Instant::now(), ended: ("abandoned", "") }
-    }
-}
-
-/// An admission call under way.
-pub struct Admission<'a> {
-    all: &'a Admissions,
-    endpoint: &'static str,
-    began: Instant,
-    ended: (&'static str, &'static str),
-}
-
-impl Admission<'_> {
-    /// It is decided.
-    pub fn decided(&mut self, decision: &Decision) {
-        self.ended = (decision.as_str(), decision.reason().map_or("", Reason::as_str));
-    }
-
-    /// It was no AdmissionReview that can be answered.
-    pub fn malformed(&mut self) {
-        self.ended = ("malformed", "");
-    }
-
-    /// When its head was there.
-    pub fn began(&self) -> Instant {
-        self.began
-    }
-
-    /// How long it has taken so far.
-    pub fn elapsed(&self) -> Duration {
-        self.began.elapsed()
-    }
-}
-
-impl Drop for Admission<'_> {
-    fn drop(&mut self) {
-        let (decision, reason) = self.ended;
-        self.all.in_flight.dec();
-        self.all.requests.with_label_values(&[self.endpoint, decision, reason]).inc();
-        self.all.seconds.observe(self.elapsed().as_secs_f64());
-    }
-}
-
-impl Convergences {
-    fn new(registry: &Registry) -> prometheus::Result<Self> {
-        Ok(Self {
-            ended: counters(
-                registry,
-                "convergences_total",
-                "Attempts to bring cacerts to Vault's root, by the step it set out on and open or the reason code.",
-                &["step", "outcome"],
-            )?,
-            seconds: histogram(
-                registry,
-                "convergence_duration_seconds",
-                "How long an attempt takes.",
-                &CONVERGENCE_SECONDS,
-            )?,
-        })
-    }
-
-    /// An attempt has ended: held back with a reason, or open.
-    pub fn ended(&self, step: &'static str, reason: Option<Reason>, took: Duration) {
-        self.ended.with_label_values(&[step, reason.map_or("open", Reason::as_str)]).inc();
-        self.seconds.observe(took.as_secs_f64());
     }
 }
 
@@ -372,24 +240,29 @@ fn roots(known: Snapshot<'_>) -> impl Iterator<Item = (&'static str, &Glance)> {
     stored.into_iter().chain(published)
 }
 
-fn opts(name: &str, help: &str) -> Opts {
+pub(crate) fn opts(name: &str, help: &str) -> Opts {
     Opts::new(format!("istio_ca_gate_{name}"), help)
 }
 
-fn registered<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> prometheus::Result<C> {
+pub(crate) fn registered<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> prometheus::Result<C> {
     registry.register(Box::new(collector.clone()))?;
     Ok(collector)
 }
 
-fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+pub(crate) fn counters(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> prometheus::Result<IntCounterVec> {
     registered(registry, IntCounterVec::new(opts(name, help), labels)?)
 }
 
-fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<Gauge> {
+pub(crate) fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<Gauge> {
     registered(registry, Gauge::with_opts(opts(name, help))?)
 }
 
-fn histogram(registry: &Registry, name: &str, help: &str, seconds: &[f64]) -> prometheus::Result<Histogram> {
+pub(crate) fn histogram(registry: &Registry, name: &str, help: &str, seconds: &[f64]) -> prometheus::Result<Histogram> {
     let opts = HistogramOpts { common_opts: opts(name, help), buckets: seconds.to_vec() };
     registered(registry, Histogram::with_opts(opts)?)
 }

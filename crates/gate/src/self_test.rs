@@ -2,6 +2,7 @@
 //! number as a label. The gate that is called answers as it answers any dry run, and says the number in a warning, which
 //! the API server hands back with whatever it decided. Nothing else proves that the whole way works.
 
+mod last;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -22,8 +23,8 @@ use serde_json::{Value, json};
 use crate::args::{dns_label, interval};
 use crate::gate::Gated;
 use crate::k8s::{self, FIELD_MANAGER, MANAGED_BY};
-use crate::metrics;
 use crate::readiness::Readiness;
+pub use last::LastTest;
 use verdict::{Answer, Asked, Entry, Webhooks};
 pub use verdict::{Finding, Verdict};
 
@@ -195,12 +196,12 @@ pub struct SelfTest {
     probe: Probe,
     interval: Duration,
     readiness: Arc<Readiness>,
-    metrics: metrics::SelfTest,
+    metrics: LastTest,
 }
 
 impl SelfTest {
     /// Tries it in this interval.
-    pub fn new(probe: Probe, interval: Duration, readiness: Arc<Readiness>, metrics: metrics::SelfTest) -> Self {
+    pub fn new(probe: Probe, interval: Duration, readiness: Arc<Readiness>, metrics: LastTest) -> Self {
         Self { probe, interval, readiness, metrics }
     }
 

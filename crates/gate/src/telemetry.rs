@@ -7,13 +7,13 @@ use std::sync::OnceLock;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
+use clap::{Args, ValueEnum};
 use https::Rarely;
 use tracing::{Metadata, Subscriber};
 use tracing_subscriber::filter::{EnvFilter, dynamic_filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::prelude::*;
 
-use crate::args::{LogArgs, LogFormat};
 use queue::LineQueue;
 
 /// The events of this program's crates, at any level that the user asks for.
@@ -31,6 +31,27 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The queue of this process' log.
 static QUEUE: OnceLock<LineQueue> = OnceLock::new();
+
+/// Logging's flags.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Logging")]
+pub struct LogArgs {
+    /// Log format [default: text on a terminal, else json]
+    #[arg(long, env = "GATE_LOG_FORMAT", value_enum)]
+    pub log_format: Option<LogFormat>,
+    /// Log filter; other crates' targets stay closed, since they may print keys
+    #[arg(long, env = "RUST_LOG", default_value = "info")]
+    pub log_filter: String,
+}
+
+/// Shapes of a log line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
 
 /// Logging that goes on. When this is dropped, what waits is written, as far as that can be done in a second.
 #[must_use]

@@ -8,12 +8,12 @@ use futures::future::BoxFuture;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 
+use super::Convergences;
 use super::spared::Spared;
 use crate::ca::bundle::Bundle;
 use crate::ca::issue;
 use crate::clock::Clocks;
 use crate::cluster::{Bystanders, Cluster, Happened, Maker, Passed, Write};
-use crate::metrics::Convergences;
 use crate::plan::{
     self, Contradiction, Mesh, Names, OnRootChange, Pin, Published, ReadPin, Role, Situation, Step, Stored,
 };

@@ -14,10 +14,11 @@ use std::time::Duration;
 use k8s_openapi::jiff::SignedDuration;
 use tokio::time::Instant;
 
+use super::Convergences;
 use super::memory::{MemoryCluster, MemoryStore, World, make, told_at};
 use super::*;
 use crate::ca::check::Sound;
-use crate::metrics::{Convergences, Labels, Metrics};
+use crate::metrics::{Labels, Metrics};
 use crate::plan::{OnRootChange, Published, Role, Stored};
 use crate::samples::names;
 

@@ -4,8 +4,9 @@ use k8s_openapi::jiff::SignedDuration;
 use kube::Client;
 
 use super::Failure;
-use crate::args::{ClusterArgs, ConvergeArgs, KubernetesArgs, VaultArgs};
+use crate::args::{KubernetesArgs, VaultArgs};
 use crate::clock::Clocks;
+use crate::converge::args::{ClusterArgs, ConvergeArgs};
 use crate::converge::{Attempts, Parts, make_root};
 use crate::gate::Gated;
 use crate::k8s::access::{self, Access};
