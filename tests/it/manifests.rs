@@ -211,6 +211,19 @@ fn each_kustomization_names_all_that_is_beside_it_and_nothing_else() -> Result<(
     Ok(())
 }
 
+#[test]
+fn each_overlay_has_every_component_to_be_uncommented() -> Result<()> {
+    let components: BTreeSet<_> = fs::read_dir(deploy().join("kustomize/components"))?
+        .map(|entry| Ok(format!("#   - ../../components/{}", entry?.file_name().to_string_lossy())))
+        .collect::<Result<_>>()?;
+    for cluster in ["homelab", "nas"] {
+        let overlay = read(&format!("kustomize/overlays/{cluster}/kustomization.yaml"))?;
+        let there: BTreeSet<_> = overlay.lines().filter(|line| line.starts_with("#   - ")).map(str::to_owned).collect();
+        ensure!(there == components, "{cluster}: {:?}", there.symmetric_difference(&components));
+    }
+    Ok(())
+}
+
 /// The HelmReleases of deploy/flux.
 fn releases() -> Result<Vec<Value>> {
     let mut releases = Vec::new();
