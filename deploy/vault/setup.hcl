@@ -43,3 +43,23 @@ path "auth/kubernetes-nas/config" {
 path "auth/kubernetes-nas/role/istio-ca-sync" {
   capabilities = ["create", "read", "update"]
 }
+
+# Only for --signing: the engine as --pki-mount names it, and the clusters as they are called.
+path "sys/mounts/pki-mesh" {
+  capabilities = ["update"]
+}
+path "sys/policies/acl/istio-ca-root" {
+  capabilities = ["create", "read", "update"]
+}
+path "sys/policies/acl/istio-ca-rotate" {
+  capabilities = ["create", "read", "update"]
+}
+path "sys/policies/acl/istio-ca-signer-homelab" {
+  capabilities = ["create", "read", "update"]
+}
+path "sys/policies/acl/istio-ca-signer-nas" {
+  capabilities = ["create", "read", "update"]
+}
+path "auth/kubernetes/role/istio-ca-rotate" {
+  capabilities = ["create", "read", "update"]
+}

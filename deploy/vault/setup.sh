@@ -40,6 +40,14 @@ NAS. For a further cluster, run the step nas again with other values.
   --nas-reviewer-token-file FILE        a token that may review others
                                         [both of Secret kube-system/vault-token-reviewer: token-reviewer.yaml]
 
+The root's key in Vault's PKI engine, and a signer for each cluster: docs/signing.md. Without it, the key is in the record.
+  --signing                             sets this up, too: the engine, the policies istio-ca-root, istio-ca-rotate and one
+                                        istio-ca-signer-NAME for each cluster, and the role istio-ca-rotate at the
+                                        homelab's mount, for who changes the root
+  --pki-mount PATH                      where the engine is [pki-mesh]
+  --homelab-cluster NAME                the clusters' names, as GATE_CLUSTER has them [homelab]
+  --nas-cluster NAME                    [nas]
+
   --force    writes over what is there and is not as it has to be: a policy, a role, the NAS's config. A NAS mount of
              the other type is disabled first, with all its roles. A reviewer's token is written anew. Never touched:
              an engine, a homelab mount, a homelab config
@@ -51,7 +59,8 @@ Exit codes: 0 all is as it has to be; 1 something is not, and was left alone, or
 END
 }
 
-steps='' force='' print=''
+steps='' force='' print='' signing=''
+pki_mount=pki-mesh homelab_cluster=homelab nas_cluster=nas
 homelab_mount=kubernetes homelab_host='' homelab_ca='' homelab_token=''
 nas_by=signature nas_mount=kubernetes-nas nas_context=nas
 nas_issuer='' nas_key='' nas_host='' nas_ca='' nas_token=''
@@ -74,6 +83,7 @@ parse() {
             --help | -h) usage; exit 0 ;;
             --force) force=yes; continue ;;
             --print) print=yes; continue ;;
+            --signing) signing=yes; continue ;;
             vault | homelab | nas) steps="$steps $option"; continue ;;
             --*=*) value=${option#*=} option=${option%%=*} ;;
             --*) [ $# -gt 0 ] || misused "$option is unknown, or lacks its value"; value=$1; shift ;;
@@ -86,6 +96,9 @@ parse() {
 
 set_option() {
     case $1 in
+        --pki-mount) pki_mount=${2%/} ;;
+        --homelab-cluster) homelab_cluster=$2 ;;
+        --nas-cluster) nas_cluster=$2 ;;
         --homelab-mount) homelab_mount=${2%/} ;;
         --homelab-host) homelab_host=$2 ;;
         --homelab-ca) homelab_ca=$(file "$@") ;;
@@ -110,9 +123,14 @@ file() { # OPTION FILE
 
 check_options() {
     case $nas_by in signature | review) ;; *) misused "--nas-by: neither signature nor review: $nas_by" ;; esac
-    case "$homelab_mount$nas_mount" in
-        *[!A-Za-z0-9/_-]*) misused 'an auth mount of other characters than A-Z a-z 0-9 / _ -' ;;
+    case "$homelab_mount$nas_mount$pki_mount" in
+        *[!A-Za-z0-9/_-]*) misused 'a mount of other characters than A-Z a-z 0-9 / _ -' ;;
     esac
+    # In a policy, a * would stand for any other cluster's name.
+    case "$homelab_cluster$nas_cluster" in
+        *[!A-Za-z0-9._-]*) misused "a cluster's name of other characters than A-Z a-z 0-9 . _ -" ;;
+    esac
+    [ "$homelab_cluster" != "$nas_cluster" ] || misused "each cluster needs a name of its own: $nas_cluster is both"
     case ${homelab_ca:+ca}${homelab_token:+token} in
         '' | catoken) ;;
         *) misused '--homelab-ca and --homelab-reviewer-token-file go together' ;;
@@ -244,15 +262,39 @@ keeps_versions() {
     fi
 }
 
-policy() { # NAME
-    if [ -n "$print" ]; then
-        tell policy write "$1" "$(quoted "$here/$1.hcl")"
+# A root is shortened to the mount's longest life without a word, and its signers with it.
+roots_engine() {
+    now=$(ask secrets list -format=json)
+    # shellcheck disable=SC2016 # a variable of jq
+    case $(printf '%s' "$now" | jq -r --arg path "$pki_mount/" '.[$path] | if . then
+        if .type != "pki" then "other" elif .config.max_lease_ttl < 315360000 then "short" else "as is" end
+        else "none" end') in
+        none)
+            tell secrets enable "-path=$pki_mount" -max-lease-ttl=87600h pki
+            changed "$pki_mount/: enabled, PKI, of at most ten years" ;;
+        'as is') kept "$pki_mount/: PKI, of at least ten years" ;;
+        short)
+            wrong "$pki_mount/ gives nothing for ten years, and would shorten the root:" \
+                "vault secrets tune -max-lease-ttl=87600h $pki_mount" ;;
+        *) wrong "$pki_mount/ is no PKI engine. Free that path, or use another by --pki-mount" ;;
+    esac
+}
+
+policy() { # NAME [FILE CLUSTER]: of NAME.hcl, or of this file for a cluster
+    file=$here/${2:-"$1"}.hcl
+    made="s|CLUSTER|${3:-}|g; s|pki-mesh/|$pki_mount/|"
+    if [ -n "$print" ] && [ "${2:-}$pki_mount" = pki-mesh ]; then
+        tell policy write "$1" "$(quoted "$file")"
+        return
+    elif [ -n "$print" ]; then
+        printf 'sed %s %s | ' "$(quoted "$made")" "$(quoted "$file")"
+        tell policy write "$1" -
         return
     fi
     now=$(ask read -format=json "sys/policies/acl/$1")
-    wanted=$(jq -Rsc '{policy: .}' "$here/$1.hcl")
+    wanted=$(sed "$made" "$file" | jq -Rsc '{policy: .}')
     if [ "$now" != '{}' ] && [ -n "$(differences "$now" "$wanted")" ] && [ -z "$force" ]; then
-        wrong "policy $1 is not that of $1.hcl. Nothing was written over; --force does that"
+        wrong "policy $1 is not that of ${file##*/}. Nothing was written over; --force does that"
     else
         settle "sys/policies/acl/$1" "$wanted"
     fi
@@ -290,26 +332,46 @@ mounted() {
 # What every role grants. The empty and zero ones would grant more, or end the gate's token early.
 readonly GRANTED='"token_ttl": 3600, "token_max_ttl": 86400, "token_period": 0, "token_num_uses": 0'
 
-# The gate's account, and that of the Job, which is called like the role.
-
-kubernetes_role() { # MOUNT NAME
-    settle "auth/$1/role/$2" '{"bound_service_account_names": ["istio-ca-gate", "'"$2"'"],
-        "bound_service_account_namespaces": ["istio-system"], "bound_service_account_namespace_selector": "",
-        "audience": "vault", "token_policies": ["'"$2"'"], '"$GRANTED"'}'
+# policies NAME...: as a JSON array.
+policies() {
+    # shellcheck disable=SC2016 # a variable of jq
+    jq -nc '$ARGS.positional' --args "$@"
 }
 
-jwt_role() { # MOUNT NAME
+# The gate's account, and that of the Job, which is called like the role.
+
+kubernetes_role() { # MOUNT NAME POLICIES
+    settle "auth/$1/role/$2" '{"bound_service_account_names": ["istio-ca-gate", "'"$2"'"],
+        "bound_service_account_namespaces": ["istio-system"], "bound_service_account_namespace_selector": "",
+        "audience": "vault", "token_policies": '"$3"', '"$GRANTED"'}'
+}
+
+jwt_role() { # MOUNT NAME POLICIES
     settle "auth/$1/role/$2" '{"role_type": "jwt", "user_claim": "sub", "bound_audiences": ["vault"],
         "bound_subject": "", "bound_claims_type": "string", "bound_claims": {"sub":
         ["system:serviceaccount:istio-system:istio-ca-gate", "system:serviceaccount:istio-system:'"$2"'"]},
-        "token_policies": ["'"$2"'"], '"$GRANTED"'}'
+        "token_policies": '"$3"', '"$GRANTED"'}'
 }
 
 homelab() {
     mounted "$homelab_mount" kubernetes '' || return 0
     homelab_config
-    kubernetes_role "$homelab_mount" istio-ca-bootstrap
-    note "the homelab's gate: GATE_VAULT_AUTH_MOUNT=$homelab_mount"
+    if [ -n "$signing" ]; then
+        policy "istio-ca-signer-$homelab_cluster" istio-ca-signer "$homelab_cluster"
+        kubernetes_role "$homelab_mount" istio-ca-bootstrap \
+            "$(policies istio-ca-bootstrap istio-ca-root "istio-ca-signer-$homelab_cluster")"
+        rotate_role
+    else
+        kubernetes_role "$homelab_mount" istio-ca-bootstrap "$(policies istio-ca-bootstrap)"
+    fi
+    note "the homelab's gate: GATE_VAULT_AUTH_MOUNT=$homelab_mount${signing:+" $(of_signing "$homelab_cluster")"}"
+}
+
+# Of an account of its own, which no gate has.
+rotate_role() {
+    settle "auth/$homelab_mount/role/istio-ca-rotate" '{"bound_service_account_names": ["istio-ca-rotate"],
+        "bound_service_account_namespaces": ["istio-system"], "bound_service_account_namespace_selector": "",
+        "audience": "vault", "token_policies": ["istio-ca-rotate"], '"$GRANTED"'}'
 }
 
 homelab_config() {
@@ -349,6 +411,11 @@ put_reviewer() {
 }
 
 nas() {
+    nas_policies=$(policies istio-ca-sync)
+    if [ -n "$signing" ]; then
+        policy "istio-ca-signer-$nas_cluster" istio-ca-signer "$nas_cluster"
+        nas_policies=$(policies istio-ca-sync "istio-ca-signer-$nas_cluster")
+    fi
     if [ "$nas_by" = review ]; then nas_by_review; else nas_by_signature; fi
 }
 
@@ -376,7 +443,7 @@ nas_by_review() {
     else
         wrong "$path: $different. Nothing was written over; --force does that"
     fi
-    kubernetes_role "$nas_mount" istio-ca-sync
+    kubernetes_role "$nas_mount" istio-ca-sync "$nas_policies"
     nas_note
 }
 
@@ -403,12 +470,16 @@ nas_by_signature() {
     # shellcheck disable=SC2016 # variables of jq
     settle "auth/$nas_mount/config" "$(jq -nc --arg issuer "$nas_issuer" --argjson keys "$keys" \
         '{jwt_validation_pubkeys: $keys, bound_issuer: $issuer, oidc_discovery_url: "", jwks_url: "", jwks_pairs: []}')"
-    jwt_role "$nas_mount" istio-ca-sync
+    jwt_role "$nas_mount" istio-ca-sync "$nas_policies"
     nas_note
 }
 
 nas_note() {
-    note "the NAS's gate: GATE_VAULT_AUTH_MOUNT=$nas_mount"
+    note "the NAS's gate: GATE_VAULT_AUTH_MOUNT=$nas_mount${signing:+" $(of_signing "$nas_cluster")"}"
+}
+
+of_signing() { # CLUSTER
+    printf 'GATE_VAULT_PKI_MOUNT=%s GATE_CLUSTER=%s' "$pki_mount" "$1"
 }
 
 # pem_blocks FILE: its public keys as a JSON array of PEM.
@@ -430,7 +501,18 @@ main() {
         changed() { :; }
         note() { :; }
     fi
-    case "$steps " in *' vault '*) engine; policy istio-ca-bootstrap; policy istio-ca-sync; audit ;; esac
+    case "$steps " in
+        *' vault '*)
+            engine
+            policy istio-ca-bootstrap
+            policy istio-ca-sync
+            if [ -n "$signing" ]; then
+                roots_engine
+                policy istio-ca-root
+                policy istio-ca-rotate
+            fi
+            audit ;;
+    esac
     case "$steps " in *' homelab '* | *' nas '*) auth=$(ask auth list -format=json) ;; esac
     case "$steps " in *' homelab '*) homelab ;; esac
     case "$steps " in *' nas '*) nas ;; esac

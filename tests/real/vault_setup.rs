@@ -2,6 +2,7 @@
 //! `setup.hcl` and nothing more.
 
 mod desk;
+mod signing;
 
 use std::fs;
 use std::path::Path;

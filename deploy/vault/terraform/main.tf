@@ -5,6 +5,22 @@ locals {
 
   policies = toset(["istio-ca-bootstrap", "istio-ca-sync"])
 
+  # The root's key in the PKI engine: what is written beside that, by name; and what each gate has beside its policy.
+  signing = var.signing ? {
+    "istio-ca-root"                          = { file = "istio-ca-root", cluster = "" }
+    "istio-ca-rotate"                        = { file = "istio-ca-rotate", cluster = "" }
+    "istio-ca-signer-${var.homelab_cluster}" = { file = "istio-ca-signer", cluster = var.homelab_cluster }
+    "istio-ca-signer-${var.nas_cluster}"     = { file = "istio-ca-signer", cluster = var.nas_cluster }
+  } : {}
+  homelab_policies = concat(
+    [vault_policy.gate["istio-ca-bootstrap"].name],
+    [for name in ["istio-ca-root", "istio-ca-signer-${var.homelab_cluster}"] : vault_policy.signing[name].name if var.signing],
+  )
+  nas_policies = concat(
+    [vault_policy.gate["istio-ca-sync"].name],
+    [for name in ["istio-ca-signer-${var.nas_cluster}"] : vault_policy.signing[name].name if var.signing],
+  )
+
   pem_public_key  = "-----BEGIN [A-Z ]*PUBLIC KEY-----[^-]*-----END [A-Z ]*PUBLIC KEY-----"
   nas_public_keys = regexall(local.pem_public_key, var.nas_public_keys_pem == null ? "" : var.nas_public_keys_pem)
 }
@@ -27,6 +43,47 @@ resource "vault_policy" "gate" {
 
   name   = each.key
   policy = file("${path.module}/../${each.key}.hcl")
+}
+
+# The root's key in the PKI engine
+
+resource "vault_mount" "roots" {
+  count = var.signing && var.manage_pki_engine ? 1 : 0
+
+  path = var.pki_mount
+  type = "pki"
+  # A root is shortened to this without a word, and its signers with it.
+  max_lease_ttl_seconds = 315360000
+
+  lifecycle {
+    # The root's key is in it, and nowhere else.
+    prevent_destroy = true
+  }
+}
+
+resource "vault_policy" "signing" {
+  for_each = local.signing
+
+  name = each.key
+  policy = replace(
+    replace(file("${path.module}/../${each.value.file}.hcl"), "CLUSTER", each.value.cluster),
+    "pki-mesh/", "${var.pki_mount}/",
+  )
+}
+
+# Who changes the root: an account of its own, which no gate has.
+resource "vault_kubernetes_auth_backend_role" "rotate" {
+  count      = var.signing ? 1 : 0
+  depends_on = [vault_auth_backend.homelab]
+
+  backend                          = var.homelab_mount
+  role_name                        = "istio-ca-rotate"
+  bound_service_account_names      = ["istio-ca-rotate"]
+  bound_service_account_namespaces = ["istio-system"]
+  audience                         = "vault"
+  token_policies                   = [vault_policy.signing["istio-ca-rotate"].name]
+  token_ttl                        = local.token_ttl
+  token_max_ttl                    = local.token_max_ttl
 }
 
 # The homelab
@@ -57,7 +114,7 @@ resource "vault_kubernetes_auth_backend_role" "homelab" {
   bound_service_account_names      = ["istio-ca-gate", "istio-ca-bootstrap"]
   bound_service_account_namespaces = ["istio-system"]
   audience                         = "vault"
-  token_policies                   = [vault_policy.gate["istio-ca-bootstrap"].name]
+  token_policies                   = local.homelab_policies
   token_ttl                        = local.token_ttl
   token_max_ttl                    = local.token_max_ttl
 }
@@ -93,7 +150,7 @@ resource "vault_jwt_auth_backend_role" "nas" {
   user_claim      = "sub"
   bound_audiences = ["vault"]
   bound_claims    = { sub = "system:serviceaccount:istio-system:istio-ca-gate,system:serviceaccount:istio-system:istio-ca-sync" }
-  token_policies  = [vault_policy.gate["istio-ca-sync"].name]
+  token_policies  = local.nas_policies
   token_ttl       = local.token_ttl
   token_max_ttl   = local.token_max_ttl
 }
@@ -126,7 +183,7 @@ resource "vault_kubernetes_auth_backend_role" "nas" {
   bound_service_account_names      = ["istio-ca-gate", "istio-ca-sync"]
   bound_service_account_namespaces = ["istio-system"]
   audience                         = "vault"
-  token_policies                   = [vault_policy.gate["istio-ca-sync"].name]
+  token_policies                   = local.nas_policies
   token_ttl                        = local.token_ttl
   token_max_ttl                    = local.token_max_ttl
 }

@@ -4,6 +4,57 @@ variable "manage_engine" {
   default     = true
 }
 
+variable "signing" {
+  description = "Whether the root's key is to stay in Vault's PKI engine, with a signer for each cluster: docs/signing.md. false: the key is in the record."
+  type        = bool
+  default     = false
+}
+
+variable "manage_pki_engine" {
+  description = "For signing: whether the PKI engine is made here. false: it is there, and may give ten years (max_lease_ttl)."
+  type        = bool
+  default     = true
+}
+
+variable "pki_mount" {
+  description = "For signing: where the PKI engine is."
+  type        = string
+  default     = "pki-mesh"
+
+  validation {
+    condition     = can(regex("^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$", var.pki_mount))
+    error_message = "A path of A-Z, a-z, 0-9, _ and -, without a slash at its ends."
+  }
+}
+
+variable "homelab_cluster" {
+  description = "For signing: the homelab's name, as GATE_CLUSTER has it."
+  type        = string
+  default     = "homelab"
+
+  validation {
+    # In a policy, a * would stand for any other cluster's name.
+    condition     = can(regex("^[A-Za-z0-9._-]+$", var.homelab_cluster))
+    error_message = "A name of A-Z, a-z, 0-9, ., _ and -."
+  }
+}
+
+variable "nas_cluster" {
+  description = "For signing: the NAS's name, as GATE_CLUSTER has it."
+  type        = string
+  default     = "nas"
+
+  validation {
+    condition     = can(regex("^[A-Za-z0-9._-]+$", var.nas_cluster))
+    error_message = "A name of A-Z, a-z, 0-9, ., _ and -."
+  }
+
+  validation {
+    condition     = var.nas_cluster != var.homelab_cluster
+    error_message = "Each cluster needs a name of its own."
+  }
+}
+
 variable "manage_homelab_mount" {
   description = "Whether the homelab's auth mount and its config are made here. false: they are there, and others log in by them."
   type        = bool
