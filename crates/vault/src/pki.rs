@@ -1,5 +1,6 @@
 //! Vault's PKI engine, as far as this cluster's signer needs it: the root's key is there and nowhere else.
 
+mod import;
 mod said;
 #[cfg(test)]
 mod tests;

@@ -35,12 +35,14 @@ pub(super) enum Asked {
     Root { name: String, life: Duration },
     /// That an issuer's signers end before it.
     Behavior { issuer: String },
+    /// That a root is brought along with its key.
+    Import { name: String },
 }
 
 impl Question {
     fn issuer(&self) -> &str {
         match &self.asked {
-            Asked::Issuer { name } | Asked::Root { name, .. } => name,
+            Asked::Issuer { name } | Asked::Root { name, .. } | Asked::Import { name } => name,
             Asked::Signer { issuer, .. } | Asked::Behavior { issuer } => issuer,
         }
     }
@@ -54,11 +56,12 @@ impl Question {
                 format!("certify {common_name} for {ttl} at {mount}/issuer/{issuer}/sign-intermediate")
             }
             Asked::Root { name, .. } => format!("make {name} at {mount}/root/generate/internal"),
+            Asked::Import { name } => format!("bring {name} along at {mount}/issuers/import/bundle"),
             Asked::Behavior { issuer } => format!("patch leaf_not_after_behavior of {mount}/issuer/{issuer}"),
         }
     }
 
-    fn held(&self, what: impl Into<String>, next: impl Into<String>) -> Held {
+    pub(super) fn held(&self, what: impl Into<String>, next: impl Into<String>) -> Held {
         Held::new(Reason::SigningRefused, what, next, ByItself::Unsaid)
     }
 
@@ -173,7 +176,7 @@ fn body(question: &Question, reply: &Reply) -> Result<Body, Refused> {
     serde_json::from_slice(&reply.body).map_err(|_| odd(reply))
 }
 
-fn odd(reply: &Reply) -> Refused {
+pub(super) fn odd(reply: &Reply) -> Refused {
     answer::unreachable(&reply.address, "an answer of its PKI engine that is not Vault's").into()
 }
 
