@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use https::{Bound, Limits, Room};
+use istio_ca_gate::ca::signer::SignerTerms;
 use istio_ca_gate::clock::Clocks;
 use istio_ca_gate::converge::{Attempts, Converger, Parts, Schedule, make_root};
 use istio_ca_gate::endpoints::{self, State};
@@ -167,6 +168,11 @@ impl Gate {
                     record: vault.settings().record(),
                 },
                 common_name: "Istio Root CA nas".to_owned(),
+                signer: vault
+                    .settings()
+                    .pki_mount
+                    .as_ref()
+                    .map(|_| SignerTerms { cluster: "nas".to_owned(), life: Duration::from_hours(90 * 24) }),
                 store: vault.counted_by(requests),
                 cluster: clients,
                 make_root,

@@ -10,7 +10,7 @@ use istio_ca_gate::reason::Reason;
 use serde_json::Value;
 
 /// What `/metrics` has, beside `process_*`; of a histogram the name without its suffixes.
-pub const METRICS: [&str; 17] = [
+pub const METRICS: [&str; 20] = [
     "istio_ca_gate_admission_duration_seconds",
     "istio_ca_gate_admission_in_flight",
     "istio_ca_gate_admission_requests_total",
@@ -25,6 +25,9 @@ pub const METRICS: [&str; 17] = [
     "istio_ca_gate_root_not_after_timestamp_seconds",
     "istio_ca_gate_self_test_ok",
     "istio_ca_gate_serving_certificate_not_after_timestamp_seconds",
+    "istio_ca_gate_signer_not_after_timestamp_seconds",
+    "istio_ca_gate_signer_not_before_timestamp_seconds",
+    "istio_ca_gate_signer_renewals_total",
     "istio_ca_gate_usable_until_timestamp_seconds",
     "istio_ca_gate_vault_requests_total",
     "process_",

@@ -94,6 +94,7 @@ async fn a_bad_value_names_flag_and_variable_wherever_it_is_from() -> Result<()>
         ("--vault-mount", "GATE_VAULT_MOUNT", "/"),
         ("--vault-path", "GATE_VAULT_PATH", "istio/ca?x"),
         ("--vault-pki-mount", "GATE_VAULT_PKI_MOUNT", "pki mesh"),
+        ("--signer-life", "GATE_SIGNER_LIFE", "2s"),
         ("--vault-timeout", "GATE_VAULT_TIMEOUT", "3 s econds"),
         ("--reconcile-helmrelease", "GATE_RECONCILE_HELMRELEASES", "istiod"),
         ("--reconcile-helmrelease", "GATE_RECONCILE_HELMRELEASES", "flux-system/istiod,flux-system/../secrets"),

@@ -110,10 +110,40 @@ fn two_clusters(nas: &[(&str, &str)]) -> Vec<String> {
     series
 }
 
+/// What fires in a cluster that has a signer of its own, from this day to that, with this outcome of each renewal.
+async fn firing_with_signer(from: i64, until: i64, outcome: &str) -> Result<Vec<String>> {
+    let [from, until] = [from, until].map(|day| format!("{}x600", day * 86_400));
+    let renewals = format!(r#"istio_ca_gate_signer_renewals_total{{outcome="{outcome}""#);
+    let nas = [
+        (r#"istio_ca_gate_signer_not_before_timestamp_seconds{pod="a""#, from.as_str()),
+        (r#"istio_ca_gate_signer_not_after_timestamp_seconds{pod="a""#, &until),
+        (r#"istio_ca_gate_usable_until_timestamp_seconds{source="cacerts""#, &until),
+        (renewals.as_str(), if outcome.is_empty() { "0x600" } else { "0+1x600" }),
+    ];
+    // Longer than a day.
+    let series = two_clusters(&nas).into_iter().map(|line| line.replace("x600", "x1800")).collect();
+    alerts(series, 1700).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signer_has_alerts_of_its_own_in_place_of_those_of_the_root() -> Result<()> {
+    ensure!(firing_with_signer(-20, 70, "").await?.is_empty(), "a signer of 90 days is nothing to tell of");
+    ensure!(firing_with_signer(-61, 29, "renewed").await?.is_empty(), "nor one that is being renewed");
+    let failing = firing_with_signer(-61, 29, "SigningRefused").await?;
+    ensure!(failing == ["IstioCaGateSignerNotRenewed nas"], "{failing:?}");
+    let ending = firing_with_signer(-70, 20, "").await?;
+    ensure!(ending == ["IstioCaGateSignerEnds nas"], "{ending:?}");
+    Ok(())
+}
+
 /// What fires after so many minutes, as `alert cluster`.
 async fn firing(nas: &[(&str, &str)], minutes: u32) -> Result<Vec<String>> {
+    alerts(two_clusters(nas), minutes).await
+}
+
+async fn alerts(series: Vec<String>, minutes: u32) -> Result<Vec<String>> {
     let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/helm/istio-ca-gate/files/rules.yaml");
-    let scenario = serde_json::json!({ "series": two_clusters(nas), "minutes": minutes }).to_string();
+    let scenario = serde_json::json!({ "series": series, "minutes": minutes }).to_string();
     let told = binaries::prometheus()?.arg(rules).output(Some(&scenario)).await?;
     let alerts: Vec<Alert> = serde_json::from_str(&told)?;
     for alert in &alerts {

@@ -136,6 +136,8 @@ impl Bystanders for Clients {
         match happened {
             Happened::Bootstrapped { record } => self.events.bootstrapped(&record),
             Happened::Published { root, version } => self.events.published(root, version),
+            Happened::SignerRenewed { until } => self.events.signer_renewed(until),
+            Happened::SignerNotRenewed { held, until } => self.events.signer_not_renewed(&held, until),
             Happened::Opened { bridged } => self.events.opened(bridged),
             Happened::Held(held) => self.events.held(&held, None, None),
         }

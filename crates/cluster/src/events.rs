@@ -37,6 +37,8 @@ const INSTANCE_MAX: usize = 128;
 enum What {
     RootBootstrapped,
     CacertsPublished,
+    SignerRenewed,
+    SignerRenewalFailed(Reason),
     GateOpened,
     GateHeld(Reason),
 }
@@ -46,6 +48,8 @@ impl What {
         match self {
             Self::RootBootstrapped => "RootBootstrapped",
             Self::CacertsPublished => "CacertsPublished",
+            Self::SignerRenewed => "SignerRenewed",
+            Self::SignerRenewalFailed(_) => "SignerRenewalFailed",
             Self::GateOpened => "GateOpened",
             Self::GateHeld(_) => "GateHeld",
         }
@@ -53,7 +57,7 @@ impl What {
 
     const fn kind(self) -> &'static str {
         match self {
-            Self::GateHeld(_) => "Warning",
+            Self::GateHeld(_) | Self::SignerRenewalFailed(_) => "Warning",
             _ => "Normal",
         }
     }
@@ -115,6 +119,18 @@ impl Events {
     pub fn published(&self, root: Sha256, version: u64) {
         let note = format!("cluster {}: wrote version {version} of Vault's CA, root {root}", self.cluster);
         self.tell(What::CacertsPublished, Regarding::Secret, note);
+    }
+
+    /// This cluster's signer was renewed.
+    pub fn signer_renewed(&self, until: Timestamp) {
+        let note = format!("cluster {}: Vault has certified this cluster's signer until {until}", self.cluster);
+        self.tell(What::SignerRenewed, Regarding::Secret, note);
+    }
+
+    /// This cluster's signer was due, and was not renewed.
+    pub fn signer_not_renewed(&self, held: &Held, until: Timestamp) {
+        let note = format!("{}; the signer in use ends at {until}", held.message(&self.cluster));
+        self.tell(What::SignerRenewalFailed(held.reason), Regarding::Secret, note);
     }
 
     /// Gated pods are let in from now on; `bridged`: by an earlier verification, since Vault cannot be asked.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{FIELD_MANAGER, Failed, MANAGED_BY, call, metadata, patch, post, written};
 use gate_core::ca::Sha256;
 use gate_core::cluster::Write;
-use gate_core::plan::{Contradiction, Pin, ReadPin};
+use gate_core::plan::{Contradiction, Pin, PublishedSigners, ReadPin};
 use gate_core::reason::{ByItself, Held, Reason};
 
 /// Name of the ConfigMap.
@@ -22,6 +22,8 @@ const ROOT: &str = "root-sha256";
 const ROOTS: &str = "roots";
 const VERSION: &str = "vault-version";
 const VERIFIED: &str = "verified-at";
+const STATE: &str = "record-state";
+const SIGNERS: &str = "signers";
 const CONTRADICTED_AT: &str = "contradicted-at";
 const CONTRADICTED_BY: &str = "contradicted-by";
 
@@ -74,6 +76,7 @@ impl Pins {
             vault_version: value(VERSION).and_then(|text| text.parse().ok()),
             verified_at: value(VERIFIED).and_then(|text| text.parse().ok()),
             contradicted: contradiction(value(CONTRADICTED_AT), value(CONTRADICTED_BY)),
+            signers: value(STATE).zip(value(SIGNERS)).and_then(|(state, signers)| published_signers(state, signers)),
             ..Pin::of(root)
         }))
     }
@@ -83,10 +86,13 @@ impl Pins {
     /// # Errors
     /// The reason why it cannot be written, or not be told whether it was.
     pub async fn write(&self, read: &ReadPin, pin: &Pin) -> Result<Write, Held> {
-        let lines: Vec<_> = pin.roots.iter().map(Sha256::to_string).collect();
-        let mut data = BTreeMap::from([(ROOT.to_owned(), pin.root.to_string()), (ROOTS.to_owned(), lines.join("\n"))]);
+        let mut data = BTreeMap::from([(ROOT.to_owned(), pin.root.to_string()), (ROOTS.to_owned(), lines(&pin.roots))]);
         data.extend(pin.vault_version.map(|version| (VERSION.to_owned(), version.to_string())));
         data.extend(pin.verified_at.map(|at| (VERIFIED.to_owned(), stamp(at))));
+        if let Some(PublishedSigners { state, sha256 }) = &pin.signers {
+            data.insert(STATE.to_owned(), state.to_string());
+            data.insert(SIGNERS.to_owned(), lines(sha256));
+        }
         let doing = self.doing_write();
         let mut map = ConfigMap { metadata: metadata(NAME), data: Some(data), ..ConfigMap::default() };
         if read.resource_version.is_none() {
@@ -94,7 +100,10 @@ impl Pins {
         }
         map.metadata.resource_version.clone_from(&read.resource_version);
         let mut body = json!(map);
-        for ended in [CONTRADICTED_AT, CONTRADICTED_BY] {
+        let is_shared = pin.signers.is_none();
+        for ended in
+            [CONTRADICTED_AT, CONTRADICTED_BY].into_iter().chain([STATE, SIGNERS].into_iter().filter(|_| is_shared))
+        {
             body["data"][ended] = Value::Null;
         }
         written(call(&doing, self.api.patch(NAME, &patch(), &Patch::Merge(&body))).await)
@@ -124,6 +133,16 @@ impl Pins {
 
 fn stamp(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn lines<'a>(prints: impl IntoIterator<Item = &'a Sha256>) -> String {
+    prints.into_iter().map(Sha256::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// None, where they cannot be read: then each is published anew.
+fn published_signers(state: &str, signers: &str) -> Option<PublishedSigners> {
+    let sha256 = signers.lines().map(str::parse).collect::<Result<_, _>>().ok()?;
+    Some(PublishedSigners { state: state.parse().ok()?, sha256 })
 }
 
 /// The set of roots, if it is one that has the pinned root in it. An older version of this program leaves another's.

@@ -93,6 +93,18 @@ pub enum Happened {
         /// The store's version.
         version: u64,
     },
+    /// This cluster's signer was renewed in time.
+    SignerRenewed {
+        /// It ends then.
+        until: Timestamp,
+    },
+    /// It was due, and is in use as it was.
+    SignerNotRenewed {
+        /// Why not.
+        held: Held,
+        /// It ends then.
+        until: Timestamp,
+    },
     /// Gated pods are let in from now on.
     Opened {
         /// By an earlier verification, since the store cannot be asked.

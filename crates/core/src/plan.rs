@@ -15,7 +15,7 @@ use crate::ca::record::{IssuerName, RecordState, SigningRecord};
 use crate::ca::signer::{SharedKey, SignerTerms};
 use crate::ca::{InvalidSha256, Sha256, check};
 use crate::reason::{ByItself, Held, Reason};
-pub use pin::{Contradiction, Departure, News, Pin, ReadPin};
+pub use pin::{Contradiction, Departure, News, Pin, PublishedSigners, ReadPin};
 
 /// What this cluster may do about a missing root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

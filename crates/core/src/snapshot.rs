@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::ca::bundle::Glance;
 use crate::ca::check::Facts;
+use crate::ca::signer::SigningCa;
 use crate::clock::{Boot, Clocks};
 use crate::order::{Order, Told, Worth};
 use crate::plan::Published;
@@ -124,6 +125,17 @@ impl Watched {
     pub fn end(&self) -> Option<(Timestamp, String)> {
         let until = self.sound()?.usable_until;
         Some((until.at, until.by.to_string()))
+    }
+
+    /// This cluster's own signer, if that is what it has: certified for a record of the signing kind.
+    pub fn signer(&self) -> Option<&SigningCa> {
+        match self.published.as_ref()? {
+            Published::Present(copy) => {
+                copy.annotated_state?;
+                self.sound().map(|sound| &sound.signing_ca)
+            }
+            Published::Absent => None,
+        }
     }
 
     fn sound(&self) -> Option<&Arc<Facts>> {

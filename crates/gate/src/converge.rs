@@ -27,6 +27,7 @@ use crate::clock::Clocks;
 use crate::cluster::{Bystanders, Cluster, Happened};
 use crate::plan::ReadPin;
 use crate::reason::{Held, Reason};
+use crate::signer::Signer;
 use crate::snapshot::{Convergence, Policy, Snapshot, Standing, Verified, Watched};
 use crate::store::Store;
 use turns::{Turn, Turns};
@@ -90,7 +91,7 @@ impl Converger {
     }
 
     /// Runs attempts for ever: when asked, after a back-off, at each `--refresh`, and when `cacerts` changes.
-    pub async fn run<S: Store, C: Cluster + Bystanders>(
+    pub async fn run<S: Store + Signer, C: Cluster + Bystanders>(
         &self,
         mut attempts: Attempts<S, C>,
         schedule: Schedule,
@@ -165,7 +166,7 @@ impl Converger {
     ///
     /// # Errors
     /// The last reason, if the next attempt would begin after the deadline.
-    pub async fn until_open<S: Store, C: Cluster + Bystanders>(
+    pub async fn until_open<S: Store + Signer, C: Cluster + Bystanders>(
         &self,
         mut attempts: Attempts<S, C>,
         schedule: Schedule,
@@ -194,7 +195,7 @@ impl Converger {
     }
 
     /// One attempt, with its beginning and end told.
-    async fn attempt<S: Store, C: Cluster + Bystanders>(&self, attempts: &mut Attempts<S, C>) -> Attempted {
+    async fn attempt<S: Store + Signer, C: Cluster + Bystanders>(&self, attempts: &mut Attempts<S, C>) -> Attempted {
         self.state.send_modify(Convergence::began);
         let began = Instant::now();
         let Ended { outcome, step, has_written } = attempts.run(&self.state).await;

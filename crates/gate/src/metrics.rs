@@ -153,6 +153,7 @@ impl Moment<'_> {
             end.with_label_values(&[source]).set(glance.not_after.as_second() as f64);
         }
         ends(known, &registry)?;
+        signer(known, &registry)?;
         agreements(known, peers, &registry)?;
         if let Some(last) = &known.convergence.last_verified {
             let at = gauge(
@@ -187,6 +188,26 @@ fn ends(known: Snapshot<'_>, registry: &Registry) -> prometheus::Result<()> {
     if let Some(end) = known.convergence.root.as_ref().and_then(|root| root.token_end) {
         let help = "When VAULT_TOKEN ends, which nobody renews, as Unix time.";
         gauge(registry, "vault_token_not_after_timestamp_seconds", help)?.set(end.as_second() as f64);
+    }
+    Ok(())
+}
+
+/// The life of this cluster's signer, where it has one of its own.
+fn signer(known: Snapshot<'_>, registry: &Registry) -> prometheus::Result<()> {
+    let Some(signer) = known.watched.signer() else { return Ok(()) };
+    for (name, help, at) in [
+        (
+            "signer_not_before_timestamp_seconds",
+            "When the certificate of this cluster's signer began, as Unix time.",
+            signer.valid_from,
+        ),
+        (
+            "signer_not_after_timestamp_seconds",
+            "When the certificate of this cluster's signer ends, as Unix time.",
+            signer.valid_until,
+        ),
+    ] {
+        gauge(registry, name, help)?.set(at.as_second() as f64);
     }
     Ok(())
 }

@@ -76,6 +76,11 @@ impl SignerKey {
         params.serialize_request(&*self.0)?.pem()
     }
 
+    /// Whether the two are one.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.0.subject_public_key_info() == other.0.subject_public_key_info()
+    }
+
     fn pem(&self) -> KeyPem {
         KeyPem::new(self.0.serialize_pem().into_bytes())
     }

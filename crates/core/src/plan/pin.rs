@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Owner, Published};
 use crate::ca::Sha256;
 use crate::ca::check::Facts;
+use crate::ca::record::RecordState;
 use crate::names::ROOT_SHA256;
 use crate::reason::{ByItself, Held, Reason};
 
@@ -23,6 +24,32 @@ pub struct Pin {
     pub verified_at: Option<Timestamp>,
     /// What Vault has said against it since.
     pub contradicted: Option<Contradiction>,
+    /// What was published for the record's present state, where that is of the signing kind.
+    pub signers: Option<PublishedSigners>,
+}
+
+/// The signers that were published for one state of the record: an istiod that shows one of them has the roots of that
+/// state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishedSigners {
+    /// The state.
+    pub state: RecordState,
+    /// Their certificates, the latest last.
+    pub sha256: Vec<Sha256>,
+}
+
+/// So many are told: with a renewal each 60 days, those of years.
+const MAX_SIGNERS: usize = 16;
+
+impl PublishedSigners {
+    /// This one published, after those that were before.
+    pub fn with(before: Option<&Self>, state: RecordState, signer: Sha256) -> Self {
+        let before = before.filter(|before| before.state == state).map(|before| before.sha256.as_slice());
+        let mut sha256: Vec<_> = before.unwrap_or_default().iter().copied().filter(|other| *other != signer).collect();
+        sha256.push(signer);
+        sha256.drain(..sha256.len().saturating_sub(MAX_SIGNERS));
+        Self { state, sha256 }
+    }
 }
 
 /// The pin as read, and the version token that a write needs.
@@ -66,13 +93,14 @@ pub enum Departure {
 impl Pin {
     /// A pin on a root of which no more is known: nothing else was trusted.
     pub fn of(root: Sha256) -> Self {
-        Self { root, roots: [root].into(), vault_version: None, verified_at: None, contradicted: None }
+        Self { root, roots: [root].into(), vault_version: None, verified_at: None, contradicted: None, signers: None }
     }
 
     /// What of this agreement the pin that was read does not tell. `most`: how old its date may get.
     pub fn is_news_to(&self, read: Option<&Self>, most: SignedDuration) -> News {
         let Some(read) = read else { return News::All };
-        let agrees = (self.root, &self.roots, self.vault_version) == (read.root, &read.roots, read.vault_version);
+        let told = |pin: &Self| (pin.root, pin.vault_version);
+        let agrees = told(self) == told(read) && self.roots == read.roots && self.signers == read.signers;
         if !agrees || read.contradicted.is_some() {
             return News::All;
         }

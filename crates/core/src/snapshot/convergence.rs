@@ -100,6 +100,8 @@ pub enum Doing {
     MakingKey,
     /// Writing the root to Vault.
     WritingVault,
+    /// Having this cluster's signer certified.
+    Certifying,
     /// Writing `cacerts`.
     Publishing,
     /// Writing the pin.
@@ -114,6 +116,7 @@ impl Doing {
             Self::AskingVault => "Vault to tell its root",
             Self::MakingKey => "the new root's key to be made",
             Self::WritingVault => "Vault to take the new root",
+            Self::Certifying => "Vault to certify this cluster's signer",
             Self::Publishing => "the API server to take cacerts",
             Self::WritingPin => "the API server to take the pin",
         }

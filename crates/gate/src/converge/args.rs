@@ -6,10 +6,12 @@ use clap::Args;
 use kube::core::Selector;
 
 use crate::args::values::{self, cluster_name, dns_label, interval};
+use crate::ca::signer::SignerTerms;
 use crate::gate::GATE_SELECTORS;
 use crate::k8s::flux::HelmRelease;
 use crate::plan::{OnRootChange, Role};
 use crate::selector;
+use crate::vault::Settings;
 
 /// A cluster's flags.
 #[derive(Clone, Debug, Args)]
@@ -45,6 +47,9 @@ pub struct ConvergeArgs {
     /// When Vault's root is not the one that this cluster trusts: halt, or replace
     #[arg(long, env = "GATE_ON_ROOT_CHANGE", value_parser = values::on_root_change(), default_value = "halt")]
     pub on_root_change: OnRootChange,
+    /// How long this cluster's signer lives, where --vault-pki-mount has it certified; renewed at two thirds
+    #[arg(long, env = "GATE_SIGNER_LIFE", default_value = "2160h", value_parser = values::life)]
+    pub signer_life: Duration,
     /// HelmRelease that Flux is asked to reconcile once the gate opens; repeated
     #[arg(
         long = "reconcile-helmrelease",
@@ -53,4 +58,12 @@ pub struct ConvergeArgs {
         value_name = "NAMESPACE/NAME"
     )]
     pub reconcile_helmreleases: Vec<HelmRelease>,
+}
+
+impl ConvergeArgs {
+    /// How this cluster's signer is made, if there is a PKI engine to certify it.
+    pub fn signer(&self, cluster: &str, vault: &Settings) -> Option<SignerTerms> {
+        vault.pki_mount.as_ref()?;
+        Some(SignerTerms { cluster: cluster.to_owned(), life: self.signer_life })
+    }
 }

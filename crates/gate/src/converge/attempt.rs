@@ -1,8 +1,8 @@
 //! One attempt: read both sides, plan, act, and read again, until the plan says open or hold.
 
+mod making;
 mod pinning;
-
-use std::sync::Arc;
+mod signing;
 
 use futures::future::BoxFuture;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -11,17 +11,21 @@ use tokio::sync::watch;
 use super::Convergences;
 use super::spared::Spared;
 use crate::ca::bundle::Bundle;
-use crate::ca::issue;
+use crate::ca::check::Sound;
+use crate::ca::record::RecordState;
+use crate::ca::signer::SignerTerms;
 use crate::clock::Clocks;
 use crate::cluster::{Bystanders, Cluster, Happened, Maker, Passed, Write};
-use crate::plan::{
-    self, Contradiction, Mesh, Names, OnRootChange, Pin, Published, ReadPin, Role, Situation, Step, Stored,
-};
+use crate::plan::{self, Contradiction, Names, OnRootChange, Pin, Published, ReadPin, Role, Situation, Step, Stored};
 use crate::reason::{ByItself, Held, Reason};
 use crate::refused::Refused;
+use crate::signer::Signer;
 use crate::skew::Ahead;
 use crate::snapshot::{Convergence, Doing, KnownRoot};
-use crate::store::{Created, Found, Store};
+use crate::store::{Found, Store};
+pub use making::make_root;
+use making::{Candidate, Kind};
+use signing::{Declined, Order, Signed};
 
 /// A convergence needs three rounds from nothing to open; more is somebody else writing all the time.
 const ROUNDS_MAX: usize = 12;
@@ -44,6 +48,8 @@ pub struct Parts<S, C> {
     pub names: Names,
     /// Common name of a root made here.
     pub common_name: String,
+    /// How this cluster's signer is made, if there is a PKI engine to certify it.
+    pub signer: Option<SignerTerms>,
     /// Where the root is kept.
     pub store: S,
     /// The cluster that is kept on it.
@@ -68,10 +74,17 @@ struct Kept {
     /// A root that was made here and is not known to be in Vault. Kept until Vault has one: should
     /// a write of unknown outcome arrive late, it writes the same root.
     candidate: Option<Candidate>,
+    /// A signer that was certified here and is not known to be published. Kept until it is: Vault does not make another
+    /// one for each write that is refused.
+    signer: Option<Signed>,
+    /// What the PKI engine says no to.
+    declined: Declined,
     /// Of `cacerts`.
     publishing: Spared,
     /// Of the pin.
     pinning: Spared,
+    /// What kept the last renewal from coming about, to be told once.
+    renewal_failed: Option<Reason>,
     /// Whether this attempt has written anything of the CA.
     has_written: bool,
     /// The step that this attempt has set out on.
@@ -115,7 +128,7 @@ impl<P> Seen<P> {
             stored: &self.found.stored,
             published: &self.published,
             pin: self.pin.as_ref(),
-            signer: None,
+            signer: parts.signer.as_ref(),
             now: self.now.wall,
             names: &parts.names,
         }
@@ -135,14 +148,7 @@ pub(super) enum Pass {
     Failed,
 }
 
-#[derive(Clone)]
-struct Candidate {
-    bundle: Arc<Bundle>,
-    /// Why its write did not settle the matter, if it was tried in this attempt.
-    refused: Option<Refused>,
-}
-
-impl<S: Store, C: Cluster + Bystanders> Attempts<S, C> {
+impl<S: Store + Signer, C: Cluster + Bystanders> Attempts<S, C> {
     /// Attempts with these parts.
     pub fn new(parts: Parts<S, C>) -> Self {
         Self { parts, kept: Kept::default() }
@@ -174,7 +180,7 @@ impl<S: Store, C: Cluster + Bystanders> Attempts<S, C> {
         let situation = seen.situation(&self.parts);
         let (step, contradicted_by) = (situation.step(), situation.contradiction());
         self.kept.step.get_or_insert(step.as_str());
-        if matches!(step, Step::Open { .. }) {
+        if step.agrees() {
             // What ends a contradiction is written next.
             let contradiction = contradicted_by.map(|by| Contradiction { by, at: seen.now.wall });
             state.send_modify(|state| state.planned(true, contradiction));
@@ -235,23 +241,18 @@ impl<S: Store, C: Cluster + Bystanders> Attempts<S, C> {
                 if other_bytes {
                     self.warn_of_other_bytes();
                 }
+                self.kept.signer = None;
                 Ok(self.open(state, seen, version, &stored, &published).await?)
             }
             Step::Publish { version, sound, state: for_state } => {
-                note_doing(state, Doing::Publishing);
-                let what = format!("{} {version} {}", seen.published.resource_version(), sound.root);
-                let write = self.parts.cluster.publish(&seen.published, &sound, version, for_state);
-                let written = self.kept.publishing.write(what, self.parts.now, write).await?;
-                if written == Write::Done {
-                    tracing::info!(root = %sound.root, version, "published Secret {}", self.parts.names.cacerts);
-                    self.parts.cluster.tell(Happened::Published { root: sound.root, version });
-                    self.kept.has_written = true;
-                }
+                self.publish(state, seen, version, &sound, for_state).await?;
                 Ok(Round::Again)
             }
-            // Neither is planned where no signer is.
-            Step::MakeRoot | Step::Certify { .. } => Ok(Round::Again),
-            Step::Bootstrap => self.bootstrap(state, &seen.found, seen.now.wall).await.map(|()| Round::Again),
+            Step::Certify { version, record, issuer, key, renews } => {
+                self.certify(state, seen, Order { version, record, issuer, key }, renews).await
+            }
+            Step::Bootstrap => self.make(state, seen, Kind::Shared).await.map(|()| Round::Again),
+            Step::MakeRoot => self.make(state, seen, Kind::Signing).await.map(|()| Round::Again),
             Step::ForceSync { external_secret, held } => {
                 match self.parts.cluster.force_sync(external_secret.as_deref(), seen.now.wall).await {
                     Maker::ExternalSecret => Err(held.into()),
@@ -262,59 +263,31 @@ impl<S: Store, C: Cluster + Bystanders> Attempts<S, C> {
         }
     }
 
+    async fn publish(
+        &mut self,
+        state: &watch::Sender<Convergence>,
+        seen: &Seen<S::Place>,
+        version: u64,
+        sound: &Sound,
+        for_state: Option<RecordState>,
+    ) -> Result<Write, Held> {
+        note_doing(state, Doing::Publishing);
+        let what = format!("{} {version} {}", seen.published.resource_version(), sound.root);
+        let write = self.parts.cluster.publish(&seen.published, sound, version, for_state);
+        let written = self.kept.publishing.write(what, self.parts.now, write).await?;
+        if written == Write::Done {
+            tracing::info!(root = %sound.root, version, "published Secret {}", self.parts.names.cacerts);
+            self.parts.cluster.tell(Happened::Published { root: sound.root, version });
+            self.kept.has_written = true;
+        }
+        Ok(written)
+    }
+
     fn warn_of_other_bytes(&self) {
         tracing::warn!(
             "Secret {} holds Vault's certificates in other bytes: istiods that started before refuse to reload it",
             self.parts.names.cacerts
         );
-    }
-
-    /// Makes a root first, and writes it in the next round, when all has been read again: making one
-    /// takes seconds, in which others act.
-    async fn bootstrap(
-        &mut self,
-        state: &watch::Sender<Convergence>,
-        found: &Found<S::Place>,
-        now: Timestamp,
-    ) -> Result<(), Refused> {
-        self.ahead(found).known()?;
-        // It was tried, and Vault still has nothing.
-        if let Some(refused) = self.kept.candidate.as_mut().and_then(|candidate| candidate.refused.take()) {
-            return Err(refused);
-        }
-        self.parts.store.is_one(found).await?;
-        if self.kept.candidate.is_none() {
-            note_doing(state, Doing::MakingKey);
-            let bundle = Arc::new((self.parts.make_root)(self.parts.common_name.clone(), now).await?);
-            self.kept.candidate = Some(Candidate { bundle, refused: None });
-            return Ok(());
-        }
-        // The last look before the one write that cannot be taken back.
-        let nothing_came = self.nothing_came().await?;
-        let Some(candidate) = self.kept.candidate.as_mut().filter(|_| nothing_came) else {
-            return Ok(());
-        };
-        note_doing(state, Doing::WritingVault);
-        let record = candidate.bundle.to_record();
-        candidate.refused = match self.parts.store.create(found, record).await {
-            Created::Applied => {
-                tracing::info!("made a root and wrote it to {} in Vault", self.parts.names.record);
-                self.parts.cluster.tell(Happened::Bootstrapped { record: self.parts.names.record.clone() });
-                Some(behind(&self.parts.names.record))
-            }
-            Created::Lost => Some(behind(&self.parts.names.record)),
-            Created::Forbidden(held) => Some(held.into()),
-            Created::Unclear(refused) => Some(refused),
-        };
-        Ok(())
-    }
-
-    /// Whether there is still nothing here that a new root would be a second one to.
-    async fn nothing_came(&self) -> Result<bool, Held> {
-        let Parts { cluster, on_root_change, .. } = &self.parts;
-        let (pins, published, mesh) = tokio::try_join!(cluster.read_pin(), cluster.read(), cluster.mesh())?;
-        let mesh_has_none = mesh == Mesh::Absent || *on_root_change == OnRootChange::Replace;
-        Ok(pins.pin.is_none() && matches!(published, Published::Absent) && mesh_has_none)
     }
 
     /// Vault's record. Nothing is judged by a clock that is wrong.
@@ -369,21 +342,6 @@ impl Kept {
     }
 }
 
-/// Makes a root as [`issue::root`] does, where it keeps nobody from working.
-pub fn make_root(common_name: String, now: Timestamp) -> BoxFuture<'static, Result<Bundle, Held>> {
-    Box::pin(async move {
-        let began = std::time::Instant::now();
-        let made = tokio::task::spawn_blocking(move || issue::root(&common_name, now)).await;
-        let failed = |error: &dyn std::fmt::Display| {
-            let what = format!("a root key could not be made ({error})");
-            Held::without_next(Reason::Converging, what, ByItself::TriedAgain)
-        };
-        let bundle = made.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
-        tracing::info!(seconds = began.elapsed().as_secs_f64(), "made a root key");
-        Ok(bundle)
-    })
-}
-
 /// Nobody waits for this: it is read when a call's time is up.
 fn note_doing(state: &watch::Sender<Convergence>, doing: Doing) {
     state.send_if_modified(|state| {
@@ -410,11 +368,4 @@ fn known_root<P>(found: &Found<P>, now: Clocks) -> Option<KnownRoot> {
         checked_at: now.wall,
         address: found.address.clone(),
     })
-}
-
-/// Vault says that there is a version, and does not show it: the node that answers is behind.
-fn behind(record: &str) -> Refused {
-    let what = format!("Vault has a version of {record} but does not show it yet");
-    let held = Held::without_next(Reason::VaultUnreachable, what, ByItself::ReadAgain);
-    held.because("a standby node is behind").into()
 }

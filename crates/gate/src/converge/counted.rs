@@ -14,6 +14,7 @@ const SECONDS: [f64; 9] = [0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 #[derive(Clone)]
 pub struct Convergences {
     ended: IntCounterVec,
+    renewals: IntCounterVec,
     seconds: Histogram,
 }
 
@@ -26,8 +27,19 @@ impl Convergences {
                 "Attempts to bring cacerts to Vault's root, by the step it set out on and open or the reason code.",
                 &["step", "outcome"],
             )?,
+            renewals: counters(
+                registry,
+                "signer_renewals_total",
+                "Renewals of this cluster's signer that were due, by renewed or the reason code.",
+                &["outcome"],
+            )?,
             seconds: histogram(registry, "convergence_duration_seconds", "How long an attempt takes.", &SECONDS)?,
         })
+    }
+
+    /// A renewal of the signer was due: it is done, or for this reason not.
+    pub fn renewed(&self, reason: Option<Reason>) {
+        self.renewals.with_label_values(&[reason.map_or("renewed", Reason::as_str)]).inc();
     }
 
     /// An attempt has ended: held back with a reason, or open.

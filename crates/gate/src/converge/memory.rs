@@ -14,7 +14,8 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, watch};
 
 use crate::ca::bundle::Bundle;
-use crate::ca::fixtures::Ca;
+use crate::ca::fixtures::{Ca, HOUR};
+use crate::ca::issue::set_validity;
 use crate::clock::Clocks;
 use crate::cluster::{Happened, Maker};
 use crate::order::Told;
@@ -32,6 +33,9 @@ pub(super) enum Call {
     ReadVault,
     IsOne,
     Create,
+    Issuer,
+    Certify,
+    MakeRoot,
     Look,
     Read,
     IsStill,
@@ -294,6 +298,16 @@ pub(super) fn told_at() -> Clocks {
 /// Roots of which each gate that makes one makes another.
 static ROOTS: LazyLock<Vec<Bundle>> =
     LazyLock::new(|| (0..16).map(|at| Ca::root(&format!("Made {at}")).bundle()).collect());
+
+/// Roots that the PKI engine makes, one after the other.
+static IN_VAULT: LazyLock<Vec<Ca>> = LazyLock::new(|| (0..3).map(|at| Ca::root(&format!("In Vault {at}"))).collect());
+
+/// What an issuer certifies for so long from now on.
+fn certify(root: usize, request: &str, common_name: &str, life: Duration) -> String {
+    let now = told_at().wall.as_second();
+    let until = now + i64::try_from(life.as_secs()).unwrap();
+    IN_VAULT[root].certify(request, common_name, |params| set_validity(params, now - HOUR, until))
+}
 
 /// Makes the root of the number that ends the name.
 pub(super) fn make(common_name: String, _: Timestamp) -> BoxFuture<'static, Result<Bundle, Held>> {

@@ -6,6 +6,7 @@ mod crashes;
 mod loops;
 mod races;
 mod rows;
+mod signing;
 mod unclear;
 
 use std::sync::{Arc, LazyLock};
@@ -18,11 +19,15 @@ use super::Convergences;
 use super::memory::{MemoryCluster, MemoryStore, World, make, told_at};
 use super::*;
 use crate::ca::check::Sound;
+use crate::ca::signer::SignerTerms;
 use crate::metrics::{Labels, Metrics};
 use crate::plan::{OnRootChange, Published, Role, Stored};
 use crate::samples::names;
 
 const SCHEDULE: Schedule = Schedule { retry_max: Duration::from_secs(2), refresh: Duration::from_secs(60) };
+
+/// Of a signer.
+const SIGNER_LIFE: Duration = Duration::from_hours(90 * 24);
 
 /// Longer than any convergence takes that needs nobody.
 const SOON: Duration = Duration::from_secs(60);
@@ -39,13 +44,15 @@ struct Who {
     cluster: usize,
     role: Role,
     on_root_change: OnRootChange,
+    /// It has its signer certified by the PKI engine.
+    signs: bool,
     /// How often its process began before.
     life: usize,
 }
 
 impl Who {
     fn first(role: Role) -> Self {
-        Self { replica: 0, cluster: 0, role, on_root_change: OnRootChange::Halt, life: 0 }
+        Self { replica: 0, cluster: 0, role, on_root_change: OnRootChange::Halt, signs: false, life: 0 }
     }
 }
 
@@ -65,6 +72,7 @@ impl Process {
             pin_age_max: SignedDuration::from_hours(1),
             names: names(),
             common_name: format!("root {}", who.replica + 3 * who.life),
+            signer: who.signs.then(|| SignerTerms { cluster: format!("cluster-{}", who.cluster), life: SIGNER_LIFE }),
             store: MemoryStore::new(world, who.replica),
             cluster,
             make_root: make,

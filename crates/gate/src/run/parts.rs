@@ -48,6 +48,7 @@ pub(super) fn assemble(
             record: vault.settings().record(),
         },
         common_name: format!("Istio Root CA {name}"),
+        signer: converge.signer(&name, vault.settings()),
         store: vault.counted_by(metrics.vault.clone()),
         cluster: clients.clone(),
         make_root,

@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::{Attempts, Round, Seen, note_doing};
 use crate::ca::check::{Facts, Sound};
 use crate::clock::Clocks;
 use crate::cluster::{Bystanders, Cluster, Write};
-use crate::plan::{Contradiction, News, Pin, ReadPin};
+use crate::plan::{Contradiction, News, Pin, Published, PublishedSigners, ReadPin, Stored};
 use crate::reason::{Held, Reason};
 use crate::refused::Refused;
+use crate::signer::Signer;
 use crate::snapshot::{Convergence, Doing, LastVerified, Verified};
 use crate::store::Store;
 
-impl<S: Store, C: Cluster + Bystanders> Attempts<S, C> {
+impl<S: Store + Signer, C: Cluster + Bystanders> Attempts<S, C> {
     /// What Vault said in place of its record. Ok: to be read again.
     pub(super) async fn refused(
         &mut self,
@@ -74,9 +74,8 @@ impl<S: Store, C: Cluster + Bystanders> Attempts<S, C> {
         published: &Sound,
     ) -> Result<Round, Held> {
         note_doing(state, Doing::WritingPin);
-        let Seen { pins, now, .. } = seen;
         if !self.parts.cluster.is_still(seen.published.resource_version()).await?
-            || self.keep_pin(pins, published, version, now.wall).await? == Write::Changed
+            || self.keep_pin(seen, published, version).await? == Write::Changed
         {
             return Ok(Round::Again);
         }
@@ -84,14 +83,21 @@ impl<S: Store, C: Cluster + Bystanders> Attempts<S, C> {
             stored: Arc::clone(stored),
             version,
             resource_version: seen.published.resource_version().to_owned(),
-            at: *now,
+            at: seen.now,
         };
-        state.send_modify(|state| state.agreed(verified, LastVerified::of(published, *now)));
+        state.send_modify(|state| state.agreed(verified, LastVerified::of(published, seen.now)));
         Ok(Round::Open)
     }
 
-    async fn keep_pin(&mut self, read: &ReadPin, sound: &Sound, version: u64, now: Timestamp) -> Result<Write, Held> {
+    async fn keep_pin(&mut self, seen: &Seen<S::Place>, sound: &Sound, version: u64) -> Result<Write, Held> {
+        let (read, now) = (&seen.pins, seen.now.wall);
+        let for_state = match (&seen.found.stored, &seen.published) {
+            (Stored::Signing { .. }, Published::Present(copy)) => copy.annotated_state,
+            _ => None,
+        };
+        let before = read.pin.as_ref().and_then(|pin| pin.signers.as_ref());
         let pin = Pin {
+            signers: for_state.map(|state| PublishedSigners::with(before, state, sound.signing_ca.sha256)),
             roots: sound.roots().clone(),
             vault_version: Some(version),
             verified_at: Some(now),

@@ -1,6 +1,7 @@
 //! The two sides as a replica is handed them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
@@ -16,6 +17,7 @@ use crate::plan::{Contradiction, Mesh, Pin, Published, ReadPin};
 use crate::reason::{Held, Reason};
 use crate::refused::Refused;
 use crate::samples::held;
+use crate::signer::Signer;
 use crate::snapshot::Watched;
 use crate::store::{Created, Found, Store};
 
@@ -61,6 +63,27 @@ impl Store for MemoryStore {
             Err(refused) => Created::Unclear(refused),
         }
     }
+}
+
+impl Signer for MemoryStore {
+    async fn issuer(&mut self, name: &str) -> Result<String, Refused> {
+        let name = name.to_owned();
+        self.call(Call::Issuer, move |state| state.issuer(&name)).await?.ok_or_else(no_issuer)
+    }
+
+    async fn certify(&mut self, issuer: &str, csr: &str, common_name: &str, life: Duration) -> Result<String, Refused> {
+        let (issuer, csr, name) = (issuer.to_owned(), csr.to_owned(), common_name.to_owned());
+        self.call(Call::Certify, move |state| state.certify(&issuer, &csr, &name, life)).await?.ok_or_else(no_issuer)
+    }
+
+    async fn make_root(&mut self, name: &str, _: &str) -> Result<String, Refused> {
+        let name = name.to_owned();
+        self.call(Call::MakeRoot, move |state| state.make_root(&name)).await
+    }
+}
+
+fn no_issuer() -> Refused {
+    held(Reason::SigningRefused).into()
 }
 
 /// A cluster, for one replica, with a watch of its own.

@@ -1,11 +1,14 @@
 //! What is in the store and in the clusters, and the writes that they take.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::ca::bundle::Beside;
-use crate::ca::check::Sound;
+use super::{IN_VAULT, certify, told_at};
+use crate::ca::bundle::{Beside, Bundle};
+use crate::ca::check::{self, Sound};
 use crate::ca::fixtures::now;
 use crate::ca::record::RecordState;
 use crate::cluster::Write;
@@ -17,6 +20,10 @@ use crate::store::Created;
 pub(in super::super) struct State {
     pub(in super::super) stored: Stored,
     pub(in super::super) clusters: Vec<Side>,
+    /// Issuers of the PKI engine, by their names: which root each is.
+    pub(in super::super) issuers: BTreeMap<String, usize>,
+    /// How many certificates of signers it has issued.
+    pub(in super::super) certified: usize,
     /// Counts what has changed.
     pub(super) version: u64,
 }
@@ -32,7 +39,13 @@ pub(in super::super) struct Side {
 impl State {
     pub(super) fn nothing(clusters: usize) -> Self {
         let side = Side { cacerts: Published::Absent, pin: ReadPin::default(), mesh: Mesh::Absent };
-        Self { stored: Stored::Absent, clusters: vec![side; clusters], version: 1000 }
+        Self {
+            stored: Stored::Absent,
+            clusters: vec![side; clusters],
+            issuers: BTreeMap::new(),
+            certified: 0,
+            version: 1000,
+        }
     }
 
     fn next_version(&mut self) -> String {
@@ -49,6 +62,16 @@ impl State {
         };
     }
 
+    /// As reading it again does, at another time.
+    pub(in super::super) fn judge_cacerts_anew(&mut self, cluster: usize) {
+        let Published::Present(copy) = &self.clusters[cluster].cacerts else { return };
+        let Ok(sound) = &copy.verdict else { return };
+        let files = Arc::clone(&sound.bundle);
+        let verdict = check::check(Bundle::clone(&files), told_at().wall).map(Arc::new);
+        let unsound = verdict.is_err().then_some(files);
+        self.clusters[cluster].cacerts = Published::Present(Arc::new(Copy { verdict, unsound, ..Copy::clone(copy) }));
+    }
+
     /// The same of the pin.
     pub(in super::super) fn put_pin(&mut self, cluster: usize, pin: Option<Pin>) {
         let resource_version = Some(self.next_version()).filter(|_| pin.is_some());
@@ -62,6 +85,23 @@ impl State {
         self.version += 1;
         self.stored = plan::stored(1, record, now());
         Created::Applied
+    }
+
+    pub(super) fn issuer(&self, name: &str) -> Option<String> {
+        self.issuers.get(name).map(|root| IN_VAULT[*root].certificate.pem())
+    }
+
+    /// The one of this name, whoever made it.
+    pub(in super::super) fn make_root(&mut self, name: &str) -> String {
+        let next = self.issuers.len();
+        let root = *self.issuers.entry(name.to_owned()).or_insert(next);
+        IN_VAULT[root].certificate.pem()
+    }
+
+    pub(super) fn certify(&mut self, issuer: &str, csr: &str, common_name: &str, life: Duration) -> Option<String> {
+        let root = *self.issuers.get(issuer)?;
+        self.certified += 1;
+        Some(certify(root, csr, common_name, life))
     }
 
     pub(super) fn publish(&mut self, cluster: usize, over: &str, sound: &Sound, of: Option<RecordState>) -> Write {
