@@ -1,11 +1,15 @@
 //! The client of the PKI engine, with the policies that come with the gate, before a Vault in memory that has one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use hyper::Method;
+use istio_ca_gate::ca::check::Sound;
 use istio_ca_gate::ca::file;
 use istio_ca_gate::ca::record::SigningRecord;
 use istio_ca_gate::ca::signer::{Asked, SignerKey, certified, issuing_root};
+use istio_ca_gate::plan::Stored;
 use istio_ca_gate::reason::Reason;
 use istio_ca_gate::refused::Refused;
 use istio_ca_gate::signer::{FIRST_ROOT, Signer, root_common_name};
@@ -17,6 +21,7 @@ use standin::scripted::Answer;
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 
+use crate::certificates::Authority;
 use crate::vault::{self, client_but};
 
 const LIFE: Duration = Duration::from_secs(2160 * 3600);
@@ -38,6 +43,10 @@ fn policy(text: &str) -> String {
 }
 
 async fn signing(max_lease_ttl: &str) -> Result<Signing> {
+    signing_as(max_lease_ttl, &["signer", "maker"]).await
+}
+
+async fn signing_as(max_lease_ttl: &str, policies: &[&str]) -> Result<Signing> {
     let server = standin::vault::Vault::start().await?;
     if !max_lease_ttl.is_empty() {
         let mount = json!({ "type": "pki", "config": { "max_lease_ttl": max_lease_ttl } });
@@ -45,7 +54,8 @@ async fn signing(max_lease_ttl: &str) -> Result<Signing> {
     }
     server.policy("signer", &policy(include_str!("../../deploy/vault/istio-ca-signer.hcl"))).await?;
     server.policy("maker", include_str!("../../deploy/vault/istio-ca-root.hcl")).await?;
-    let body = json!({ "policies": ["signer", "maker"], "ttl": "1h" });
+    server.policy("conductor", include_str!("../../deploy/vault/istio-ca-rotate.hcl")).await?;
+    let body = json!({ "policies": policies, "ttl": "1h" });
     let made = server.ok("POST", "auth/token/create", Some(body)).await?;
     let token = made["auth"]["client_token"].as_str().context("no token")?.to_owned();
     let folder = tempfile::tempdir()?;
@@ -266,5 +276,107 @@ async fn without_the_flag_nothing_is_asked() -> Result<()> {
         ensure!(sentence.contains("--vault-pki-mount (GATE_VAULT_PKI_MOUNT)"), "{sentence}");
     }
     ensure!(server.lines().is_empty(), "{:?}", server.lines());
+    Ok(())
+}
+
+/// A record of the shared kind, as it was read.
+async fn shared(signing: &mut Signing) -> Result<Arc<Sound>> {
+    let record = Authority::new("Istio Root CA")?.record();
+    let body = json!({ "options": { "cas": 0 }, "data": record });
+    signing.server.ok("POST", "secret/data/istio/ca", Some(body)).await?;
+    let found = came(signing.vault.read(Timestamp::now()).await)?;
+    let Stored::Sound { sound, .. } = found.stored else { bail!("{found:?}") };
+    Ok(sound)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_root_is_brought_into_the_engine_and_again_after_any_failure() -> Result<()> {
+    let mut signing = signing_as("87600h", &["conductor"]).await?;
+    let sound = shared(&mut signing).await?;
+    // Whatever is lost on the way, the next run goes on: after each request that changes something.
+    for (method, part) in
+        [(Method::POST, "issuers/import"), (Method::PATCH, "issuer/"), (Method::GET, "issuer/root-1/json")]
+    {
+        for fault in [Fault::AnswerLost, Fault::RequestLost] {
+            let switch = signing.server.faults().inject(fault, Aim::all().method(method.clone()).path(part).times(1));
+            refused(signing.vault.import_root(FIRST_ROOT, &sound).await, Reason::VaultUnreachable)?;
+            ensure!(switch.hits() == 1, "{fault:?} of {part}");
+        }
+    }
+    ensure!(came(signing.vault.import_root(FIRST_ROOT, &sound).await)? == FIRST_ROOT);
+    ensure!(signing.issuers().await? == 1);
+    ensure!(came(signing.vault.issuer(FIRST_ROOT).await)?.as_bytes() == sound.bundle.root_cert);
+    let told = signing.server.ok("GET", "pki-mesh/issuer/root-1", None).await?;
+    ensure!(told["data"]["leaf_not_after_behavior"] == "always_enforce_err", "{told}");
+    // It keeps the name that it has.
+    ensure!(came(signing.vault.import_root("root-5", &sound).await)? == FIRST_ROOT);
+
+    // And a signer is certified under it.
+    let token = signing_as_signer(&signing).await?;
+    let certified = certify_with(&signing, &token).await?;
+    ensure!(certified["data"]["issuing_ca"].as_str().is_some_and(|root| root.trim().as_bytes() == trimmed(&sound)));
+    Ok(())
+}
+
+fn trimmed(sound: &Sound) -> &[u8] {
+    sound.bundle.root_cert.trim_ascii()
+}
+
+async fn signing_as_signer(signing: &Signing) -> Result<String> {
+    let body = json!({ "policies": ["signer"], "ttl": "1h" });
+    let made = signing.server.ok("POST", "auth/token/create", Some(body)).await?;
+    Ok(made["auth"]["client_token"].as_str().context("no token")?.to_owned())
+}
+
+async fn certify_with(signing: &Signing, token: &str) -> Result<Value> {
+    let body = json!({
+        "csr": SignerKey::generate()?.request(NAME)?, "common_name": NAME, "organization": "Istio", "ttl": "2160h",
+        "max_path_length": "0", "not_before_duration": "1h", "format": "pem",
+    });
+    let path = "pki-mesh/issuer/root-1/sign-intermediate";
+    let (status, answer) = signing.server.api_with(Some(token), "POST", path, Some(body)).await?;
+    ensure!(status == 200, "{answer}");
+    Ok(answer)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_root_of_that_name_is_not_taken_for_the_shared_one() -> Result<()> {
+    let mut signing = signing_as("87600h", &["conductor"]).await?;
+    let sound = shared(&mut signing).await?;
+    let other = json!({ "issuer_name": "root-1", "common_name": "another", "key_type": "ec" });
+    signing.server.ok("POST", "pki-mesh/root/generate/internal", Some(other)).await?;
+    let sentence = refused(signing.vault.import_root(FIRST_ROOT, &sound).await, Reason::SigningRefused)?;
+    ensure!(sentence.contains("issuer name already in use"), "{sentence}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_with_the_shared_key_are_destroyed_and_the_one_that_stays_is_not() -> Result<()> {
+    let mut signing = signing_as("87600h", &["conductor"]).await?;
+    shared(&mut signing).await?;
+    refused(signing.vault.destroy_before(2).await, Reason::VaultUnreachable)?;
+    ensure!(came(signing.vault.destroy_before(1).await)?.is_empty());
+    for cas in 1..4 {
+        let body = json!({ "options": { "cas": cas }, "data": { "root-cert.pem": "x", "issuer": "root-1" } });
+        signing.server.ok("POST", "secret/data/istio/ca", Some(body)).await?;
+    }
+    let lost = signing.server.faults().inject(Fault::AnswerLost, Aim::all().path("destroy").times(1));
+    refused(signing.vault.destroy_before(4).await, Reason::VaultUnreachable)?;
+    ensure!(lost.hits() == 1 && came(signing.vault.destroy_before(4).await)?.is_empty());
+    let told = signing.server.ok("GET", "secret/metadata/istio/ca", None).await?;
+    let destroyed = |version: &str| told["data"]["versions"][version]["destroyed"] == true;
+    ensure!(["1", "2", "3"].into_iter().all(destroyed) && !destroyed("4"), "{told}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gate_destroys_and_brings_along_nothing() -> Result<()> {
+    let mut conductor = signing_as("87600h", &["conductor"]).await?;
+    let sound = shared(&mut conductor).await?;
+    let mut gate = signing("87600h").await?;
+    let sentence = refused(gate.vault.import_root(FIRST_ROOT, &sound).await, Reason::SigningRefused)?;
+    ensure!(sentence.contains("bring root-1 along at pki-mesh/issuers/import/bundle"), "{sentence}");
+    let sentence = refused(gate.vault.destroy_before(1).await, Reason::VaultPermissionDenied)?;
+    ensure!(sentence.contains("`read` on secret/metadata/istio/ca"), "{sentence}");
     Ok(())
 }
