@@ -2,7 +2,7 @@
 //! names a goal, each cluster attests to what its mesh works with, and a rule says the one write that is due. Anybody may
 //! run it, any number at once: nothing is kept but the record and the attestations.
 //!
-//! In reading order: [`attestation`], [`audience`], [`rule`], [`change`] and [`start`].
+//! In reading order: [`attestation`], [`audience`], [`rule`], [`change`], [`start`] and [`witness`].
 
 pub mod attestation;
 pub mod audience;
@@ -12,3 +12,4 @@ pub mod change;
 mod fixtures;
 pub mod rule;
 pub mod start;
+pub mod witness;
