@@ -145,22 +145,9 @@ impl Vault {
         let is_known = self.is_known(&found.place.cluster_id);
         let (mut decided, mut silent) = (found.place.node.decides().then_some(found.clone()), None);
         for at in (0..self.transports.len()).filter(|at| *at != found.place.at) {
-            let other = match self.look_at(at).await {
-                // The same node says the same.
-                Ok(health)
-                    if decided.is_some()
-                        && health.cluster_id.is_some()
-                        && health.cluster_id == found.place.cluster_id =>
-                {
-                    continue;
-                }
-                Ok(health) if health.node.decides() => match self.ask(at).await {
-                    Ok(reply) => self.found(at, &reply, health, now).await,
-                    Err(refused) => Err(refused),
-                },
-                Ok(_) => continue,
-                Err(refused) => Err(refused),
-            };
+            // The same node says the same.
+            let known = decided.is_some().then(|| found.place.cluster_id.clone()).flatten();
+            let Some(other) = self.ask_another(at, known, now).await else { continue };
             match other {
                 Ok(other) if holds(&other.stored, trusted) => {
                     tracing::warn!(
@@ -182,6 +169,25 @@ impl Vault {
             (_, Some(silent)) => Err(answer::alone(&found.address, &silent).into()),
             (None, None) => Err(answer::unconfirmed(&found.address).into()),
         }
+    }
+
+    /// What there is at another address. `None`: it is that of the known Vault, or of a node that decides nothing.
+    async fn ask_another(
+        &mut self,
+        at: usize,
+        known: Option<String>,
+        now: Timestamp,
+    ) -> Option<Result<Found, Refused>> {
+        let health = match self.look_at(at).await {
+            Ok(health) if known.is_some() && health.cluster_id == known => return None,
+            Ok(health) if health.node.decides() => health,
+            Ok(_) => return None,
+            Err(refused) => return Some(Err(refused)),
+        };
+        Some(match self.ask(at).await {
+            Ok(reply) => self.found(at, &reply, health, now).await,
+            Err(refused) => Err(refused),
+        })
     }
 }
 

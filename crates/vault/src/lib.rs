@@ -14,6 +14,7 @@ mod inquiry;
 mod login;
 mod own_token;
 mod pki;
+mod plain;
 mod requests;
 #[cfg(test)]
 mod samples;
@@ -22,11 +23,7 @@ mod transport;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use jiff::Timestamp;
-use rustify::Endpoint;
-use rustify::enums::{RequestMethod, RequestType, ResponseType};
-use rustify::errors::ClientError;
 use serde_json::{Map, Value, json};
 use url::Url;
 use vaultrs::api::EndpointMiddleware;
@@ -45,6 +42,7 @@ pub use inquiry::{AuthMount, Granted, Inquiry, Keeping, Record, Silent};
 pub use login::Token;
 use login::{Credentials, Replacing, Session};
 use own_token::OwnToken;
+use plain::Plain;
 pub use requests::VaultRequests;
 use transport::{NoAnswer, Reply, Transport};
 
@@ -413,46 +411,4 @@ impl Store for Vault {
 /// 400, 403, 404 and 429 are Vault's answer; what is left says nothing about another address.
 fn is_elsewhere_worth_a_try(refused: &Refused) -> bool {
     matches!(refused.held.reason, Reason::VaultUnreachable | Reason::VaultSealed)
-}
-
-/// A request of plain JSON, for the paths that vaultrs has no endpoint for.
-#[derive(Clone)]
-struct Plain {
-    method: RequestMethod,
-    path: String,
-    body: Option<Value>,
-}
-
-impl Plain {
-    fn get(path: impl Into<String>) -> Self {
-        Self { method: RequestMethod::GET, path: path.into(), body: None }
-    }
-
-    fn post(path: impl Into<String>, body: Value) -> Self {
-        Self { method: RequestMethod::POST, path: path.into(), body: Some(body) }
-    }
-
-    /// With a JSON merge patch.
-    fn patch(path: impl Into<String>, body: Value) -> Self {
-        Self { method: RequestMethod::PATCH, path: path.into(), body: Some(body) }
-    }
-}
-
-#[async_trait]
-impl Endpoint for Plain {
-    type Response = ();
-    const REQUEST_BODY_TYPE: RequestType = RequestType::JSON;
-    const RESPONSE_BODY_TYPE: ResponseType = ResponseType::JSON;
-
-    fn path(&self) -> String {
-        self.path.clone()
-    }
-
-    fn method(&self) -> RequestMethod {
-        self.method.clone()
-    }
-
-    fn body(&self) -> Result<Option<Vec<u8>>, ClientError> {
-        Ok(self.body.as_ref().map(|body| body.to_string().into_bytes()))
-    }
 }
