@@ -195,6 +195,20 @@ impl Flux {
         self.controller.until(&format!("Kustomization {name} at {revision}"), LONGEST, applied).await
     }
 
+    /// Waits until a Kustomization cannot be applied, for a reason with these words.
+    pub async fn refused(&self, name: &str, words: &str) -> Result<()> {
+        let refused = || async {
+            let object = self.stands(name).await?.context("no such Kustomization")?;
+            let conditions = object["status"]["conditions"].as_array().context("no conditions")?;
+            let says = |each: &Value| each["message"].as_str().is_some_and(|message| message.contains(words));
+            let is_refused =
+                conditions.iter().any(|each| each["type"] == "Ready" && each["status"] == "False" && says(each));
+            ensure!(is_refused, "{}", object["status"]);
+            Ok(())
+        };
+        self.controller.until(&format!("Kustomization {name} to be refused"), LONGEST, refused).await
+    }
+
     /// Waits until a Kustomization is gone, and all that it had with it.
     pub async fn gone(&self, name: &str) -> Result<()> {
         let gone = || async {

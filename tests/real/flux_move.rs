@@ -7,8 +7,11 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use testbed::binaries::ControlPlane;
+use testbed::side::{MUTATING_WEBHOOKS, WEBHOOKS};
 use testbed::{Cluster, Flux, Port, Program, Vault, VaultOptions, eventually};
 
+use crate::commands::blocks::{blocks, commands};
 use crate::external_secrets::{manifests, operator, record};
 use crate::gate::{Gate, Options};
 use crate::probe::{Probe, during};
@@ -56,13 +59,15 @@ impl Repository {
         Ok(())
     }
 
-    /// The overlay with its component, whose webhooks call a port of this machine: there is no kube-proxy.
-    fn gate(&self, overlay: &str, port: u16) -> Result<()> {
+    /// The overlay with its component, and with so many of the three entries of its webhooks, which call a port of this
+    /// machine: there is no kube-proxy.
+    fn gate(&self, overlay: &str, port: u16, entries: usize) -> Result<()> {
         let patch = |path: &str| {
             let url = json!({ "url": format!("https://127.0.0.1:{port}/{path}") });
-            let operations = [0, 1, 2].map(
-                |webhook| json!({ "op": "replace", "path": format!("/webhooks/{webhook}/clientConfig"), "value": url }),
-            );
+            let place =
+                |entry| json!({ "op": "replace", "path": format!("/webhooks/{entry}/clientConfig"), "value": url });
+            let mut operations: Vec<_> = (0..entries).map(place).collect();
+            operations.extend((entries..3).map(|_| json!({ "op": "remove", "path": format!("/webhooks/{entries}") })));
             json!(operations).to_string()
         };
         let kustomization = json!({
@@ -80,11 +85,16 @@ impl Repository {
         Ok(())
     }
 
-    /// Commits, with these Kustomizations of the cluster, and waits until all are applied.
-    async fn push(&self, named: &[(&str, &str)]) -> Result<()> {
+    /// Commits, with these Kustomizations of the cluster.
+    async fn commit(&self, named: &[(&str, &str)]) -> Result<String> {
         let objects: Vec<_> = named.iter().map(|(name, path)| Flux::kustomization(name, path)).collect();
         self.kustomization("cluster", &objects)?;
-        let revision = self.flux.commit(self.folder.path()).await?;
+        self.flux.commit(self.folder.path()).await
+    }
+
+    /// Commits, and waits until all are applied.
+    async fn push(&self, named: &[(&str, &str)]) -> Result<()> {
+        let revision = self.commit(named).await?;
         for name in [CLUSTER].iter().chain(named.iter().map(|(name, _)| name)) {
             self.flux.applied(name, &revision).await?;
         }
@@ -162,7 +172,7 @@ fn old(side: &Side, vault: &Vault, policy: &str) -> Vec<Value> {
 async fn move_over(world: &Old) -> Result<(Gate, Instant)> {
     let Old { side, vault, repository, .. } = world;
     let https = Port::reserve()?;
-    repository.gate(side.name, https.number())?;
+    repository.gate(side.name, https.number(), 3)?;
     // The gate's pods, which Flux has asked for, are a process here: it starts as soon as it has an account.
     let applied = repository.push(&[(OLD, "./old"), (GATE, "./gate")]);
     let started = async {
@@ -279,4 +289,56 @@ async fn the_nas_moves_to_the_gate_and_back_by_flux_and_no_root_changes() -> Res
 #[tokio::test(flavor = "multi_thread")]
 async fn the_homelab_moves_to_the_gate_and_back_by_flux_and_no_root_changes() -> Result<()> {
     there_and_back("homelab").await
+}
+
+/// The command of the document that lets go of what the gate owns, for the NAS.
+async fn let_go(side: &Side) -> Result<()> {
+    let pages = blocks(&["docs/operate.md"])?;
+    let block = pages.iter().find(|block| block.text.contains("managedFields |= map")).context("no such block")?;
+    let command = commands(&block.text).await?.into_iter().next().context("no command")?;
+    let folder = tempfile::tempdir()?;
+    tokio::task::spawn_blocking(ControlPlane::find).await??.kubectl.install(folder.path(), "kubectl")?;
+    let path = format!("export PATH={}:$PATH\n", folder.path().display());
+    let bash = Program::new("bash").args(["-euo", "pipefail", "-c", &format!("{path}{command}")]);
+    bash.env("KUBECONFIG", side.cluster.kubeconfig()).env("HOME", folder.path()).output(None).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_of_the_webhooks_that_goes_is_let_go_by_the_documents_command_and_nothing_opens() -> Result<()> {
+    let _place = world::place().await?;
+    let (cluster, vault) = tokio::try_join!(Cluster::start("nas"), Vault::start(VaultOptions::default()))?;
+    let side = Side { side: testbed::side::Side::nas((*cluster).clone()), cluster };
+    side.cluster.kubectl(&["create", "namespace", NAMESPACE]).await?;
+    side.introduce_to(&vault).await?;
+    let repository = Repository::start(&side.cluster).await?;
+    let https = Port::reserve()?;
+    let port = https.number();
+    repository.gate(side.name, port, 3)?;
+    repository.push(&[(GATE, "./gate")]).await?;
+    let gate = Gate::launch(&side, &vault, Options { https: Some(https), ..Options::default() }).await?;
+    side.is_injected().await?;
+
+    let goes = async {
+        repository.gate(side.name, port, 2)?;
+        let revision = repository.commit(&[(GATE, "./gate")]).await?;
+        repository.flux.refused(GATE, "sideEffects: Required value").await?;
+        let_go(&side).await?;
+        repository.flux.applied(GATE, &revision).await?;
+        for path in [WEBHOOKS, MUTATING_WEBHOOKS] {
+            let configuration = side.object(path).await?.context("no webhooks")?;
+            let entries = configuration["webhooks"].as_array().context("no entries")?;
+            ensure!(entries.len() == 2, "{configuration}");
+            ensure!(entries.iter().all(|entry| entry["clientConfig"]["caBundle"].is_string()), "{configuration}");
+        }
+        Ok(())
+    };
+    // Vault has no root: not one may come in.
+    let ((), probe) = during(&side, None, goes).await?;
+    ensure!(probe.allowed == 0 && probe.refused.len() > 10, "{} let in, {:?}", probe.allowed, probe.refused);
+    let denied = probe.refused.iter().filter(|(_, message)| message.contains("RootMissing")).count();
+    println!("an entry was taken away while {} pods were asked for: none was let in", probe.refused.len());
+    ensure!(denied == probe.refused.len(), "{:?}", probe.refused);
+    gate.stands("held", Some("RootMissing")).await?;
+    Ok(())
 }

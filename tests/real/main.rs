@@ -9,6 +9,7 @@ mod adopt;
 mod adversity;
 mod cacerts;
 mod charts;
+mod commands;
 mod doctor;
 mod external_secrets;
 mod flux;

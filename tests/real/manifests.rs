@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use testbed::{Cluster, eventually};
+use testbed::{Cluster, definition, eventually};
 
 use crate::gate::Gate;
 use crate::world::{self, NAMESPACE, SOON, SmallWorld, kustomization};
@@ -19,7 +19,7 @@ const COMPONENTS: [&str; 6] =
     ["external-secrets", "flux-reconcile", "gateways-anywhere", "monitoring", "peers", "self-test"];
 
 /// Kinds that others bring: group, version, kind, plural. Of them only names are defined here, and any field is taken.
-const FOREIGN_KINDS: [(&str, &str, &str, &str); 7] = [
+pub const FOREIGN_KINDS: [(&str, &str, &str, &str); 7] = [
     ("external-secrets.io", "v1", "ExternalSecret", "externalsecrets"),
     ("helm.toolkit.fluxcd.io", "v2", "HelmRelease", "helmreleases"),
     ("kustomize.toolkit.fluxcd.io", "v1", "Kustomization", "kustomizations"),
@@ -33,29 +33,12 @@ fn deploy(path: &str) -> String {
     format!("{}/deploy/{path}", env!("CARGO_MANIFEST_DIR"))
 }
 
-fn definition((group, version, kind, plural): (&str, &str, &str, &str)) -> Value {
-    let any = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": { "name": format!("{plural}.{group}") },
-        "spec": {
-            "group": group,
-            "scope": "Namespaced",
-            "names": { "kind": kind, "listKind": format!("{kind}List"), "plural": plural, "singular": kind.to_lowercase() },
-            "versions": [{
-                "name": version, "served": true, "storage": true,
-                "schema": { "openAPIV3Schema": { "type": "object", "properties": { "spec": any } } },
-            }],
-        },
-    })
-}
-
 /// A cluster with the kinds that others bring, and with a namespace that takes restricted pods alone.
 async fn cluster(name: &str) -> Result<Cluster> {
     let cluster = Cluster::start(name).await?;
-    for definition in FOREIGN_KINDS.map(definition) {
-        cluster.kubectl_stdin(&["create", "-f", "-"], &definition.to_string()).await?;
+    for (group, version, kind, plural) in FOREIGN_KINDS {
+        let definition = definition(group, version, kind, plural).to_string();
+        cluster.kubectl_stdin(&["create", "-f", "-"], &definition).await?;
     }
     for (group, _, _, plural) in FOREIGN_KINDS {
         let definition = format!("crd/{plural}.{group}");
