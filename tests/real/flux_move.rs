@@ -283,12 +283,12 @@ async fn there_and_back(name: &'static str) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_nas_moves_to_the_gate_and_back_by_flux_and_no_root_changes() -> Result<()> {
-    there_and_back("nas").await
+    Box::pin(there_and_back("nas")).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_homelab_moves_to_the_gate_and_back_by_flux_and_no_root_changes() -> Result<()> {
-    there_and_back("homelab").await
+    Box::pin(there_and_back("homelab")).await
 }
 
 /// The command of the document that lets go of what the gate owns, for the NAS.

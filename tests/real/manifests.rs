@@ -119,7 +119,8 @@ async fn pods_are_restricted(cluster: &Cluster) -> Result<()> {
 async fn takes_every_manifest_by_kubectl(name: &str) -> Result<()> {
     let cluster = cluster(name).await?;
     let jobs = deploy(&format!("kustomize/jobs/{name}"));
-    let folders = [deploy(&format!("flux/{name}")), deploy("flux/istio"), deploy("flux/vault"), jobs];
+    let folders = ["flux/istio", "flux/vault", "flux/gate-by-helm"].map(deploy);
+    let folders = [vec![deploy(&format!("flux/{name}"))], folders.into(), vec![jobs]].concat();
     apply_all(&cluster).await?;
     for folder in &folders {
         apply(&cluster, folder).await?;
