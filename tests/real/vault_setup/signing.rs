@@ -148,7 +148,7 @@ impl<'a> Holder<'a> {
         let settings = Settings {
             addresses: vec![self.vault.address().parse()?],
             gone: Vec::new(),
-            ca_file: Some(self.vault.ca_file().to_owned()),
+            ca_file: Some(self.vault.ca_file()),
             namespace: None,
             auth_mount: String::new(),
             role: "istio-ca-sync".to_owned(),
