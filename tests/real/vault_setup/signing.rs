@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 use istio_ca_gate::ca::record::SigningRecord;
 use istio_ca_gate::ca::signer::{Asked, SignerKey, certified, issuing_root};
+use istio_ca_gate::plan::Stored;
 use istio_ca_gate::signer::{FIRST_ROOT, Signer, root_common_name};
 use istio_ca_gate::vault::{Settings, Token, Vault as Client};
 use k8s_openapi::jiff::Timestamp;
@@ -407,4 +408,40 @@ async fn who_changes_the_root(vault: &Vault) -> Result<()> {
     }
     conductor.may("DELETE", "secret/metadata/istio/clusters/nas", None).await?;
     Ok(())
+}
+
+/// A root as the shared kind has it, made here and in every cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_root_moves_into_the_engine_byte_for_byte_and_its_key_out_of_the_record() -> Result<()> {
+    let _place = place().await?;
+    let vault = Vault::start(VaultOptions::default()).await?;
+    let desk = Desk::new(&[]).await?.at(&vault).await?;
+    set_up(&desk, &vault).await?;
+    let now = Timestamp::now();
+    let made =
+        tokio::task::spawn_blocking(move || istio_ca_gate::ca::issue::root("Istio Root CA homelab", now)).await??;
+    let body = json!({ "options": { "cas": 0 }, "data": made.to_record() });
+    vault.ok("POST", RECORD, Some(body)).await?;
+
+    let conductor = Holder::of(&vault, &["istio-ca-rotate"]).await?;
+    let mut client = conductor.client()?;
+    let found = client.read(now).await.map_err(|refused| anyhow!("{refused:?}"))?;
+    let Stored::Sound { version: 1, sound } = found.stored else { anyhow::bail!("{found:?}") };
+    for _ in 0..2 {
+        let name = client.import_root(FIRST_ROOT, &sound).await.map_err(|refused| anyhow!("{refused:?}"))?;
+        ensure!(name == FIRST_ROOT);
+    }
+    let root = client.issuer(FIRST_ROOT).await.map_err(|refused| anyhow!("{refused:?}"))?;
+    ensure!(root.as_bytes() == sound.bundle.root_cert, "{root}");
+    let told = vault.ok("GET", "pki-mesh/issuer/root-1", None).await?;
+    ensure!(told["data"]["leaf_not_after_behavior"] == "always_enforce_err", "{told}");
+    let listed = vault.ok("LIST", "pki-mesh/issuers", None).await?;
+    ensure!(listed["data"]["keys"].as_array().is_some_and(|keys| keys.len() == 1), "{listed}");
+
+    let record = SigningRecord::first(&root, &FIRST_ROOT.parse()?);
+    conductor.may("POST", RECORD, Some(json!({ "options": { "cas": 1 }, "data": record }))).await?;
+    let destroyed = client.destroy_before(2).await.map_err(|refused| anyhow!("{refused:?}"))?;
+    ensure!(destroyed == [1] && vault.api("GET", &format!("{RECORD}?version=1"), None).await?.0 == 404);
+    let nas = Holder::of(&vault, &["istio-ca-sync", "istio-ca-signer-nas"]).await?;
+    certifies_its_own(&nas, "nas", &root).await
 }
