@@ -46,9 +46,10 @@ use testbed::{KubernetesApi, KubernetesIdentity, token_signing_key};
 use tokio::task::JoinHandle;
 
 use self::refusal::Refusal;
-use self::server::{Core, State};
+use self::server::Core;
 use self::tokens::{Account, Tokens};
 use crate::faults::Faults;
+use crate::scripted::Embedded;
 use crate::wire::{Server, random_hex};
 
 /// Controllers' tokens are for as long as any cluster of this crate lives.
@@ -59,7 +60,7 @@ const CONTROLLER_TOKEN_SECONDS: i64 = 30 * 24 * 3600;
 pub struct Kubernetes {
     api: KubernetesApi,
     server: Server,
-    state: Arc<State>,
+    core: Arc<Core>,
     controllers: JoinHandle<()>,
 }
 
@@ -71,9 +72,8 @@ impl Kubernetes {
         let tokens = Arc::new(Tokens::new(&issuer, &token_key, &token_public_key_pem)?);
         let admin_token = random_hex(16)?;
         let core = Arc::new(Core::new(Arc::clone(&tokens), admin_token.clone()));
-        let state = Arc::clone(&core.state);
-        let server = Server::start(&format!("the sandbox's cluster {name}"), core).await?;
-        state.furnish(server.ca_pem());
+        let server = Server::start(&format!("the sandbox's cluster {name}"), Arc::clone(&core)).await?;
+        core.state.furnish(server.ca_pem());
         let api = KubernetesApi::new(KubernetesIdentity {
             name: name.to_owned(),
             url: server.url().to_owned(),
@@ -89,7 +89,13 @@ impl Kubernetes {
             tokens.issue(&account, &audiences, now, CONTROLLER_TOKEN_SECONDS, &id).unwrap_or_default()
         };
         let controllers = tokio::spawn(controllers::run(api.clone(), token));
-        Ok(Self { api, server, state, controllers })
+        Ok(Self { api, server, core, controllers })
+    }
+
+    /// Itself, to be put behind a script. Its controllers end with this one.
+    pub fn embedded(&self) -> Result<Embedded> {
+        let authorization = format!("Bearer {}", self.api.admin_token()).parse()?;
+        Ok(Embedded::new(Arc::clone(&self.core)).with_authorization(authorization))
     }
 
     /// What goes wrong with it, and with the network before it.
@@ -99,7 +105,7 @@ impl Kubernetes {
 
     /// Forgets the past: watches and lists that would go on from there are told so (410 Gone).
     pub fn compact(&self) {
-        self.state.write(store::Store::compact);
+        self.core.state.write(store::Store::compact);
     }
 }
 

@@ -1,23 +1,28 @@
 //! An HTTP/1.1 server on loopback that does as it is told, also what no sound server would: answers that
 //! are cut, slow, endless or missing. It records all that it is sent, so that a test can show what hit.
+//! It may stand before an embedded server, which then answers what is not scripted.
+
+mod answer;
+mod behind;
 
 use std::collections::{HashMap, VecDeque};
-use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use k8s_openapi::jiff::Timestamp;
 use rustls::ServerConfig;
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
+
+use answer::Stream;
+pub use answer::{Answer, http_date};
+pub use behind::Embedded;
+use behind::Said;
 
 /// A request as it was received.
 #[derive(Clone, Debug)]
@@ -40,6 +45,12 @@ impl Request {
         format!("{} {}", self.method, self.target.split('?').next().unwrap_or_default())
     }
 
+    /// The same of a watch: `WATCH` and the path.
+    fn watch(&self) -> Option<String> {
+        let (path, query) = self.target.split_once('?')?;
+        query.split('&').any(|pair| pair == "watch=true" || pair == "watch=1").then(|| format!("WATCH {path}"))
+    }
+
     /// A header's value, if it is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
@@ -56,192 +67,7 @@ impl Request {
     }
 }
 
-/// How an answer leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum How {
-    Whole,
-    /// So many bytes of it, then the connection ends.
-    Cut(usize),
-    /// So many bytes of it, then the connection is reset.
-    Reset(usize),
-    /// One byte in each of these intervals.
-    ByteByByte(Duration),
-    /// Whole, after so long.
-    After(Duration),
-    /// The head, and the body over and over.
-    Endless,
-    /// The head, and then nothing.
-    Head,
-    /// Nothing, and the connection stays.
-    Silence,
-}
-
-/// An answer, and how it leaves.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    status: u16,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
-    framed: bool,
-    how: How,
-}
-
-impl Answer {
-    /// With this body.
-    pub fn new(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
-        let headers = vec![("content-type".to_owned(), content_type.to_owned())];
-        Self { status, headers, body: body.into(), framed: true, how: How::Whole }
-    }
-
-    /// With JSON.
-    pub fn json(status: u16, body: &Value) -> Self {
-        Self::new(status, "application/json", body.to_string())
-    }
-
-    /// What a proxy in between says.
-    pub fn html(status: u16) -> Self {
-        Self::new(status, "text/html", format!("<html><h1>{status}</h1></html>"))
-    }
-
-    /// With one more header.
-    #[must_use]
-    pub fn header(mut self, name: &str, value: &str) -> Self {
-        self.headers.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// Without a length: the end of the connection is the end of the body.
-    #[must_use]
-    pub fn until_close(mut self) -> Self {
-        self.framed = false;
-        self
-    }
-
-    /// So many bytes of it, then the connection ends.
-    #[must_use]
-    pub fn cut(self, at: usize) -> Self {
-        Self { how: How::Cut(at), ..self }
-    }
-
-    /// So many bytes of it, then the connection is reset.
-    #[must_use]
-    pub fn reset(self, at: usize) -> Self {
-        Self { how: How::Reset(at), ..self }
-    }
-
-    /// A byte in each of these intervals.
-    #[must_use]
-    pub fn byte_by_byte(self, interval: Duration) -> Self {
-        Self { how: How::ByteByByte(interval), ..self }
-    }
-
-    /// Whole, after so long.
-    #[must_use]
-    pub fn after(self, delay: Duration) -> Self {
-        Self { how: How::After(delay), ..self }
-    }
-
-    /// Its body over and over.
-    #[must_use]
-    pub fn endless(self) -> Self {
-        Self { how: How::Endless, framed: false, ..self }
-    }
-
-    /// No answer, and the connection stays.
-    pub fn silence() -> Self {
-        Self { how: How::Silence, ..Self::html(200) }
-    }
-
-    /// A stream of which nothing comes.
-    pub fn watch() -> Self {
-        Self { how: How::Head, framed: false, ..Self::new(200, "application/json", "") }
-    }
-
-    /// The connection ends without an answer.
-    pub fn hang_up() -> Self {
-        Self::html(200).cut(0)
-    }
-
-    /// Its size on the wire.
-    pub fn size(&self) -> usize {
-        self.head().len() + self.body.len()
-    }
-
-    fn head(&self) -> Vec<u8> {
-        let mut head = format!("HTTP/1.1 {} Scripted\r\n", self.status);
-        for (name, value) in &self.headers {
-            head += &format!("{name}: {value}\r\n");
-        }
-        if !self.headers.iter().any(|(name, _)| name == "date") {
-            head += &format!("date: {}\r\n", http_date(Timestamp::now()));
-        }
-        if self.framed {
-            head += &format!("content-length: {}\r\n", self.body.len());
-        }
-        head += "\r\n";
-        head.into_bytes()
-    }
-
-    /// Writes it. `false`: the connection is at its end.
-    async fn write(&self, stream: &mut impl Stream) -> io::Result<bool> {
-        let head = self.head();
-        let wire = [&head[..], &self.body].concat();
-        let cut = |at: usize| &wire[..at.min(wire.len())];
-        match self.how {
-            How::Whole => stream.write_all(&wire).await?,
-            How::Cut(at) => stream.write_all(cut(at)).await?,
-            How::Reset(at) => {
-                stream.write_all(cut(at)).await?;
-                stream.reset()?;
-            }
-            How::ByteByByte(interval) => {
-                let mut interval = tokio::time::interval(interval);
-                for byte in &wire {
-                    interval.tick().await;
-                    stream.write_all(&[*byte]).await?;
-                    stream.flush().await?;
-                }
-            }
-            How::After(delay) => {
-                tokio::time::sleep(delay).await;
-                stream.write_all(&wire).await?;
-            }
-            How::Endless => {
-                stream.write_all(&head).await?;
-                loop {
-                    stream.write_all(&self.body).await?;
-                }
-            }
-            How::Head => {
-                stream.write_all(&head).await?;
-                stream.flush().await?;
-                std::future::pending().await
-            }
-            How::Silence => std::future::pending().await,
-        }
-        stream.flush().await?;
-        Ok(self.framed && !matches!(self.how, How::Cut(_) | How::Reset(_)))
-    }
-}
-
-/// A connection that can be reset.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
-    fn reset(&self) -> io::Result<()>;
-}
-
-impl Stream for TcpStream {
-    fn reset(&self) -> io::Result<()> {
-        self.set_zero_linger()
-    }
-}
-
-impl Stream for TlsStream<TcpStream> {
-    fn reset(&self) -> io::Result<()> {
-        self.get_ref().0.reset()
-    }
-}
-
-type Answerer = Box<dyn Fn(Request) -> BoxFuture<'static, Answer> + Send + Sync>;
+type Answerer = Arc<dyn Fn(Request) -> BoxFuture<'static, Said> + Send + Sync>;
 
 /// The server. It and its connections end on drop.
 pub struct StandIn {
@@ -253,6 +79,8 @@ pub struct StandIn {
 
 struct Inner {
     seen: Mutex<Vec<Request>>,
+    /// The bodies of the answers so far, with the lines of their requests.
+    said: Mutex<Vec<(String, Vec<u8>)>>,
     /// Answers in place of the answerer's, by request line: the last one stays if it is kept.
     scripted: Mutex<HashMap<String, Scripted>>,
     answerer: Answerer,
@@ -280,7 +108,7 @@ impl StandIn {
     where
         F: Future<Output = Answer> + Send + 'static,
     {
-        Self::launch(None, Box::new(move |request| Box::pin(answer(request)))).await
+        Self::launch(None, scripted(answer)).await
     }
 
     /// Serves HTTPS.
@@ -291,14 +119,30 @@ impl StandIn {
     where
         F: Future<Output = Answer> + Send + 'static,
     {
-        Self::launch(Some(tls.into()), Box::new(move |request| Box::pin(answer(request)))).await
+        Self::launch(Some(tls.into()), scripted(answer)).await
+    }
+
+    /// Serves plain HTTP before an embedded server.
+    pub async fn before(embedded: Embedded) -> Result<Self> {
+        Self::launch(None, embedded.answerer()).await
+    }
+
+    /// Serves HTTPS before an embedded server.
+    pub async fn before_tls(tls: Arc<ServerConfig>, embedded: Embedded) -> Result<Self> {
+        Self::launch(Some(tls.into()), embedded.answerer()).await
+    }
+
+    /// Another address, by plain HTTP, of what answers at this one, with a script of its own.
+    pub async fn beside(&self) -> Result<Self> {
+        Self::launch(None, Arc::clone(&self.inner.answerer)).await
     }
 
     async fn launch(acceptor: Option<TlsAcceptor>, answerer: Answerer) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let tls = acceptor.is_some();
-        let inner = Arc::new(Inner { seen: Mutex::default(), scripted: Mutex::default(), answerer });
+        let inner =
+            Arc::new(Inner { answerer, seen: Mutex::default(), said: Mutex::default(), scripted: Mutex::default() });
         let accepting = tokio::spawn(accept(listener, acceptor, Arc::clone(&inner)));
         Ok(Self { address, tls, inner, accepting })
     }
@@ -308,7 +152,8 @@ impl StandIn {
         format!("{}://{}", if self.tls { "https" } else { "http" }, self.address)
     }
 
-    /// The next request of this line gets this answer; several queue up.
+    /// The next request of this line gets this answer; several queue up. A watch has a line of its own as well, `WATCH`
+    /// and the path, which is looked at first.
     pub fn once(&self, line: &str, answer: Answer) {
         lock(&self.inner.scripted).entry(line.to_owned()).or_default().once.push_back(answer);
     }
@@ -322,6 +167,11 @@ impl StandIn {
     pub fn until_header(&self, line: &str, name: &str, value: &str, answer: Answer) {
         let with = (name.to_owned(), value.to_owned(), answer);
         lock(&self.inner.scripted).entry(line.to_owned()).or_default().with.push(with);
+    }
+
+    /// Nothing is scripted for this line any more.
+    pub fn forget(&self, line: &str) {
+        lock(&self.inner.scripted).remove(line);
     }
 
     /// How many answers of `once` wait for their request.
@@ -344,6 +194,13 @@ impl StandIn {
         self.seen().into_iter().filter(|request| request.line() == line).collect()
     }
 
+    /// The bodies of all answers to requests of this line; null for one that is no JSON. One that goes on and on is none.
+    pub fn answers(&self, line: &str) -> Vec<Value> {
+        let said = lock(&self.inner.said);
+        let of = said.iter().filter(|(other, _)| other == line);
+        of.map(|(_, body)| serde_json::from_slice(body).unwrap_or_default()).collect()
+    }
+
     /// How many requests of this line there were.
     pub fn count(&self, line: &str) -> usize {
         self.of(line).len()
@@ -357,18 +214,33 @@ impl Drop for StandIn {
 }
 
 impl Inner {
-    async fn answer(&self, request: Request) -> Answer {
+    async fn answer(&self, request: Request) -> Said {
         let line = request.line();
         lock(&self.seen).push(request.clone());
         let scripted = {
             let mut scripted = lock(&self.scripted);
-            scripted.get_mut(&line).and_then(|scripted| scripted.next(&request))
+            let mut next = |line: &str| scripted.get_mut(line).and_then(|scripted| scripted.next(&request));
+            request.watch().and_then(|watch| next(&watch)).or_else(|| next(&line))
         };
-        match scripted {
-            Some(answer) => answer,
+        let said = match scripted {
+            Some(answer) => Said::Whole(answer),
             None => (self.answerer)(request).await,
+        };
+        if let Said::Whole(answer) = &said {
+            lock(&self.said).push((line, answer.body().to_vec()));
         }
+        said
     }
+}
+
+fn scripted<F>(answer: impl Fn(Request) -> F + Send + Sync + 'static) -> Answerer
+where
+    F: Future<Output = Answer> + Send + 'static,
+{
+    Arc::new(move |request| {
+        let answer = answer(request);
+        Box::pin(async move { Said::Whole(answer.await) })
+    })
 }
 
 async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, inner: Arc<Inner>) {
@@ -422,11 +294,6 @@ async fn read(stream: &mut BufReader<impl Stream>, connection: usize) -> Result<
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await?;
     Ok(Some(Request { method, target, headers, body, connection }))
-}
-
-/// As servers tell the time.
-pub fn http_date(at: Timestamp) -> String {
-    at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

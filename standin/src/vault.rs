@@ -34,6 +34,7 @@ use k8s_openapi::jiff::Timestamp;
 use testbed::VaultApi;
 
 use crate::faults::{Fault, Faults};
+use crate::scripted::Embedded;
 use crate::wire::{self, Answer, Request, Server, Service, random_hex};
 use moment::Moment;
 use reply::{Refusal, Reply};
@@ -43,17 +44,29 @@ use state::{State, Step};
 #[derive(Debug)]
 pub struct Vault {
     api: VaultApi,
+    core: Arc<Core>,
     server: Server,
 }
 
 impl Vault {
     /// Starts an empty one on a free port.
     pub async fn start() -> Result<Self> {
+        Self::start_as(&moment()?.uuid()).await
+    }
+
+    /// The same with this cluster id, by which clients tell one Vault from another.
+    pub async fn start_as(cluster_id: &str) -> Result<Self> {
         let (root_token, unseal_key) = (format!("hvs.{}", random_hex(12)?), random_hex(32)?);
-        let core = Core(Mutex::new(State::new(&moment()?, &root_token, &unseal_key)));
-        let server = Server::start("the sandbox's Vault", Arc::new(core)).await?;
+        let state = State::new(&moment()?, cluster_id, &root_token, &unseal_key);
+        let core = Arc::new(Core(Mutex::new(state)));
+        let server = Server::start("the sandbox's Vault", Arc::clone(&core)).await?;
         let api = VaultApi::new(server.url().to_owned(), server.ca_pem())?.initialised(&unseal_key, &root_token);
-        Ok(Self { api, server })
+        Ok(Self { api, core, server })
+    }
+
+    /// Itself, to be put behind a script.
+    pub fn embedded(&self) -> Embedded {
+        Embedded::new(Arc::clone(&self.core))
     }
 
     /// What goes wrong with it, and with the network before it.
@@ -70,6 +83,7 @@ impl Deref for Vault {
     }
 }
 
+#[derive(Debug)]
 struct Core(Mutex<State>);
 
 impl Core {

@@ -16,8 +16,6 @@ use crate::product::{binary, kubeconfig};
 use crate::vault::{self, HEALTH, LOGIN, PREFLIGHT, READ, WRITE, errors, health, mount, never_written, version};
 use standin::scripted::{Answer, StandIn};
 
-const TOKEN: &str = "hvs.token-of-an-administrator";
-
 /// How a run ended.
 struct Ended {
     code: Option<i32>,
@@ -29,6 +27,8 @@ struct Ended {
 struct World {
     kubernetes: Kubernetes,
     vault: StandIn,
+    /// Of an administrator of Vault.
+    token: String,
     authority: Authority,
     folder: tempfile::TempDir,
 }
@@ -38,8 +38,9 @@ impl World {
         let kubernetes = Kubernetes::start().await?;
         let folder = tempfile::tempdir()?;
         std::fs::write(folder.path().join("kubeconfig"), kubeconfig(&kubernetes.server.url()))?;
-        let world =
-            Self { vault: vault::start().await?, authority: Authority::new("Own Root CA")?, kubernetes, folder };
+        let known = vault::known().await?;
+        let (vault, token) = (StandIn::before(known.embedded()).await?, known.root_token().to_owned());
+        let world = Self { vault, token, authority: Authority::new("Own Root CA")?, kubernetes, folder };
         world.publish(&world.authority);
         Ok(world)
     }
@@ -62,7 +63,7 @@ impl World {
         let mut command = Command::new(binary());
         command.arg("adopt").args(args).env_clear();
         command.env("KUBECONFIG", self.folder.path().join("kubeconfig"));
-        command.env("VAULT_ADDR", self.vault.url()).env("VAULT_TOKEN", TOKEN);
+        command.env("VAULT_ADDR", self.vault.url()).env("VAULT_TOKEN", &self.token);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
@@ -123,7 +124,7 @@ impl World {
     fn checked(&self, ended: Ended) -> Result<Ended> {
         let said = [ended.stdout.as_str(), &ended.stderr].concat();
         let key = self.authority.key_pem();
-        let mut secrets = key.lines().filter(|line| !line.starts_with("-----")).chain([TOKEN]);
+        let mut secrets = key.lines().filter(|line| !line.starts_with("-----")).chain([&*self.token]);
         ensure!(secrets.all(|secret| !said.contains(secret)), "{said}");
         ensure!(!said.contains("PRIVATE KEY-"), "{said}");
         Ok(ended)
@@ -198,7 +199,7 @@ async fn with_yes_it_is_written_once_with_check_and_set_and_read_back() -> Resul
     ensure!(stdout.contains("Adopted: secret/istio/ca") && stdout.contains("version 1"), "{stdout}");
     let [write] = &world.vault.of(WRITE)[..] else { anyhow::bail!("{:?}", world.vault.lines()) };
     ensure!(write.json() == json!({ "data": world.authority.record(), "options": { "cas": 0 } }));
-    ensure!(write.token() == TOKEN && world.vault.count(LOGIN) == 0);
+    ensure!(write.token() == world.token && world.vault.count(LOGIN) == 0);
     // The last thing that it did is to look.
     ensure!(world.vault.lines().last().is_some_and(|line| line == READ), "{:?}", world.vault.lines());
     world.changed_nothing()?;
@@ -337,7 +338,8 @@ async fn a_vault_that_had_a_root_or_cannot_tell_is_not_written_to() -> Result<()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_addresses_that_are_two_vaults_are_not_written_to() -> Result<()> {
-    let (world, other) = (World::start().await?, vault::start().await?);
+    let world = World::start().await?;
+    let other = world.vault.beside().await?;
     other.always(HEALTH, health(json!(vault::TWO)));
     let mut command = world.command(&["--yes"]);
     command.env("GATE_VAULT_ADDRS", format!("{},{}", world.vault.url(), other.url()));
@@ -349,7 +351,8 @@ async fn two_addresses_that_are_two_vaults_are_not_written_to() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_written_where_its_absence_was_read_and_nowhere_else() -> Result<()> {
-    let (world, down) = (World::start().await?, vault::start().await?);
+    let world = World::start().await?;
+    let down = world.vault.beside().await?;
     down.always(READ, Answer::html(503));
     let mut command = world.command(&["--yes"]);
     command.env("GATE_VAULT_ADDRS", format!("{},{}", down.url(), world.vault.url()));
@@ -434,7 +437,7 @@ async fn without_a_token_it_logs_in_as_the_bootstrap_role() -> Result<()> {
     ensure!(code == Some(0) && stdout.contains("Adopted"), "{stdout}{stderr}");
     let [login] = &world.vault.of(LOGIN)[..] else { anyhow::bail!("{:?}", world.vault.lines()) };
     ensure!(login.json()["role"] == "istio-ca-bootstrap");
-    ensure!(world.vault.of(WRITE)[0].token() == vault::token(1));
+    ensure!(world.vault.of(WRITE)[0].token() == vault::token(&world.vault, 1)?);
     Ok(())
 }
 

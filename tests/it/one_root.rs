@@ -146,7 +146,8 @@ async fn an_open_cluster_needs_no_look_at_what_its_mesh_has() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_an_address_is_away_that_may_have_the_root_none_is_made() -> Result<()> {
-    let (world, with_root) = (World::start().await?, vault::start().await?);
+    let world = World::start().await?;
+    let with_root = world.vault.beside().await?;
     with_root.always(READ, version(1, &Authority::new("Istio Root CA")?.record()));
     with_root.always(HEALTH, Answer::hang_up());
     let addresses = [with_root.url(), world.vault.url()].join(",");
@@ -227,7 +228,8 @@ async fn the_clock_of_the_api_server_counts_as_well() -> Result<()> {
 
 /// A cluster that trusts the root of the first address, and another, empty Vault at the second.
 async fn pinned() -> Result<(World, standin::scripted::StandIn, String)> {
-    let (world, empty) = (World::start().await?, vault::start().await?);
+    let world = World::start().await?;
+    let empty = world.vault.beside().await?;
     world.vault.always(READ, version(1, &Authority::new("Istio Root CA")?.record()));
     empty.always(HEALTH, health(json!(vault::TWO)));
     ensure!(world.run(&["sync"]).await?.code == Some(0));

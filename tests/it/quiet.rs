@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::gate::{review, review_but};
 use crate::kubernetes::{CONFIG_MAPS, EVENTS, Kubernetes, SECRETS, status};
 use crate::product::{KUBERNETES_TOKEN, Product, SOON, world};
-use crate::vault::{JWT, LOGIN, READ, WRITE, errors, token, version};
+use crate::vault::{JWT, LOGIN, READ, WRITE, errors, tokens, version};
 use standin::scripted::Answer;
 
 /// Enough of a secret to be worth finding, and too much to be there by chance.
@@ -43,8 +43,9 @@ fn secret_file(kubernetes: &Kubernetes, name: &str, file: &str) -> Result<Vec<u8
 
 /// Everything that must not be seen.
 fn secrets(product: &Product) -> Result<Vec<Vec<u8>>> {
-    let logins = product.vault.count(LOGIN);
-    let mut secrets: Vec<Vec<u8>> = (1..=logins).map(|login| token(login).into_bytes()).collect();
+    let tokens = tokens(&product.vault);
+    ensure!(tokens.len() > 1, "{} logins", product.vault.count(LOGIN));
+    let mut secrets: Vec<Vec<u8>> = tokens.into_iter().map(String::into_bytes).collect();
     secrets.extend([JWT.as_bytes().to_vec(), KUBERNETES_TOKEN.as_bytes().to_vec(), ODD_TOKEN.as_bytes().to_vec()]);
     for (name, file) in [("cacerts", "ca-key.pem"), ("istio-ca-gate-tls", "ca.key")] {
         let pem = secret_file(&product.kubernetes, name, file)?;
@@ -148,6 +149,7 @@ fn faults(product: &Product) -> Result<()> {
     }
     vault.once(READ, Answer::new(200, "application/json", key.clone()));
     vault.once(READ, Answer::json(200, &json!({ "data": key })));
-    vault.once(READ, Answer::html(307).header("location", &format!("/{}", token(1))));
+    let token = tokens(vault).pop().context("no login")?;
+    vault.once(READ, Answer::html(307).header("location", &format!("/{token}")));
     Ok(())
 }

@@ -1,20 +1,20 @@
-//! A Vault with one record, and a client of it. What a test does not script it answers as Vault 1.21 does.
+//! The embedded Vault behind a script, a client of it, and what tests script.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use istio_ca_gate::plan::Stored;
 use istio_ca_gate::reason::Reason;
-use istio_ca_gate::vault::{Found, Refused, Settings, Vault};
+use istio_ca_gate::vault::{Found, Refused, Settings, Token, Vault};
 use k8s_openapi::jiff::Timestamp;
 use rustls::ServerConfig;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
+use zeroize::Zeroizing;
 
-use standin::scripted::{Answer, Request, StandIn};
+use standin::scripted::{Answer, StandIn};
 
 /// Which Vault a stand-in is, and which another one is: as long as real ones, which are random.
 pub const ONE: &str = "b21be4c0-d7bf-d0e1-cda2-aeafd151dce4";
@@ -80,38 +80,76 @@ pub fn asked(server: &StandIn) -> Vec<String> {
     server.lines().into_iter().filter(|line| line != HEALTH).collect()
 }
 
-/// The token of the n-th login, counting from one.
-pub fn token(login: usize) -> String {
-    format!("hvs.scripted-token-{login}")
+/// The tokens of all logins that were granted.
+pub fn tokens(server: &StandIn) -> Vec<String> {
+    let answers = server.answers(LOGIN);
+    let tokens = answers.iter().filter_map(|answer| answer["auth"]["client_token"].as_str());
+    tokens.map(str::to_owned).collect()
 }
 
-/// An empty Vault with KV version 2 at `secret/`.
+/// The token of the n-th of them, counting from one.
+pub fn token(server: &StandIn, login: usize) -> Result<String> {
+    tokens(server).into_iter().nth(login - 1).with_context(|| format!("no login {login}"))
+}
+
+const AUTH_MOUNT: &str = "kubernetes";
+
+const POLICIES: [(&str, &str); 2] = [
+    ("istio-ca-bootstrap", include_str!("../../deploy/vault/istio-ca-bootstrap.hcl")),
+    ("istio-ca-sync", include_str!("../../deploy/vault/istio-ca-sync.hcl")),
+];
+
+/// An empty Vault with KV version 2 at `secret/`, where [`JWT`] logs in as each role.
+pub async fn known() -> Result<standin::vault::Vault> {
+    let vault = standin::vault::Vault::start_as(ONE).await?;
+    vault.ok("POST", &format!("sys/auth/{AUTH_MOUNT}"), Some(json!({ "type": "jwt" }))).await?;
+    let config = json!({ "jwt_validation_pubkeys": [JWT_KEY] });
+    vault.ok("POST", &format!("auth/{AUTH_MOUNT}/config"), Some(config)).await?;
+    for (name, policy) in POLICIES {
+        vault.policy(name, policy).await?;
+        grant(&vault, name, json!({})).await?;
+    }
+    Ok(vault)
+}
+
+/// Writes a role, with its policy, but for these fields.
+pub async fn grant(vault: &standin::vault::Vault, role: &str, but: Value) -> Result<()> {
+    let mut body = json!({
+        "role_type": "jwt", "bound_audiences": "vault", "user_claim": "sub", "token_policies": role, "token_ttl": "1h",
+    });
+    for (key, value) in but.as_object().into_iter().flatten() {
+        body[key] = value.clone();
+    }
+    vault.role(AUTH_MOUNT, role, body).await
+}
+
+/// A token with these policies.
+pub async fn token_of(vault: &standin::vault::Vault, policies: &[&str]) -> Result<String> {
+    let body = json!({ "policies": policies, "ttl": "1h" });
+    let made = vault.ok("POST", "auth/token/create", Some(body)).await?;
+    Ok(made["auth"]["client_token"].as_str().context("no token")?.to_owned())
+}
+
+/// It, as the client is given it.
+pub fn given(token: &str) -> Result<Token> {
+    Token::new(Zeroizing::new(token.to_owned())).map_err(anyhow::Error::msg)
+}
+
+/// [`known`] behind a script.
 pub async fn start() -> Result<StandIn> {
-    StandIn::start(answerer()).await
+    StandIn::before(known().await?.embedded()).await
 }
 
 /// The same over HTTPS.
 pub async fn start_tls(tls: Arc<ServerConfig>) -> Result<StandIn> {
-    StandIn::start_tls(tls, answerer()).await
+    StandIn::before_tls(tls, known().await?.embedded()).await
 }
 
-fn answerer() -> impl Fn(Request) -> std::future::Ready<Answer> + Send + Sync {
-    let (logins, record) = (AtomicUsize::new(0), Mutex::new(None::<Map<String, Value>>));
-    move |request: Request| {
-        let mut record = record.lock().unwrap_or_else(PoisonError::into_inner);
-        std::future::ready(match request.line().as_str() {
-            LOGIN => granted(&token(logins.fetch_add(1, Ordering::Relaxed) + 1), 3600),
-            PREFLIGHT => mount("kv", json!({ "version": "2" })),
-            HEALTH => health(json!(ONE)),
-            READ => record.as_ref().map_or_else(never_written, |record| version(1, record)),
-            WRITE if record.is_some() => errors(400, &["check-and-set parameter did not match the current version"]),
-            WRITE => {
-                *record = request.json()["data"].as_object().cloned();
-                Answer::json(200, &json!({ "data": { "version": 1 } }))
-            }
-            _ => errors(404, &["no handler for route"]),
-        })
-    }
+/// Two addresses of one Vault, each with a script of its own.
+pub async fn start_two() -> Result<[StandIn; 2]> {
+    let server = start().await?;
+    let other = server.beside().await?;
+    Ok([server, other])
 }
 
 /// The product's client, and the file that it logs in with.
@@ -122,7 +160,23 @@ pub struct Client {
     pub folder: TempDir,
 }
 
-pub const JWT: &str = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJnYXRlIn0.c2lnbmF0dXJl";
+/// The gate's, good until 2100. Their private key is kept nowhere.
+pub const JWT: &str = "eyJhbGciOiJFUzI1NiIsInR5cCI6IkpXVCJ9.\
+    eyJpc3MiOiJodHRwczovL2t1YmVybmV0ZXMubmFzLnRlc3QiLCJzdWIiOiJzeXN0ZW06c2VydmljZWFjY291bnQ6aXN0aW8tc3lzdGVtOmlzdGlvLW\
+    NhLWdhdGUiLCJhdWQiOlsidmF1bHQiXSwiaWF0IjoxNzAwMDAwMDAwLCJleHAiOjQxMDI0NDQ4MDAsImp0aSI6Im9uZSJ9.\
+    b1FFDxkbxPrmUBs6QykzDh6Hvn9GETdRaLaiay-th3Yaykz736yAYLTrrwyOsc-ciBEQC5_D_kx2H8YKuGeW6g";
+
+/// The one that comes in its place.
+pub const NEXT_JWT: &str = "eyJhbGciOiJFUzI1NiIsInR5cCI6IkpXVCJ9.\
+    eyJpc3MiOiJodHRwczovL2t1YmVybmV0ZXMubmFzLnRlc3QiLCJzdWIiOiJzeXN0ZW06c2VydmljZWFjY291bnQ6aXN0aW8tc3lzdGVtOmlzdGlvLW\
+    NhLWdhdGUiLCJhdWQiOlsidmF1bHQiXSwiaWF0IjoxNzAwMDAwMDAwLCJleHAiOjQxMDI0NDQ4MDAsImp0aSI6InR3byJ9.\
+    Zqg1jERL0fcKwcEeQoWWCU2o4shaw3VE9cTlKpFD5DYhKhLAQk-G4LIekSzjXBxBWfxV8p2e4dOmkHwG4eypBQ";
+
+const JWT_KEY: &str = "-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEkxf+LMmxEfZrj9G+Vm4Co4GOVF/3
+L1FwjoJe0rICmc+SPLRx0lG9lGLW7l8UiPNq9iIHCtx7lwuRpKycviDd7w==
+-----END PUBLIC KEY-----
+";
 
 /// A client of these addresses.
 pub fn client(addresses: &[&str]) -> Result<Client> {
@@ -139,7 +193,7 @@ pub fn client_but(addresses: &[&str], change: impl FnOnce(&mut Settings)) -> Res
         gone: Vec::new(),
         ca_file: None,
         namespace: None,
-        auth_mount: "kubernetes".to_owned(),
+        auth_mount: AUTH_MOUNT.to_owned(),
         role: "istio-ca-bootstrap".to_owned(),
         jwt_files: vec![jwt_file.clone()],
         token: None,

@@ -20,7 +20,7 @@ use crate::vault::{
 use standin::scripted::{Answer, StandIn};
 
 async fn three() -> Result<([StandIn; 2], Client)> {
-    let servers = [vault::start().await?, vault::start().await?];
+    let servers = vault::start_two().await?;
     let client = client(&[&servers[0].url(), &servers[1].url()])?;
     Ok((servers, client))
 }
@@ -257,7 +257,7 @@ async fn the_next_is_asked_after_a_5xx_a_seal_a_cut_or_a_timeout() -> Result<()>
             errors(404, &[]).reset(10),
             Answer::silence(),
         ] {
-            let servers = [vault::start().await?, vault::start().await?];
+            let servers = vault::start_two().await?;
             let hurried = |settings: &mut Settings| settings.timeout = Duration::from_secs(2);
             let mut client = client_but(&[&servers[0].url(), &servers[1].url()], hurried)?;
             servers[0].always(line, answer.clone());

@@ -4,15 +4,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use istio_ca_gate::reason::Reason;
-use istio_ca_gate::vault::Token;
 use serde_json::json;
 use testbed::eventually;
-use zeroize::Zeroizing;
 
 use crate::vault::{
-    self, GIVE_UP, HEALTH, JWT, LOGIN, LOOKUP, PREFLIGHT, READ, WRITE, asked, client_but, errors, granted, pair, token,
+    self, GIVE_UP, HEALTH, JWT, LOGIN, LOOKUP, NEXT_JWT, PREFLIGHT, READ, WRITE, asked, client_but, errors, granted,
+    pair, token, token_of,
 };
-use standin::scripted::Answer;
+use standin::scripted::{Answer, StandIn};
 
 #[tokio::test]
 async fn one_login_serves_many_reads() -> Result<()> {
@@ -21,14 +20,17 @@ async fn one_login_serves_many_reads() -> Result<()> {
         client.absent().await?;
     }
     ensure!(server.count(LOGIN) == 1 && server.count(READ) == 20);
-    ensure!(server.of(READ).iter().all(|read| read.token() == token(1)));
+    let token = token(&server, 1)?;
+    ensure!(server.of(READ).iter().all(|read| read.token() == token));
     Ok(())
 }
 
 #[tokio::test]
 async fn a_new_login_is_due_after_two_thirds_of_the_lease() -> Result<()> {
-    let (server, client) = pair().await?;
-    server.once(LOGIN, granted("short", 2));
+    let vault = vault::known().await?;
+    vault::grant(&vault, "istio-ca-bootstrap", json!({ "token_ttl": "3s" })).await?;
+    let server = StandIn::before(vault.embedded()).await?;
+    let client = vault::client(&[&server.url()])?;
     let began = Instant::now();
     let client = tokio::sync::Mutex::new(client);
     eventually("a second login", Duration::from_secs(10), || async {
@@ -38,13 +40,14 @@ async fn a_new_login_is_due_after_two_thirds_of_the_lease() -> Result<()> {
     })
     .await?;
     let after = began.elapsed();
-    ensure!(after >= Duration::from_millis(1333), "{after:?}");
+    ensure!(after >= Duration::from_secs(2), "{after:?}");
     // It may have come between a read and its preflight.
     client.lock().await.absent().await?;
     let reads = server.of(READ);
     let (last, before) = reads.split_last().context("no reads")?;
-    ensure!(last.token() == token(1));
-    ensure!(before.len() > 1 && before[..before.len() - 1].iter().all(|read| read.token() == "short"));
+    let (first, second) = (token(&server, 1)?, token(&server, 2)?);
+    ensure!(first != second && last.token() == second);
+    ensure!(before.len() > 1 && before[..before.len() - 1].iter().all(|read| read.token() == first));
     Ok(())
 }
 
@@ -59,19 +62,29 @@ async fn a_lease_of_any_length_is_kept() -> Result<()> {
 }
 
 async fn kept(lease: u64) -> Result<()> {
-    let (server, mut client) = pair().await?;
-    server.once(LOGIN, granted("kept", lease));
+    let vault = vault::known().await?;
+    let server = StandIn::before(vault.embedded()).await?;
+    let mut client = vault::client(&[&server.url()])?;
+    server.once(LOGIN, granted(&token_of(&vault, &["istio-ca-bootstrap"]).await?, lease));
     client.absent().await?;
     client.absent().await?;
     ensure!(server.count(LOGIN) == 1);
     Ok(())
 }
 
+/// A Vault, and a client with a token that was made for it.
+async fn with_token() -> Result<(StandIn, vault::Client, String)> {
+    let vault = vault::known().await?;
+    let token = token_of(&vault, &["istio-ca-bootstrap"]).await?;
+    let server = StandIn::before(vault.embedded()).await?;
+    let given = vault::given(&token)?;
+    let client = client_but(&[&server.url()], |settings| settings.token = Some(given))?;
+    Ok((server, client, token))
+}
+
 #[tokio::test]
 async fn the_end_of_a_given_token_is_told_and_asked_for_once_in_many_reads() -> Result<()> {
-    let server = vault::start().await?;
-    let given = Token::new(Zeroizing::new("hvs.given".to_owned())).map_err(anyhow::Error::msg)?;
-    let mut client = client_but(&[&server.url()], |settings| settings.token = Some(given))?;
+    let (server, mut client, _) = with_token().await?;
     let end = "2026-12-30T07:13:21.123456789Z";
     server.once(LOOKUP, Answer::json(200, &json!({ "data": { "expire_time": end, "ttl": 3600 } })));
     for _ in 0..3 {
@@ -89,9 +102,7 @@ async fn a_given_token_without_an_end_or_without_the_right_to_know_it_tells_none
         errors(403, &["permission denied"]),
         errors(503, &["Vault is sealed"]),
     ] {
-        let server = vault::start().await?;
-        let given = Token::new(Zeroizing::new("hvs.given".to_owned())).map_err(anyhow::Error::msg)?;
-        let mut client = client_but(&[&server.url()], |settings| settings.token = Some(given))?;
+        let (server, mut client, _) = with_token().await?;
         server.always(LOOKUP, answer);
         ensure!(client.absent().await?.token_end.is_none());
         ensure!(server.count(LOOKUP) == 1);
@@ -101,9 +112,7 @@ async fn a_given_token_without_an_end_or_without_the_right_to_know_it_tells_none
 
 #[tokio::test]
 async fn a_given_token_is_used_in_place_of_a_login() -> Result<()> {
-    let server = vault::start().await?;
-    let given = Token::new(Zeroizing::new("hvs.given".to_owned())).map_err(anyhow::Error::msg)?;
-    let mut client = client_but(&[&server.url()], |settings| settings.token = Some(given))?;
+    let (server, mut client, token) = with_token().await?;
     std::fs::remove_file(&client.jwt_file)?;
     client.absent().await?;
     server.always(READ, errors(403, &["permission denied"]));
@@ -111,7 +120,7 @@ async fn a_given_token_is_used_in_place_of_a_login() -> Result<()> {
     // Another login would give no other token: it is not tried.
     ensure!(asked(&server) == [READ, PREFLIGHT, LOOKUP, READ]);
     for request in server.seen() {
-        ensure!(request.token() == if request.line() == HEALTH { "" } else { "hvs.given" }, "{}", request.line());
+        ensure!(request.token() == if request.line() == HEALTH { "" } else { &*token }, "{}", request.line());
     }
     Ok(())
 }
@@ -120,13 +129,14 @@ async fn a_given_token_is_used_in_place_of_a_login() -> Result<()> {
 async fn a_replaced_jwt_file_is_read_at_the_next_login() -> Result<()> {
     let (server, mut client) = pair().await?;
     client.absent().await?;
-    std::fs::write(&client.jwt_file, "  the.next.jwt\n\n")?;
+    std::fs::write(&client.jwt_file, format!("  {NEXT_JWT}\n\n"))?;
     client.absent().await?;
     server.once(READ, errors(403, &["permission denied"]));
     client.absent().await?;
     let jwts: Vec<_> = server.of(LOGIN).iter().map(|login| login.json()["jwt"].clone()).collect();
-    ensure!(jwts == [JWT, "the.next.jwt"], "{jwts:?}");
-    ensure!(server.of(READ).last().is_some_and(|read| read.token() == token(2)));
+    ensure!(jwts == [JWT, NEXT_JWT], "{jwts:?}");
+    let token = token(&server, 2)?;
+    ensure!(server.of(READ).last().is_some_and(|read| read.token() == token));
     Ok(())
 }
 
@@ -226,8 +236,6 @@ async fn the_namespace_goes_with_every_request_but_health() -> Result<()> {
     Ok(())
 }
 
-const NO_TOKEN: &str = "2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n";
-
 /// Reads until it succeeds, as an attempt after the other does. How many were refused.
 async fn refusals_until_read(client: &mut vault::Client) -> Result<usize> {
     for refusals in 0..20 {
@@ -242,11 +250,12 @@ async fn refusals_until_read(client: &mut vault::Client) -> Result<usize> {
 
 #[tokio::test]
 async fn a_token_that_had_worked_is_replaced_soon_however_often_it_is_revoked() -> Result<()> {
-    let (server, mut client) = pair().await?;
+    let vault = vault::known().await?;
+    let server = StandIn::before(vault.embedded()).await?;
+    let mut client = vault::client(&[&server.url()])?;
     client.absent().await?;
     for revoked in 1..=3 {
-        // Until there is another token.
-        server.until_header(READ, "x-vault-token", &token(revoked), errors(403, &[NO_TOKEN]));
+        vault.api_with(Some(&token(&server, revoked)?), "POST", "auth/token/revoke-self", None).await?;
         let refusals = refusals_until_read(&mut client).await?;
         ensure!(refusals <= 3, "the token after revocation {revoked} took {refusals} refusals");
     }
@@ -257,11 +266,12 @@ async fn a_token_that_had_worked_is_replaced_soon_however_often_it_is_revoked() 
 
 #[tokio::test]
 async fn a_token_that_is_refused_is_given_up_and_then_replaced_soon() -> Result<()> {
-    let (server, mut client) = pair().await?;
-    server.always(GIVE_UP, Answer::new(204, "", ""));
-    // The role lacks its policy, and gets it with the next login but one.
-    for login in 1..=3 {
-        server.until_header(READ, "x-vault-token", &token(login), errors(403, &["permission denied"]));
+    let vault = vault::known().await?;
+    let server = StandIn::before(vault.embedded()).await?;
+    let mut client = vault::client(&[&server.url()])?;
+    // The role lacks its policy, and gets it after three logins.
+    for _ in 1..=3 {
+        server.once(LOGIN, granted(&token_of(&vault, &["default"]).await?, 3600));
     }
     let refusals = refusals_until_read(&mut client).await?;
     ensure!(refusals <= 8, "{refusals}");

@@ -13,13 +13,12 @@ use istio_ca_gate::plan::Stored;
 use istio_ca_gate::reason::Reason;
 use istio_ca_gate::refused::Refused;
 use istio_ca_gate::signer::{FIRST_ROOT, Signer, root_common_name};
-use istio_ca_gate::vault::{Token, Vault};
+use istio_ca_gate::vault::Vault;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use standin::faults::{Aim, Fault};
 use standin::scripted::Answer;
 use tempfile::TempDir;
-use zeroize::Zeroizing;
 
 use crate::certificates::Authority;
 use crate::vault::{self, client_but};
@@ -55,13 +54,10 @@ async fn signing_as(max_lease_ttl: &str, policies: &[&str]) -> Result<Signing> {
     server.policy("signer", &policy(include_str!("../../deploy/vault/istio-ca-signer.hcl"))).await?;
     server.policy("maker", include_str!("../../deploy/vault/istio-ca-root.hcl")).await?;
     server.policy("conductor", include_str!("../../deploy/vault/istio-ca-rotate.hcl")).await?;
-    let body = json!({ "policies": policies, "ttl": "1h" });
-    let made = server.ok("POST", "auth/token/create", Some(body)).await?;
-    let token = made["auth"]["client_token"].as_str().context("no token")?.to_owned();
+    let token = vault::given(&vault::token_of(&server, policies).await?)?;
     let folder = tempfile::tempdir()?;
     let ca = folder.path().join("ca.pem");
     std::fs::write(&ca, server.ca_pem())?;
-    let token = Token::new(Zeroizing::new(token)).map_err(anyhow::Error::msg)?;
     let client = client_but(&[server.address()], |settings| {
         settings.ca_file = Some(ca);
         settings.token = Some(token);

@@ -10,21 +10,28 @@ use serde_json::{Value, json};
 
 use crate::certificates::Authority;
 use crate::vault::{self, LOGIN, WRITE, client, client_but, errors, pair, token};
-use standin::scripted::Answer;
+use standin::scripted::{Answer, StandIn};
+
+const CAPABILITIES: &str = "POST /v1/sys/capabilities-self";
 
 #[tokio::test]
 async fn a_write_is_a_check_and_set_of_zero_with_the_record_verbatim() -> Result<()> {
-    let (server, mut client) = pair().await?;
+    let known = vault::known().await?;
+    let server = StandIn::before(known.embedded()).await?;
+    let mut client = client(&[&server.url()])?;
     let record = Authority::new("Istio Root CA")?.record();
     let found = client.absent().await?;
     ensure!(client.vault.create(&found, record.clone()).await == Created::Applied);
     let writes = server.of(WRITE);
     ensure!(writes.len() == 1 && writes[0].json() == json!({ "data": record, "options": { "cas": 0 } }));
-    ensure!(writes[0].token() == token(1) && server.count(LOGIN) == 1);
-    // It is there now, and a second one is lost.
+    ensure!(writes[0].token() == token(&server, 1)? && server.count(LOGIN) == 1);
+    // It is there now, and a second one is lost, even with the right to write over it.
     let now = client.read().await.map_err(|refused| anyhow!("{refused:?}"))?;
     ensure!(matches!(now.stored, Stored::Sound { version: 1, .. }), "{now:?}");
-    ensure!(client.vault.create(&found, record).await == Created::Lost);
+    let root = vault::given(known.root_token())?;
+    let mut administrator = client_but(&[&server.url()], |settings| settings.token = Some(root))?;
+    ensure!(administrator.vault.create(&found, record).await == Created::Lost && server.count(WRITE) == 2);
+    ensure!(known.versions("secret", "istio/ca").await? == [1]);
     Ok(())
 }
 
@@ -63,6 +70,7 @@ async fn each_end_of_a_write_is_told_apart_and_none_is_sent_twice() -> Result<()
         let mut client = client_but(&[&server.url()], hurried)?;
         let found = client.absent().await?;
         server.always(WRITE, answer.clone());
+        server.always(CAPABILITIES, errors(403, &["permission denied"]));
         let written = client.vault.create(&found, Authority::new("Istio Root CA")?.record()).await;
         let ended = match &written {
             Created::Applied => End::Applied,
@@ -83,7 +91,7 @@ async fn each_end_of_a_write_is_told_apart_and_none_is_sent_twice() -> Result<()
 
 #[tokio::test]
 async fn a_write_goes_only_where_the_absence_was_read() -> Result<()> {
-    let (first, second) = (vault::start().await?, vault::start().await?);
+    let [first, second] = vault::start_two().await?;
     let mut client = client(&[&first.url(), &second.url()])?;
     first.once(vault::READ, Answer::html(500));
     let found = client.absent().await?;
@@ -102,7 +110,7 @@ async fn a_denial_of_what_the_policy_has_names_the_metadata_that_stands() -> Res
     let found = client.absent().await?;
     server.always(WRITE, errors(403, &["1 error occurred:\n\t* permission denied\n\n"]));
     let rights = json!({ "data": { "secret/data/istio/ca": ["create", "read"] } });
-    server.always("POST /v1/sys/capabilities-self", Answer::json(200, &rights));
+    server.always(CAPABILITIES, Answer::json(200, &rights));
     let Created::Forbidden(held) = client.vault.create(&found, serde_json::Map::new()).await else {
         anyhow::bail!("not forbidden")
     };

@@ -56,6 +56,7 @@ impl State {
 }
 
 /// An API server.
+#[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) state: Arc<State>,
     pub(crate) tokens: Arc<Tokens>,

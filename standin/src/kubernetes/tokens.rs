@@ -78,6 +78,7 @@ impl Bearer {
 }
 
 /// Signs and reads service-account tokens.
+#[derive(Debug)]
 pub(crate) struct Tokens {
     issuer: String,
     key: Jwk,

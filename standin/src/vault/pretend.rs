@@ -56,7 +56,7 @@ mod tests {
 
     async fn told(path: &str, fault: Fault) -> (u16, Option<String>, String) {
         let moment = moment::some(0);
-        let seal = Seal::new(&moment, "00");
+        let seal = Seal::new(&moment.uuid(), "00");
         let uri = format!("/v1/{path}?x=y").parse().unwrap();
         let request = Request { method: Method::GET, uri, headers: HeaderMap::new(), body: Bytes::new() };
         let answer = answer(&seal, moment.now, &request, fault);

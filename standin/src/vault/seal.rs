@@ -26,8 +26,8 @@ pub(super) struct Seal {
 }
 
 impl Seal {
-    pub(super) fn new(moment: &Moment, key: &str) -> Self {
-        Self { sealed: false, key: key.to_owned(), cluster_id: moment.uuid() }
+    pub(super) fn new(cluster_id: &str, key: &str) -> Self {
+        Self { sealed: false, key: key.to_owned(), cluster_id: cluster_id.to_owned() }
     }
 
     /// The answer of `sys/health` when sealed, or not.

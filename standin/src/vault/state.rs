@@ -70,9 +70,9 @@ pub(super) struct Pending {
 }
 
 impl State {
-    pub(super) fn new(moment: &Moment, root_token: &str, unseal_key: &str) -> Self {
+    pub(super) fn new(moment: &Moment, cluster_id: &str, root_token: &str, unseal_key: &str) -> Self {
         Self {
-            seal: Seal::new(moment, unseal_key),
+            seal: Seal::new(cluster_id, unseal_key),
             tokens: Tokens::with_root(moment, root_token),
             policies: Policies::new(),
             mounts: Mounts::new(moment),
