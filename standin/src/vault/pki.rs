@@ -146,7 +146,14 @@ impl Pki {
         })?;
         issuer.may_issue()?;
         let key = self.keys.iter().find(|key| Some(&key.id) == issuer.key_id.as_ref());
-        key.map(|key| (issuer, key)).ok_or_else(|| Refusal::new(500, "internal error"))
+        let without = || {
+            format!(
+                "could not fetch the CA certificate (was one set?): unable to fetch corresponding key for issuer {}; unable \
+                 to use this issuer for signing",
+                issuer.id
+            )
+        };
+        key.map(|key| (issuer, key)).ok_or_else(|| Refusal::listed(500, &[&without()]))
     }
 
     fn is_free(&self, name: &str, but: Option<&str>) -> Result<(), Refusal> {

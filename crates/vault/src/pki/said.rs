@@ -98,6 +98,9 @@ struct Data {
     certificate: Option<String>,
 }
 
+/// What the engine says of an issuer that was brought along without its key.
+const NO_KEY: &str = "unable to fetch corresponding key for issuer";
+
 /// No flag says where to ask.
 pub(super) fn no_mount() -> Held {
     Held::new(
@@ -118,7 +121,8 @@ fn text(reply: &Reply) -> String {
 pub(super) fn is_answer(reply: &Reply) -> bool {
     let said = answer::errors(reply).unwrap_or_default();
     let says = |words: &str| said.iter().any(|said| said.contains(words));
-    reply.status == 500 && (says("requested usage") || says("PKI issuer") || says("default issuer"))
+    let words = ["requested usage", "PKI issuer", "default issuer", NO_KEY];
+    reply.status == 500 && words.into_iter().any(says)
 }
 
 /// The meaning of a refusal, by its cause.
@@ -143,11 +147,15 @@ pub(super) fn refused(question: &Question, reply: &Reply) -> Refused {
                 "it was retired: the record has to name another one; if that is a mistake, `vault patch {mount}/issuer/{issuer} usage=read-only,issuing-certificates,crl-signing`"
             ),
         ),
+        _ if said.contains(NO_KEY) => question.held(
+            format!("issuer {issuer} of {mount}/ in Vault is there without its key"),
+            format!("bring the key along, if it is anywhere: `vault write {mount}/issuers/import/bundle pem_bundle=@FILE`"),
+        ),
         500 => question.held(
             format!("{mount}/ in Vault has no issuer {issuer}"),
             format!("if it has another name now (`vault list -detailed {mount}/issuers`), give it this one back; else bring it back from a backup of Vault"),
         ),
-        _ if said.contains("cannot satisfy request, as TTL") => question.root_ends(),
+        _ if said.contains("cannot satisfy request, as TTL") || said.contains("notAfter before") => question.root_ends(),
         _ if said.contains("notBefore before") => Held::without_next(
             Reason::SigningRefused,
             format!("issuer {issuer} of {mount}/ in Vault is younger than the hour by which signers are dated back"),

@@ -71,6 +71,7 @@ const RETIRED: &str = "error fetching CA certificate: error while attempting to 
 const NO_ISSUER: &str =
     "could not fetch the CA certificate (was one set?): unable to find PKI issuer for reference: root-1";
 const ENDS: &str = "cannot satisfy request, as TTL would result in notAfter of 2036-11-25T06:40:53.52085579Z that is beyond the expiration of the CA certificate at 2036-11-25T06:40:26Z";
+const NO_KEY: &str = "could not fetch the CA certificate (was one set?): unable to fetch corresponding key for issuer 660db9ec-69d0-9586-06e8-f901a1c66cb6; unable to use this issuer for signing";
 const DENIED: &str = "permission denied";
 const NO_ROUTE: &str = "no handler for route \"pki-mesh/issuer/root-1/sign-intermediate\". route entry not found.";
 
@@ -97,6 +98,15 @@ fn each_cause_has_vaults_words_and_its_own_next_step() {
                 "change the root",
             ],
         ),
+        (
+            listed(500, NO_KEY),
+            [
+                "issuer root-1 of pki-mesh/ in Vault is there without its key",
+                "corresponding key",
+                "issuers/import/bundle",
+            ],
+        ),
+        (refusal(400, "notAfter before notBefore"), ["ends before a signer", "notAfter before", "change the root"]),
         (
             refusal(400, "notBefore before signer's notBefore"),
             ["is younger than the hour", "notBefore before", "it is tried again by itself"],
@@ -142,7 +152,7 @@ fn a_token_that_vault_does_not_know_is_not_the_policys_fault() {
 
 #[test]
 fn a_500_of_the_engine_is_an_answer_and_any_other_is_not() {
-    for text in [RETIRED, NO_ISSUER, "no default issuer currently configured"] {
+    for text in [RETIRED, NO_ISSUER, NO_KEY, "no default issuer currently configured"] {
         assert!(said::is_answer(&listed(500, text)) && !said::is_answer(&listed(503, text)), "{text}");
     }
     for reply in [

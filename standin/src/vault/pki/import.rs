@@ -75,7 +75,10 @@ impl Pki {
 
     /// The id of the issuer, and that of its key.
     fn import_certificate(&mut self, id: String, block: &Pem, ids: &mut Ids) -> Result<(String, String), Refusal> {
-        if let Some(known) = self.issuers.values().find(|issuer| issuer.der == block.contents) {
+        if let Some(known) = self.issuers.values_mut().find(|issuer| issuer.der == block.contents) {
+            // Its key may come later.
+            let its = |key: &&Key| key.pair.der_bytes() == known.facts.public_key;
+            known.key_id = self.keys.iter().find(its).map(|key| key.id.clone());
             ids.existing.push(known.id.clone());
             return Ok((known.id.clone(), known.key_id.clone().unwrap_or_default()));
         }

@@ -103,6 +103,7 @@ pub const CASES: &[Case<VaultApi>] = cases![
     a_policy_lets_one_thing_of_an_issuer_be_changed,
     a_root_is_brought_along_with_its_key,
     a_cross_keeps_the_other_roots_name_key_and_ends,
+    an_issuer_without_its_key_certifies_nothing_until_the_key_comes,
     // seal
     health_tells_which_vault_it_is,
     a_sealed_vault_answers_nothing_else,

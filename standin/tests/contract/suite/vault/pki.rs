@@ -632,3 +632,22 @@ pub async fn a_cross_keeps_the_other_roots_name_key_and_ends(vault: &VaultApi) -
     pinned.post(path, json!({ "certificate": new })).await?.refuses(403, DENIED)?;
     Ok(())
 }
+
+pub async fn an_issuer_without_its_key_certifies_nothing_until_the_key_comes(vault: &VaultApi) -> Result<()> {
+    let caller = mounted(vault).await?;
+    let (certificate, key) = foreign()?;
+    let imported = caller.post("pki/issuers/import/bundle", json!({ "pem_bundle": certificate })).await?;
+    let id = imported.body["data"]["imported_issuers"][0].as_str().context("no issuer")?.to_owned();
+    ensure!(imported.body["data"]["mapping"] == json!({ id.as_str(): "" }), "{imported:?}");
+    let sign = format!("pki/issuer/{id}/sign-intermediate");
+    let error = format!(
+        "1 error occurred:\n\t* could not fetch the CA certificate (was one set?): unable to fetch corresponding key for issuer {id}; unable to use this issuer for signing\n\n"
+    );
+    caller.post(&sign, signer()?).await?.refuses(500, &error)?;
+    let bundle = json!({ "pem_bundle": format!("{certificate}{key}") });
+    let imported = caller.post("pki/issuers/import/bundle", bundle).await?;
+    let key_id = &imported.body["data"]["imported_keys"][0];
+    ensure!(key_id.is_string() && imported.body["data"]["mapping"] == json!({ id.as_str(): key_id }), "{imported:?}");
+    ensure!(caller.post(&sign, signer()?).await?.status == 200);
+    Ok(())
+}
