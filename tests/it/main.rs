@@ -41,6 +41,7 @@ mod self_test;
 mod server;
 mod serving_files;
 mod shell;
+mod signers;
 mod signing;
 mod usage;
 mod vault;

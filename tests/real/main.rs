@@ -28,6 +28,9 @@ mod replicas;
 mod restart;
 mod rotation;
 mod self_test;
+#[path = "../it/signers.rs"]
+mod signers;
+mod signing;
 mod story;
 mod vault_setup;
 mod verify;
