@@ -36,6 +36,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::core::Selector;
 
 use crate::args::{ClusterArgs, KubernetesArgs, VaultArgs, dns_label, interval, values};
+use crate::ca::signer::SignerTerms;
 use crate::gate::{GATE_SELECTORS, Gated};
 use crate::k8s::{ApiClock, mesh, pin};
 use crate::plan::{Names, Role};
@@ -233,6 +234,11 @@ fn asked(args: &Doctor, role: Role, settings: &crate::vault::Settings) -> Asked 
             mesh: format!("{namespace}/{}", mesh::NAME),
             record: settings.record(),
         },
+        // How long it lives, no line asks.
+        signer: settings
+            .pki_mount
+            .as_ref()
+            .map(|_| SignerTerms { cluster: args.cluster.name_in(role), life: Duration::ZERO }),
         own_token: settings.token.is_some(),
         auth_mount: settings.auth_mount.clone(),
         vault_role: settings.role.clone(),

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ca::bundle::Glance;
+use crate::ca::signer::renewal_due;
 use crate::clock::Clocks;
 use crate::plan::Role;
 use crate::reason::Reason;
@@ -100,6 +101,23 @@ pub struct CacertsSide {
     /// The version token of the read.
     #[serde(default)]
     pub resource_version: String,
+    /// This cluster's own signer, if it has one that Vault certified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signer: Option<ReportedSigner>,
+}
+
+/// What signs in one cluster alone.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReportedSigner {
+    /// SHA-256 of its certificate, as openssl prints it.
+    pub sha256: String,
+    /// That of the root that it is under.
+    pub root: String,
+    /// Its end.
+    pub not_after: String,
+    /// From when on it is to be renewed.
+    pub renewal_due: String,
 }
 
 /// Tells what is known.
@@ -138,6 +156,12 @@ pub fn report(cluster: &str, role: Role, known: Snapshot<'_>, policy: &Policy, n
             root: root(glance),
             end: end(watched.end()),
             resource_version: version.to_owned(),
+            signer: watched.signer().map(|(signer, root)| ReportedSigner {
+                sha256: signer.sha256.openssl(),
+                root: root.openssl(),
+                not_after: stamp(signer.valid_until),
+                renewal_due: stamp(renewal_due(signer, cluster)),
+            }),
         }),
     }
 }

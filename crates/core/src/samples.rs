@@ -11,6 +11,7 @@ use crate::ca::bundle::{Beside, Bundle};
 use crate::ca::check::{Flaw, Sound, check};
 use crate::ca::fixtures::{self, Ca, now};
 use crate::ca::issue::set_validity;
+use crate::ca::record::SigningRecord;
 use crate::clock::{Boot, Clocks};
 use crate::plan::{Copy, Names, Owner, Pin, Published, Stored};
 use crate::reason::{ByItself, Held, Reason};
@@ -94,6 +95,18 @@ pub fn present(owner: Owner, verdict: Result<Arc<Sound>, Flaw>) -> Published {
         was_ours: false,
         immutable: false,
     }))
+}
+
+/// A record of the signing kind that trusts root 1, by which its issuer `root-1` certifies signers.
+pub static RECORD_1: LazyLock<Arc<SigningRecord>> = LazyLock::new(|| {
+    let data = SigningRecord::first(&ROOT_1.certificate.pem(), &"root-1".parse().unwrap());
+    Arc::new(SigningRecord::parse(&data, now()).unwrap())
+});
+
+/// A `cacerts` of ours with this signer, published for that record.
+pub fn signed(sound: &Arc<Sound>) -> Published {
+    let Published::Present(copy) = published(Owner::Ours, sound) else { return Published::Absent };
+    Published::Present(Arc::new(Copy { annotated_state: Some(RECORD_1.state()), ..Copy::clone(&copy) }))
 }
 
 /// What External Secrets manages.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::ca::Sha256;
 use crate::ca::bundle::Glance;
 use crate::ca::check::Facts;
 use crate::ca::signer::SigningCa;
@@ -127,12 +128,13 @@ impl Watched {
         Some((until.at, until.by.to_string()))
     }
 
-    /// This cluster's own signer, if that is what it has: certified for a record of the signing kind.
-    pub fn signer(&self) -> Option<&SigningCa> {
+    /// This cluster's own signer, if that is what it has: certified for a record of the signing kind; and the root that
+    /// it is under.
+    pub fn signer(&self) -> Option<(&SigningCa, Sha256)> {
         match self.published.as_ref()? {
             Published::Present(copy) => {
                 copy.annotated_state?;
-                self.sound().map(|sound| &sound.signing_ca)
+                self.sound().map(|sound| (&sound.signing_ca, sound.root))
             }
             Published::Absent => None,
         }

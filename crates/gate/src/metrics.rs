@@ -194,7 +194,7 @@ fn ends(known: Snapshot<'_>, registry: &Registry) -> prometheus::Result<()> {
 
 /// The life of this cluster's signer, where it has one of its own.
 fn signer(known: Snapshot<'_>, registry: &Registry) -> prometheus::Result<()> {
-    let Some(signer) = known.watched.signer() else { return Ok(()) };
+    let Some((signer, _)) = known.watched.signer() else { return Ok(()) };
     for (name, help, at) in [
         (
             "signer_not_before_timestamp_seconds",

@@ -2,6 +2,7 @@
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+use crate::ca::signer::SignerTerms;
 use crate::gate::Gated;
 use crate::plan::{Names, Role};
 use crate::vault::Claims;
@@ -32,6 +33,8 @@ pub(super) struct Asked {
     /// Name of the gate's service account.
     pub(super) account: String,
     pub(super) names: Names,
+    /// How this cluster's signer is made, where the PKI engine is named.
+    pub(super) signer: Option<SignerTerms>,
     /// `VAULT_TOKEN` is used, and not a login.
     pub(super) own_token: bool,
     pub(super) auth_mount: String,

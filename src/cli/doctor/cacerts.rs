@@ -12,6 +12,7 @@ use super::line::{Line, Link, Outcome};
 use super::look::{Asker, Look};
 use super::record::situation;
 use crate::ca::check::Sound;
+use crate::ca::signer::SigningCa;
 use crate::k8s::pin::{self, Pins};
 use crate::plan::{Contradiction, Departure, Owner, Pin, Published, ReadPin, Step, Stored};
 use crate::reason::{Held, Reason, foreign_text};
@@ -166,8 +167,10 @@ fn present(link: &Link, cacerts: &Cacerts, cluster: &Cluster, stored: Option<&St
             format!("{about}; it has the gate's label and not its field manager, as after a restore from a backup, so that it does not follow Vault"),
             "hand it back: `istio-ca-gate adopt --own`",
         ),
+        (Some(Step::Open { .. } | Step::Certify { renews: Some(_), .. }), Ok(sound)) if copy.annotated_state.is_some() => {
+            signer(link, &about, sound, asked)
+        }
         (Some(Step::Open { other_bytes, .. }), Ok(sound)) => open(link, &about, other_bytes, sound, asked),
-        (Some(Step::Certify { renews: Some(_), .. }), Ok(sound)) => open(link, &about, false, sound, asked),
         (Some(Step::Publish { .. } | Step::Certify { renews: None, .. }), _) => link.warning(
             format!("{about}; not what Vault holds"),
             "wait until the gate has mended it, and look for who changes it if that is again and again",
@@ -218,6 +221,24 @@ fn open(link: &Link, about: &str, other_bytes: bool, sound: &Sound, asked: &Aske
         );
     }
     link.ok(format!("{about}; the root that Vault holds"))
+}
+
+/// This cluster's own signer: which root it is under, and until when.
+fn signer(link: &Link, about: &str, sound: &Sound, asked: &Asked) -> Line {
+    let SigningCa { sha256, valid_from, valid_until } = &sound.signing_ca;
+    let seen = format!(
+        "{about}; signs by this cluster's own signer, sha256 {}, under that root until {}",
+        sha256.openssl(),
+        day(*valid_until)
+    );
+    // Renewed when a third is left, as the alert has it.
+    let quarter = valid_until.duration_since(*valid_from) / 4;
+    if asked.ends_within(*valid_until, quarter) {
+        let days = asked.days_until(*valid_until);
+        let next = "see why it was not renewed: `kubectl get events`, and SigningRefused in docs/troubleshoot.md";
+        return link.warning(format!("{seen}, in {days} days"), next).reason(Reason::SigningRefused);
+    }
+    link.ok(seen)
 }
 
 fn owner(owner: &Owner, cacerts: &Cacerts) -> String {

@@ -171,7 +171,7 @@ pub(super) fn situation<'a>(
     asked: &'a Asked,
 ) -> Situation<'a> {
     let on_root_change = crate::plan::OnRootChange::Halt;
-    let (signer, now) = (None, asked.now);
+    let (signer, now) = (asked.signer.as_ref(), asked.now);
     Situation { role: asked.role, on_root_change, stored, published, pin, signer, now, names: &asked.names }
 }
 

@@ -35,6 +35,7 @@ pub(super) fn asked(role: Role) -> Asked {
         gated: Gated(GATE_SELECTORS.iter().map(|text| selector::parse(text).unwrap()).collect()),
         account: format!("istio-ca-{}", role.as_str()),
         names: names(),
+        signer: None,
         own_token: false,
         auth_mount: "kubernetes-nas".to_owned(),
         vault_role: format!("istio-ca-{}", role.as_str()),

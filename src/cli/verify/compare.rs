@@ -144,6 +144,7 @@ pub(super) mod tests {
             not_after: now(),
             usable_until: None,
             subject: Some(format!("CN=Root {}", roots[0])),
+            signer: None,
         };
         Place { kind, name: name.to_owned(), told: Ok(root) }
     }

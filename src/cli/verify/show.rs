@@ -12,7 +12,7 @@ use super::compare::{Agreement, Comparison, Kind, Place, Reference, Verdict};
 use crate::ca::Sha256;
 use crate::cli::paint::{Tone, paint};
 use crate::peers::served::Root;
-use crate::report::stamp;
+use crate::report::{ReportedSigner, stamp};
 
 /// The most characters of a subject in the table: the fingerprint beside it has 95. JSON has more.
 const SUBJECT_WIDTH: usize = 50;
@@ -83,7 +83,9 @@ fn row(place: &Place, verdict: Verdict, now: Timestamp, width: Width) -> Vec<Cel
             };
             let end = root.usable_until.unwrap_or(root.not_after);
             let expired = end < now;
-            let soon = end.duration_since(now) < SOON;
+            // A signer is renewed by itself.
+            let renews = root.signer.as_ref().is_some_and(|signer| signer.renewal_due > stamp(now));
+            let soon = !renews && end.duration_since(now) < SOON;
             let tone = if expired { Some(Tone::Bad) } else { soon.then_some(Tone::Doubtful) };
             let (end, fingerprint) = match width {
                 Width::Wide => (stamp(end), root.sha256.openssl()),
@@ -188,6 +190,8 @@ struct PlaceOf<'a> {
     subject: Option<&'a str>,
     not_after: Option<String>,
     usable_until: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signer: Option<&'a ReportedSigner>,
 }
 
 /// For programs: the shape that docs/operate.md shows. On one line unless `pretty`.
@@ -249,6 +253,7 @@ fn of(place: &Place, verdict: Verdict) -> PlaceOf<'_> {
         subject: root.and_then(|root| root.subject.as_deref()),
         not_after: root.map(|root| stamp(root.not_after)),
         usable_until: root.and_then(|root| root.usable_until).map(stamp),
+        signer: root.and_then(|root| root.signer.as_ref()),
     }
 }
 

@@ -9,7 +9,7 @@ use super::*;
 use crate::ca::check::{Flaw, Sound};
 use crate::plan::{Copy, Owner, Published};
 use crate::reason::{ByItself, Held};
-use crate::samples::{BOTH, Known, POLICY, R1, R1_OTHER_BYTES, R2, SOON, present, published};
+use crate::samples::{BOTH, Known, POLICY, R1, R1_OTHER_BYTES, R1_OTHER_CA, R2, SOON, present, published, signed};
 use crate::snapshot::KnownRoot;
 
 fn told(known: &Known) -> Value {
@@ -32,6 +32,18 @@ fn known_root(sound: &Sound, known: &Known) -> KnownRoot {
 
 fn open(in_vault: &Sound, in_cluster: &Arc<Sound>) -> Known {
     Known::open(in_cluster).but(|known| known.convergence.root = Some(known_root(in_vault, known)))
+}
+
+#[test]
+fn a_signer_is_told_with_its_root_and_its_end_and_a_shared_ca_is_none() {
+    let known = open(&R1, &R1_OTHER_CA).but(|known| known.watched.published = Some(signed(&R1_OTHER_CA).facts()));
+    let signer = &R1_OTHER_CA.signing_ca;
+    let expected = json!({
+        "sha256": signer.sha256.openssl(), "root": R1.root.openssl(), "notAfter": stamp(signer.valid_until),
+        "renewalDue": stamp(renewal_due(signer, "nas")),
+    });
+    assert_eq!(told(&known)["cacerts"]["signer"], expected);
+    assert!(told(&open(&R1, &R1_OTHER_CA))["cacerts"].get("signer").is_none());
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::explain::{self, Explanation};
 use crate::peers::served::Told;
 use crate::peers::{Heard, Verdict};
 use crate::reason::foreign_text;
-use crate::report::{Report, ReportedRoot, UsableUntil, stamp};
+use crate::report::{Report, ReportedRoot, ReportedSigner, UsableUntil, stamp};
 
 /// As long as peers are left alone, too.
 const REFRESH_SECONDS: u8 = 15;
@@ -132,11 +132,24 @@ fn roots(here: &Here, now: Timestamp) -> Markup {
                     vault.as_ref().and_then(|it| usable_until(&it.end, now)),
                     cacerts.as_ref().and_then(|it| usable_until(&it.end, now)),
                 ]))
+                @if let Some(signer) = cacerts.as_ref().and_then(|it| it.signer.as_ref()) {
+                    (both("Signer", [None, Some(of_signer(signer, now))]))
+                }
                 (both("Version", versions))
                 (both("Read", read))
                 (both("Address", [vault.as_ref().map(|it| text(&it.address)), None]))
             }
         }
+    }
+}
+
+/// Which root the cluster's own signer is under, and until when.
+fn of_signer(signer: &ReportedSigner, now: Timestamp) -> Markup {
+    html! {
+        (fingerprint(&signer.sha256)) br;
+        "under " (fingerprint(&signer.root)) br;
+        "ends " (moment(&signer.not_after, now)) br;
+        "renewed from " (moment(&signer.renewal_due, now)) " on"
     }
 }
 

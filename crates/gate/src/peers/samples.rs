@@ -37,6 +37,7 @@ pub fn root(byte: u8) -> Root {
         not_after: "2036-11-21T10:00:00Z".parse().unwrap(),
         usable_until: Some("2030-11-21T10:00:00Z".parse().unwrap()),
         subject: Some("CN=Root".to_owned()),
+        signer: None,
     }
 }
 

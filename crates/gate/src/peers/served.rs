@@ -11,7 +11,7 @@ use url::Url;
 
 use crate::ca::{Glance, Sha256};
 use crate::reason::{Reason, foreign_text, innermost};
-use crate::report::{Report, ReportedRoot, UsableUntil};
+use crate::report::{Report, ReportedRoot, ReportedSigner, UsableUntil, stamp};
 
 /// Largest answer that is read. Ten roots on each side are below 4 KiB.
 const ANSWER_MAX: usize = 64 << 10;
@@ -74,12 +74,14 @@ pub struct Root {
     pub usable_until: Option<Timestamp>,
     /// The subject of the first. Older gates do not tell it.
     pub subject: Option<String>,
+    /// The cluster's own signer, where it has one.
+    pub signer: Option<ReportedSigner>,
 }
 
 impl From<Glance> for Root {
     fn from(glance: Glance) -> Self {
         let Glance { sha256, roots, not_after, subject, .. } = glance;
-        Self { sha256, roots, not_after, usable_until: None, subject: Some(subject) }
+        Self { sha256, roots, not_after, usable_until: None, subject: Some(subject), signer: None }
     }
 }
 
@@ -158,7 +160,10 @@ impl Told {
             None => String::new(),
         };
         let vault = report.vault.as_ref().map(|side| root(&side.root, &side.end));
-        let cacerts = report.cacerts.as_ref().map(|side| root(&side.root, &side.end));
+        let cacerts = report.cacerts.as_ref().map(|side| {
+            let signer = side.signer.as_ref().and_then(signer);
+            root(&side.root, &side.end).map(|root| Root { signer, ..root })
+        });
         Ok(Self {
             cluster: foreign_text(&report.cluster),
             state: foreign_text(&report.state),
@@ -177,9 +182,20 @@ fn root(told: &ReportedRoot, end: &UsableUntil) -> Result<Root, String> {
         let not_after = told.not_after.parse().ok()?;
         let subject = (!told.subject.is_empty()).then(|| foreign_text(&told.subject));
         let usable_until = end.at.as_ref().and_then(|end| end.parse().ok());
-        roots.contains(&sha256).then_some(Root { sha256, roots, not_after, usable_until, subject })
+        roots.contains(&sha256).then_some(Root { sha256, roots, not_after, usable_until, subject, signer: None })
     };
     read().ok_or_else(|| NOT_A_GATES.to_owned())
+}
+
+/// A signer that can be read, told anew.
+fn signer(told: &ReportedSigner) -> Option<ReportedSigner> {
+    let moment = |text: &str| Some(stamp(text.parse().ok()?));
+    Some(ReportedSigner {
+        sha256: fingerprint(&told.sha256)?.openssl(),
+        root: fingerprint(&told.root)?.openssl(),
+        not_after: moment(&told.not_after)?,
+        renewal_due: moment(&told.renewal_due)?,
+    })
 }
 
 /// `AB:CD:…`

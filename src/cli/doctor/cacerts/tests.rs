@@ -11,7 +11,8 @@ use super::*;
 use crate::ca::check::Flaw;
 use crate::plan::{ReadPin, Role};
 use crate::samples::{
-    BOTH, FOREIGN_KEY, R1, R1_OTHER_BYTES, R2, UNSOUND, external_secrets, held, pin as pin_on, present, stored,
+    BOTH, FOREIGN_KEY, R1, R1_OTHER_BYTES, R1_OTHER_CA, R2, RECORD_1, SOON, UNSOUND, external_secrets, held,
+    pin as pin_on, present, signed, stored,
 };
 
 /// The line about a `cacerts` like this, beside root 1 in Vault and in the pin.
@@ -30,6 +31,26 @@ fn who_manages_it_and_whether_it_is_vaults_are_told() {
     expect(&line_of(Owner::Ours, Ok(&R1)), Fine, "managed by the gate; the root that Vault holds");
     expect(&line_of(external_secrets(), Ok(&R1)), Fine, "managed by External Secrets (ExternalSecret cacerts)");
     expect(&line_of(Owner::Other, Ok(&R1)), Fine, "managed by somebody else");
+}
+
+/// The line about a cluster's own signer, so many days from now.
+fn line_of_signer(sound: &Arc<Sound>, days: i64) -> Line {
+    let seen = Look::Seen(Cacerts { published: signed(sound), ..secret(Owner::Ours) });
+    let stored = Stored::Signing { version: 3, record: Arc::clone(&RECORD_1) };
+    let asked = asked(Role::Sync);
+    let asked = Asked { now: asked.now + SignedDuration::from_hours(24 * days), ..asked };
+    cacerts(&Cluster { cacerts: seen, ..cluster() }, Some(&stored), &asked)
+}
+
+#[test]
+fn a_signer_is_told_with_its_end_and_only_one_that_was_not_renewed_is_a_warning() {
+    expect(&line_of_signer(&R1_OTHER_CA, 0), Fine, "signs by this cluster's own signer");
+    // It lives for ten days.
+    expect(&line_of_signer(&SOON, 0), Fine, &SOON.signing_ca.sha256.openssl());
+    expect(&line_of_signer(&SOON, 7), Fine, "under that root until");
+    let late = line_of_signer(&SOON, 8);
+    expect(&late, Warning, "in 2 days");
+    assert_eq!(late.reason, Some(Reason::SigningRefused));
 }
 
 #[test]
