@@ -123,18 +123,7 @@ pub struct ReportedSigner {
 /// Tells what is known.
 pub fn report(cluster: &str, role: Role, known: Snapshot<'_>, policy: &Policy, now: Clocks) -> Report {
     let Snapshot { watched, convergence } = known;
-    let open = known.is_open(policy, now);
-    let state = if open {
-        "open"
-    } else if convergence.running {
-        "converging"
-    } else if convergence.held.is_some() {
-        "held"
-    } else if convergence.consulted {
-        "converging"
-    } else {
-        "dormant"
-    };
+    let state = state(known, policy, now);
     let published = watched.glance();
     let stored = convergence.root.as_ref();
     Report {
@@ -163,6 +152,21 @@ pub fn report(cluster: &str, role: Role, known: Snapshot<'_>, policy: &Policy, n
                 renewal_due: stamp(renewal_due(signer, cluster)),
             }),
         }),
+    }
+}
+
+fn state(known: Snapshot<'_>, policy: &Policy, now: Clocks) -> &'static str {
+    let convergence = known.convergence;
+    if known.is_open(policy, now) {
+        "open"
+    } else if convergence.running {
+        "converging"
+    } else if convergence.held.is_some() {
+        "held"
+    } else if convergence.consulted {
+        "converging"
+    } else {
+        "dormant"
     }
 }
 

@@ -155,22 +155,11 @@ impl Moment<'_> {
         ends(known, &registry)?;
         signer(known, &registry)?;
         agreements(known, peers, &registry)?;
-        if let Some(last) = &known.convergence.last_verified {
-            let at = gauge(
-                &registry,
-                "last_verified_timestamp_seconds",
-                "When cacerts was last found to hold Vault's root, as Unix time.",
-            )?;
-            at.set(last.at.wall.as_second() as f64);
-        }
-        if let Some(ends) = certificate_ends {
-            let at = gauge(
-                &registry,
-                "serving_certificate_not_after_timestamp_seconds",
-                "When this service's own certificate expires, as Unix time.",
-            )?;
-            at.set(ends.as_second() as f64);
-        }
+        let verified = known.convergence.last_verified.as_ref().map(|last| last.at.wall);
+        let help = "When cacerts was last found to hold Vault's root, as Unix time.";
+        moment(&registry, "last_verified_timestamp_seconds", help, verified)?;
+        let help = "When this service's own certificate expires, as Unix time.";
+        moment(&registry, "serving_certificate_not_after_timestamp_seconds", help, certificate_ends)?;
         Ok(registry)
     }
 }
@@ -185,11 +174,9 @@ fn ends(known: Snapshot<'_>, registry: &Registry) -> prometheus::Result<()> {
     for (source, (at, _)) in stored.into_iter().chain(published) {
         until.with_label_values(&[source]).set(at.as_second() as f64);
     }
-    if let Some(end) = known.convergence.root.as_ref().and_then(|root| root.token_end) {
-        let help = "When VAULT_TOKEN ends, which nobody renews, as Unix time.";
-        gauge(registry, "vault_token_not_after_timestamp_seconds", help)?.set(end.as_second() as f64);
-    }
-    Ok(())
+    let token_end = known.convergence.root.as_ref().and_then(|root| root.token_end);
+    let help = "When VAULT_TOKEN ends, which nobody renews, as Unix time.";
+    moment(registry, "vault_token_not_after_timestamp_seconds", help, token_end)
 }
 
 /// The life of this cluster's signer, where it has one of its own.
@@ -277,6 +264,14 @@ pub(crate) fn counters(
     labels: &[&str],
 ) -> prometheus::Result<IntCounterVec> {
     registered(registry, IntCounterVec::new(opts(name, help), labels)?)
+}
+
+/// As Unix time, where it is known.
+fn moment(registry: &Registry, name: &str, help: &str, at: Option<Timestamp>) -> prometheus::Result<()> {
+    if let Some(at) = at {
+        gauge(registry, name, help)?.set(at.as_second() as f64);
+    }
+    Ok(())
 }
 
 pub(crate) fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<Gauge> {

@@ -231,9 +231,7 @@ impl Service {
             self.linger(&mut signals).await;
         }
         stop.ask();
-        drained(servers, &mut signals).await;
-        // What an attempt leaves half done, the next start mends.
-        tasks.shutdown().await;
+        wind_up(servers, tasks, &mut signals).await;
         ended
     }
 
@@ -295,12 +293,14 @@ impl Service {
     }
 }
 
-/// Waits for what is being answered, up to another signal.
-async fn drained(mut servers: JoinSet<()>, signals: &mut Signals) {
+/// Waits for what is being answered, up to another signal, and ends the rest.
+async fn wind_up(mut servers: JoinSet<()>, mut tasks: JoinSet<()>, signals: &mut Signals) {
     tokio::select! {
         () = async { while servers.join_next().await.is_some() {} } => {}
         () = signals.next() => {}
     }
+    // What an attempt leaves half done, the next start mends.
+    tasks.shutdown().await;
 }
 
 fn policy(args: &Serve) -> Policy {
