@@ -94,7 +94,7 @@ pub static FLUX: Module = Module {
     // Its main package cannot be imported: go.mod names it as a tool.
     package: "github.com/fluxcd/kustomize-controller",
     linker_flags: "-s -w",
-    cold_build: "about 5 minutes",
+    cold_build: "3 minutes",
     built: OnceLock::new(),
 };
 

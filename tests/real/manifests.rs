@@ -4,6 +4,7 @@ mod helm;
 mod nodes;
 mod rights;
 mod theft;
+mod values;
 
 use std::collections::BTreeMap;
 
