@@ -219,6 +219,14 @@ impl Flux {
         self.controller.until(&format!("Kustomization {name} to be gone"), LONGEST, gone).await
     }
 
+    /// Suspends a Kustomization or resumes it, as `flux suspend` and `flux resume` do.
+    pub async fn suspend(&self, name: &str, is_suspended: bool) -> Result<()> {
+        let spec = json!({ "spec": { "suspend": is_suspended } });
+        let (status, answer) = self.api.request("PATCH", &Self::place(name), Some(spec)).await?;
+        ensure!(status == 200, "{answer}");
+        Ok(())
+    }
+
     /// Has a Kustomization reconciled once more, as `flux reconcile` does, and waits for it.
     pub async fn reconcile(&self, name: &str) -> Result<()> {
         let before = self.stands(name).await?.context("no such Kustomization")?;

@@ -291,6 +291,58 @@ async fn the_homelab_moves_to_the_gate_and_back_by_flux_and_no_root_changes() ->
     Box::pin(there_and_back("homelab")).await
 }
 
+/// A NAS with the gate's manifests alone, applied by Flux, and a Vault without a root.
+async fn by_flux() -> Result<(Side, Vault, Repository, Port)> {
+    let (cluster, vault) = tokio::try_join!(Cluster::start("nas"), Vault::start(VaultOptions::default()))?;
+    let side = Side { side: testbed::side::Side::nas((*cluster).clone()), cluster };
+    side.cluster.kubectl(&["create", "namespace", NAMESPACE]).await?;
+    side.introduce_to(&vault).await?;
+    let repository = Repository::start(&side.cluster).await?;
+    let https = Port::reserve()?;
+    repository.gate(side.name, https.number(), 3)?;
+    repository.push(&[(GATE, "./gate")]).await?;
+    Ok((side, vault, repository, https))
+}
+
+/// What a person does by kubectl in an emergency.
+async fn by_hand(side: &Side) -> Result<()> {
+    let both = "validatingwebhookconfiguration,mutatingwebhookconfiguration";
+    side.cluster.kubectl(&["delete", both, "istio-ca-gate"]).await?;
+    let set = ["-n", NAMESPACE, "set", "env", "deploy/istio-ca-gate", "GATE_ON_ROOT_CHANGE=replace"];
+    side.cluster.kubectl(&set).await?;
+    Ok(())
+}
+
+/// Whether what was done by hand is still so: the webhooks, the variable.
+async fn is_by_hand(side: &Side) -> Result<(bool, bool)> {
+    let deployment = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments/istio-ca-gate");
+    let deployment = side.object(&deployment).await?.context("no Deployment")?;
+    let variables = &deployment["spec"]["template"]["spec"]["containers"][0]["env"];
+    Ok((side.object(WEBHOOKS).await?.is_none(), !variables.is_null()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_by_hand_is_taken_back_by_flux_unless_it_is_suspended() -> Result<()> {
+    let _place = world::place().await?;
+    let (side, _vault, Repository { flux, .. }, _https) = by_flux().await?;
+    by_hand(&side).await?;
+    ensure!(is_by_hand(&side).await? == (true, true));
+    flux.reconcile(GATE).await?;
+    ensure!(is_by_hand(&side).await? == (false, false), "Flux leaves it");
+
+    flux.suspend(GATE, true).await?;
+    by_hand(&side).await?;
+    // The one that applies it, which must not take the suspension back.
+    flux.reconcile(CLUSTER).await?;
+    ensure!(is_by_hand(&side).await? == (true, true), "it is taken back in suspension");
+    flux.suspend(GATE, false).await?;
+    eventually("Flux to go on", SOON, || async {
+        ensure!(is_by_hand(&side).await? == (false, false), "not yet");
+        Ok(())
+    })
+    .await
+}
+
 /// The command of the document that lets go of what the gate owns, for the NAS.
 async fn let_go(side: &Side) -> Result<()> {
     let pages = blocks(&["docs/operate.md"])?;
@@ -307,15 +359,8 @@ async fn let_go(side: &Side) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_of_the_webhooks_that_goes_is_let_go_by_the_documents_command_and_nothing_opens() -> Result<()> {
     let _place = world::place().await?;
-    let (cluster, vault) = tokio::try_join!(Cluster::start("nas"), Vault::start(VaultOptions::default()))?;
-    let side = Side { side: testbed::side::Side::nas((*cluster).clone()), cluster };
-    side.cluster.kubectl(&["create", "namespace", NAMESPACE]).await?;
-    side.introduce_to(&vault).await?;
-    let repository = Repository::start(&side.cluster).await?;
-    let https = Port::reserve()?;
+    let (side, vault, repository, https) = by_flux().await?;
     let port = https.number();
-    repository.gate(side.name, port, 3)?;
-    repository.push(&[(GATE, "./gate")]).await?;
     let gate = Gate::launch(&side, &vault, Options { https: Some(https), ..Options::default() }).await?;
     side.is_injected().await?;
 
