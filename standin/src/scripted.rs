@@ -90,15 +90,11 @@ struct Inner {
 struct Scripted {
     once: VecDeque<Answer>,
     always: Option<Answer>,
-    /// For requests with this value of this header.
-    with: Vec<(String, String, Answer)>,
 }
 
 impl Scripted {
-    fn next(&mut self, request: &Request) -> Option<Answer> {
-        let fits = |(name, value, _): &&(String, String, Answer)| request.header(name) == Some(value);
-        let with = || self.with.iter().find(fits).map(|(_, _, answer)| answer.clone());
-        self.once.pop_front().or_else(with).or_else(|| self.always.clone())
+    fn next(&mut self) -> Option<Answer> {
+        self.once.pop_front().or_else(|| self.always.clone())
     }
 }
 
@@ -163,12 +159,6 @@ impl StandIn {
         lock(&self.inner.scripted).entry(line.to_owned()).or_default().always = Some(answer);
     }
 
-    /// Every request of this line that has this value of this header gets this answer.
-    pub fn until_header(&self, line: &str, name: &str, value: &str, answer: Answer) {
-        let with = (name.to_owned(), value.to_owned(), answer);
-        lock(&self.inner.scripted).entry(line.to_owned()).or_default().with.push(with);
-    }
-
     /// Nothing is scripted for this line any more.
     pub fn forget(&self, line: &str) {
         lock(&self.inner.scripted).remove(line);
@@ -219,7 +209,7 @@ impl Inner {
         lock(&self.seen).push(request.clone());
         let scripted = {
             let mut scripted = lock(&self.scripted);
-            let mut next = |line: &str| scripted.get_mut(line).and_then(|scripted| scripted.next(&request));
+            let mut next = |line: &str| scripted.get_mut(line).and_then(Scripted::next);
             request.watch().and_then(|watch| next(&watch)).or_else(|| next(&line))
         };
         let said = match scripted {

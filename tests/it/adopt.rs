@@ -41,22 +41,22 @@ impl World {
         let known = vault::known().await?;
         let (vault, token) = (StandIn::before(known.embedded()).await?, known.root_token().to_owned());
         let world = Self { vault, token, authority: Authority::new("Own Root CA")?, kubernetes, folder };
-        world.publish(&world.authority);
+        world.publish(&world.authority)?;
         Ok(world)
     }
 
-    fn publish(&self, authority: &Authority) {
-        self.put_cacerts(authority.secret_data());
+    fn publish(&self, authority: &Authority) -> Result<()> {
+        self.put_cacerts(authority.secret_data())
     }
 
-    fn put_cacerts(&self, data: Value) {
-        self.kubernetes.put(SECRETS, json!({ "metadata": { "name": "cacerts" }, "data": data }));
+    fn put_cacerts(&self, data: Value) -> Result<()> {
+        self.kubernetes.put(SECRETS, json!({ "metadata": { "name": "cacerts" }, "data": data })).map(drop)
     }
 
-    fn put_pin(&self, root: &str) {
+    fn put_pin(&self, root: &str) -> Result<()> {
         let metadata =
             json!({ "name": "istio-ca-gate", "labels": { "app.kubernetes.io/managed-by": "istio-ca-gate" } });
-        self.kubernetes.put(CONFIG_MAPS, json!({ "metadata": metadata, "data": { "root-sha256": root } }));
+        self.kubernetes.put(CONFIG_MAPS, json!({ "metadata": metadata, "data": { "root-sha256": root } })).map(drop)
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -80,14 +80,14 @@ impl World {
     }
 
     /// Runs it on a terminal, does something while it waits for the answer, and gives the answer.
-    async fn asked(&self, while_it_waits: impl FnOnce(), answer: &'static [u8]) -> Result<Ended> {
+    async fn asked(&self, while_it_waits: impl FnOnce() -> Result<()>, answer: &'static [u8]) -> Result<Ended> {
         self.asked_by(self.command(&[]), async || while_it_waits(), answer).await
     }
 
     async fn asked_by(
         &self,
         mut command: Command,
-        while_it_waits: impl AsyncFnOnce(),
+        while_it_waits: impl AsyncFnOnce() -> Result<()>,
         answer: &'static [u8],
     ) -> Result<Ended> {
         let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
@@ -108,7 +108,7 @@ impl World {
         })
         .await?
         .context("nobody was asked")?;
-        while_it_waits().await;
+        while_it_waits().await?;
         File::from(keyboard.try_clone()?).write_all(answer)?;
         let output = tokio::task::spawn_blocking(move || {
             let mut rest = String::new();
@@ -233,11 +233,11 @@ async fn on_a_terminal_a_person_decides() -> Result<()> {
     let world = World::start().await?;
     // The last one is the end of input.
     for no in [b"n\n".as_slice(), b"\n", b"adopt\n", b"\x04"] {
-        let Ended { code, stdout, stderr } = world.asked(|| (), no).await?;
+        let Ended { code, stdout, stderr } = world.asked(|| Ok(()), no).await?;
         ensure!(code == Some(1) && stderr.contains("not adopted: nothing was written"), "{no:?}: {code:?} {stderr}");
         ensure!(stdout.contains("CN=Own Root CA") && world.vault.count(WRITE) == 0, "{stdout}");
     }
-    let Ended { code, stdout, .. } = world.asked(|| (), b"y\n").await?;
+    let Ended { code, stdout, .. } = world.asked(|| Ok(()), b"y\n").await?;
     ensure!(code == Some(0) && stdout.contains("Adopted"), "{code:?} {stdout}");
     ensure!(world.vault.count(WRITE) == 1);
     Ok(())
@@ -256,7 +256,7 @@ async fn what_was_not_shown_is_not_adopted() -> Result<()> {
 
     // Nor is a root adopted beside one that was made while the person thought about it.
     let made = record_of(&world.authority, 1);
-    let Ended { code, stderr, .. } = world.asked(|| world.vault.always(READ, made), b"y\n").await?;
+    let Ended { code, stderr, .. } = world.asked(|| Ok(world.vault.always(READ, made)), b"y\n").await?;
     ensure!(code == Some(1) && stderr.contains("RootChanged: cluster c: "), "{stderr}");
     ensure!(world.vault.count(WRITE) == 0);
     world.changed_nothing()
@@ -279,7 +279,7 @@ async fn a_cacerts_that_is_not_there_or_not_sound_is_not_adopted() -> Result<()>
         (with("ca-cert.pem", json!("")), "ca-cert.pem is empty"),
         (with("tls.crt", json!("eA==")), "ca.crt is missing"),
     ] {
-        world.put_cacerts(data);
+        world.put_cacerts(data)?;
         world.refused("CacertsInvalid", &[says, "istio-system/cacerts"]).await?;
     }
     let elsewhere = world.run(&["--yes", "--secret", "other"]).await?;
@@ -294,9 +294,9 @@ async fn a_cacerts_that_is_not_there_or_not_sound_is_not_adopted() -> Result<()>
 async fn a_pin_that_is_another_root_or_cannot_be_read_refuses() -> Result<()> {
     let world = World::start().await?;
     let pinned = "ab".repeat(32);
-    world.put_pin(&pinned);
+    world.put_pin(&pinned)?;
     world.refused("RootChanged", &[&pinned, "ConfigMap istio-system/istio-ca-gate"]).await?;
-    world.put_pin("tampered with");
+    world.put_pin("tampered with")?;
     world.refused("RootChanged", &["root-sha256"]).await?;
     let read = format!("GET {CONFIG_MAPS}/istio-ca-gate");
     world.kubernetes.server.always(&read, status(403, "Forbidden"));
@@ -457,6 +457,7 @@ async fn of_ten_clusters_that_adopt_at_once_into_a_whole_vault_one_wins() -> Res
     let race = worlds.iter().map(async |world| {
         let looked = async || {
             all_have_looked.wait().await;
+            Ok(())
         };
         world.asked_by(to_the_vault(world, &[])?, looked, b"y\n").await
     });
@@ -484,10 +485,10 @@ async fn of_ten_clusters_that_adopt_at_once_into_a_whole_vault_one_wins() -> Res
 }
 
 /// A `cacerts` as a restore from a backup leaves it: with the gate's label, and by another field manager.
-fn restored(world: &World, authority: &Authority) {
+fn restored(world: &World, authority: &Authority) -> Result<()> {
     let labels = json!({ "app.kubernetes.io/managed-by": "istio-ca-gate" });
     let metadata = json!({ "name": "cacerts", "labels": labels });
-    world.kubernetes.put(SECRETS, json!({ "metadata": metadata, "data": authority.secret_data() }));
+    world.kubernetes.put(SECRETS, json!({ "metadata": metadata, "data": authority.secret_data() })).map(drop)
 }
 
 const PATCH: &str = "PATCH /api/v1/namespaces/istio-system/secrets/cacerts";
@@ -496,7 +497,7 @@ const PATCH: &str = "PATCH /api/v1/namespaces/istio-system/secrets/cacerts";
 async fn a_restored_cacerts_is_handed_back_with_the_bytes_that_are_in_it() -> Result<()> {
     let world = World::start().await?;
     world.vault.always(READ, version(3, &world.authority.record()));
-    restored(&world, &world.authority);
+    restored(&world, &world.authority)?;
     let before = world.kubernetes.get(SECRETS, "cacerts").context("no cacerts")?;
     ensure!(before["metadata"]["managedFields"][0]["manager"] == "somebody");
 
@@ -535,15 +536,15 @@ async fn what_is_not_to_be_handed_back_is_told_and_left_alone() -> Result<()> {
     };
     // As World::start leaves it.
     refused("CacertsUnknown", "has no label").await?;
-    restored(&world, &other);
+    restored(&world, &other)?;
     refused("RootChanged", "find out which one the mesh runs on").await?;
-    restored(&world, &world.authority);
-    world.put_pin(&"ab".repeat(32));
+    restored(&world, &world.authority)?;
+    world.put_pin(&"ab".repeat(32))?;
     refused("RootChanged", "this cluster trusts").await?;
-    world.kubernetes.delete(CONFIG_MAPS, "istio-ca-gate");
+    world.kubernetes.delete(CONFIG_MAPS, "istio-ca-gate")?;
     world.vault.always(READ, never_written());
     refused("RootMissing", "run adopt without --own").await?;
-    world.kubernetes.delete(SECRETS, "cacerts");
+    world.kubernetes.delete(SECRETS, "cacerts")?;
     refused("CacertsInvalid", "is not there").await
 }
 
@@ -551,8 +552,13 @@ async fn what_is_not_to_be_handed_back_is_told_and_left_alone() -> Result<()> {
 async fn a_restored_cacerts_that_changes_while_a_person_is_asked_is_left_alone() -> Result<()> {
     let world = World::start().await?;
     world.vault.always(READ, version(3, &world.authority.record()));
-    restored(&world, &world.authority);
-    let ended = world.asked_by(world.command(&["--own"]), async || restored(&world, &world.authority), b"y\n").await?;
+    restored(&world, &world.authority)?;
+    let touched = async || {
+        let mut cacerts = world.kubernetes.get(SECRETS, "cacerts").context("no cacerts")?;
+        cacerts["metadata"]["annotations"] = json!({ "touched": "yes" });
+        world.kubernetes.put(SECRETS, cacerts).map(drop)
+    };
+    let ended = world.asked_by(world.command(&["--own"]), touched, b"y\n").await?;
     ensure!(ended.code == Some(1) && ended.stderr.contains("was changed after it was shown"), "{}", ended.stderr);
     ensure!(world.kubernetes.server.count(PATCH) == 0);
     Ok(())

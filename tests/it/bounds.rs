@@ -21,7 +21,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::bodies::head;
 use crate::gate::review;
-use crate::kubernetes::{Kubernetes, REPLICA_SETS};
+use crate::kubernetes::{Kubernetes, REPLICA_SETS, pods};
 use crate::memory::{connector, serves};
 use crate::product::{Product, SOON, world};
 use crate::vault::{self, READ, never_written};
@@ -173,8 +173,8 @@ fn blocked(name: &str, message: &str, ballast: usize) -> Value {
             "name": name, "namespace": "istio-system", "uid": format!("uid-{name}"), "resourceVersion": "1",
             "annotations": { "ballast": "x".repeat(ballast) },
         },
-        "spec": { "replicas": 0, "template": { "metadata": { "labels": { "app": "istiod" } } } },
-        "status": { "conditions": [
+        "spec": pods("istiod", 0),
+        "status": { "replicas": 0, "conditions": [
             { "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message },
         ] },
     })
@@ -215,8 +215,7 @@ fn touched(kubernetes: &Kubernetes) -> usize {
 async fn an_owner_that_failed_for_another_reason_is_not_touched() -> Result<()> {
     let kubernetes = Kubernetes::start().await?;
     for (name, message) in [("quota", QUOTA), ("silent", ""), ("denied", DENIED)] {
-        kubernetes.put(REPLICA_SETS, blocked(name, message, 0));
-        kubernetes.put(ALL_REPLICA_SETS, blocked(name, message, 0));
+        kubernetes.put(REPLICA_SETS, blocked(name, message, 0))?;
     }
     let passed = owners(&kubernetes)?.touch_blocked(Timestamp::now()).await;
     ensure!(passed == Ok(Passed { any: true, whole: true }), "{passed:?}");
@@ -229,8 +228,7 @@ async fn an_owner_that_failed_for_another_reason_is_not_touched() -> Result<()> 
 async fn a_pass_makes_so_many_writes_and_the_next_one_goes_on_where_it_ended() -> Result<()> {
     let kubernetes = Kubernetes::start().await?;
     for n in 0..120 {
-        kubernetes.put(REPLICA_SETS, blocked(&format!("rs-{n}"), DENIED, 0));
-        kubernetes.put(ALL_REPLICA_SETS, blocked(&format!("rs-{n}"), DENIED, 0));
+        kubernetes.put(REPLICA_SETS, blocked(&format!("rs-{n}"), DENIED, 0))?;
     }
     let owners = owners(&kubernetes)?;
     for (whole, so_far) in [(false, 50), (false, 100), (true, 120)] {

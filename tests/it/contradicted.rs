@@ -25,9 +25,11 @@ async fn open(authority: &Authority) -> Result<(Gate, StandIn)> {
     let vault = vault::start().await?;
     vault.always(READ, version(1, &authority.record()));
     let kubernetes = Kubernetes::start().await?;
+    // Its watches stay alive, and tell of nothing.
+    kubernetes.server.always(&format!("WATCH {SECRETS}"), Answer::watch());
     // Not the first version.
-    kubernetes.put(SECRETS, json!({ "metadata": { "name": "another" } }));
-    kubernetes.put(SECRETS, cacerts(authority));
+    kubernetes.put(SECRETS, json!({ "metadata": { "name": "another" } }))?;
+    kubernetes.put(SECRETS, cacerts(authority))?;
     let gate = Gate::watching(kubernetes, &vault).await?;
     is_allowed(&gate, true).await?;
     Ok((gate, vault))
@@ -57,9 +59,8 @@ async fn a_deletion_that_the_watch_never_told_closes_the_gate_while_vault_is_awa
     let response = eventually("the outage to be bridged", SOON, bridged).await?;
     ensure!(response["allowed"] == true, "{response}");
 
-    // The stand-in's watches stay alive, and tell of nothing.
     let (watches, reads) = (gate.kubernetes.server.count(LIST), gate.kubernetes.server.count(CACERTS));
-    gate.kubernetes.delete(SECRETS, "cacerts");
+    gate.kubernetes.delete(SECRETS, "cacerts")?;
     let response = is_allowed(&gate, false).await?;
     ensure!(response["status"]["reason"] == "VaultUnreachable", "{response}");
     ensure!(gate.kubernetes.server.count(CACERTS) > reads, "nobody has read it");
@@ -70,7 +71,7 @@ async fn a_deletion_that_the_watch_never_told_closes_the_gate_while_vault_is_awa
     ensure!(response["allowed"] == false, "{response}");
 
     // What is back opens it again.
-    gate.kubernetes.put(SECRETS, cacerts(&authority));
+    gate.kubernetes.put(SECRETS, cacerts(&authority))?;
     is_allowed(&gate, true).await?;
     Ok(())
 }
@@ -81,10 +82,10 @@ async fn a_read_of_a_version_that_is_gone_opens_nothing() -> Result<()> {
     let vault = vault::start().await?;
     vault.always(READ, version(1, &ours.record()));
     let kubernetes = Kubernetes::start().await?;
-    kubernetes.put(SECRETS, cacerts(&ours));
+    kubernetes.put(SECRETS, cacerts(&ours))?;
     let old = kubernetes.get(SECRETS, "cacerts").context("no cacerts")?;
     // Replaced, as the list tells; reads are answered by a server that is behind.
-    kubernetes.put(SECRETS, cacerts(&theirs));
+    kubernetes.put(SECRETS, cacerts(&theirs))?;
     kubernetes.server.always(CACERTS, Answer::json(200, &old));
     let gate = Gate::watching(kubernetes, &vault).await?;
     let listed = || async { (gate.kubernetes.server.count(LIST) >= 2).then_some(()) };
@@ -112,10 +113,14 @@ async fn an_api_server_whose_versions_went_back_is_believed_once_its_list_agrees
     let authority = Authority::new("Istio Root CA")?;
     let (gate, _vault) = open(&authority).await?;
     // etcd was restored: the same Secret, of an older version, in lists and reads.
-    gate.kubernetes.rewind();
-    gate.kubernetes.put(SECRETS, cacerts(&authority));
+    let mut restored = gate.kubernetes.get(SECRETS, "cacerts").context("no cacerts")?;
+    let version = json!("1");
+    ensure!(restored["metadata"]["resourceVersion"] != version);
+    restored["metadata"]["resourceVersion"] = version.clone();
+    gate.kubernetes.server.always(CACERTS, Answer::json(200, &restored));
+    let list = json!({ "metadata": { "resourceVersion": version }, "items": [restored] });
+    gate.kubernetes.server.always(LIST, Answer::json(200, &list));
     gate.state.webhook.converger.wake();
-    let version = gate.kubernetes.get(SECRETS, "cacerts").context("no cacerts")?["metadata"]["resourceVersion"].clone();
     let told = || async {
         let report = gate.send("GET", "/fingerprint", b"").await?.json()?;
         ensure!(report["cacerts"]["resourceVersion"] == version && report["state"] == "open", "{report}");

@@ -150,7 +150,7 @@ async fn a_replica_that_did_not_look_in_those_seconds_heeds_what_another_has_hea
 async fn a_review_asks_the_pin_itself_before_it_goes_by_it() -> Result<()> {
     let authority = Authority::new("Istio Root CA")?;
     let kubernetes = Kubernetes::start().await?;
-    kubernetes.put(SECRETS, json!({ "metadata": { "name": "cacerts" }, "data": authority.secret_data() }));
+    kubernetes.put(SECRETS, json!({ "metadata": { "name": "cacerts" }, "data": authority.secret_data() }))?;
     let pinned = |contradicted: Value| {
         let mut data = json!({
             "root-sha256": sha256(&authority)?, "roots": sha256(&authority)?, "vault-version": "1",
@@ -159,7 +159,7 @@ async fn a_review_asks_the_pin_itself_before_it_goes_by_it() -> Result<()> {
         if let Value::String(by) = contradicted {
             data["contradicted-by"] = json!(by);
         }
-        kubernetes.put(CONFIG_MAPS, json!({ "metadata": { "name": "istio-ca-gate" }, "data": data }));
+        kubernetes.put(CONFIG_MAPS, json!({ "metadata": { "name": "istio-ca-gate" }, "data": data }))?;
         anyhow::Ok(())
     };
     pinned(Value::Null)?;
@@ -177,7 +177,7 @@ async fn a_review_asks_the_pin_itself_before_it_goes_by_it() -> Result<()> {
     // Another replica hears of it.
     let mut map = gate.kubernetes.get(CONFIG_MAPS, "istio-ca-gate").context("no pin")?;
     map["data"]["contradicted-by"] = json!("RootChanged");
-    gate.kubernetes.put(CONFIG_MAPS, map);
+    gate.kubernetes.put(CONFIG_MAPS, map)?;
     testbed::eventually("the review to be denied", SOON, || async {
         let response = gate.review("?timeout=10s", &review("istiod")).await?;
         ensure!(response["status"]["reason"] == "VaultRateLimited", "{response}");
@@ -265,13 +265,13 @@ async fn an_outage_is_bridged_for_the_very_set_of_roots_that_was_verified() -> R
         let vault = vault::start().await?;
         vault.always(LOGIN, Answer::html(502));
         let kubernetes = Kubernetes::start().await?;
-        kubernetes.put(SECRETS, json!({ "metadata": { "name": "cacerts" }, "data": cacerts }));
+        kubernetes.put(SECRETS, json!({ "metadata": { "name": "cacerts" }, "data": cacerts }))?;
         let verified_at = k8s_openapi::jiff::Timestamp::now().to_string();
         let mut data = json!({ "root-sha256": sha256(&old)?, "vault-version": "1", "verified-at": verified_at });
         if let Some(roots) = roots {
             data["roots"] = json!(roots);
         }
-        kubernetes.put(CONFIG_MAPS, json!({ "metadata": { "name": "istio-ca-gate" }, "data": data }));
+        kubernetes.put(CONFIG_MAPS, json!({ "metadata": { "name": "istio-ca-gate" }, "data": data }))?;
         let gate = Gate::converging_on(kubernetes, &vault).await?;
         let response = gate.review("?timeout=10s", &review("istiod")).await?;
         ensure!(response["allowed"] == allowed, "{data}: {response}");
@@ -345,7 +345,7 @@ async fn a_refused_write_is_not_tried_at_each_attempt() -> Result<()> {
     product.kubernetes.server.always(PATCH_CACERTS, status(500, "InternalError"));
     let mut touched = product.kubernetes.get(SECRETS, "cacerts").context("no cacerts")?;
     touched["metadata"]["annotations"]["example.org/touched"] = json!("now");
-    product.kubernetes.put(SECRETS, touched);
+    product.kubernetes.put(SECRETS, touched)?;
     stands(&product, "held", Some("KubernetesUnreachable")).await?;
     Ok(())
 }
@@ -355,7 +355,7 @@ async fn an_immutable_cacerts_is_named_and_never_written_in_vain() -> Result<()>
     let (old, new) = (Authority::new("Old")?, Authority::new("New")?);
     let (kubernetes, vault) = world().await?;
     let secret = json!({ "metadata": { "name": "cacerts" }, "data": old.secret_data(), "immutable": true });
-    kubernetes.put(SECRETS, secret);
+    kubernetes.put(SECRETS, secret)?;
     vault.always(READ, version(1, &new.record()));
     let product = Product::start(kubernetes, vault, &REPLACE).await?;
     let (_, text) = product.post(&product.client()?, review("istiod").to_string().into()).await?;

@@ -104,7 +104,7 @@ async fn each_hold_is_a_403_of_the_contracts_shape() -> Result<()> {
 /// An API server with a sound `cacerts` that is somebody else's.
 async fn with_cacerts(authority: &Authority) -> Result<Kubernetes> {
     let kubernetes = Kubernetes::start().await?;
-    kubernetes.put(SECRETS, json!({ "metadata": { "name": "cacerts" }, "data": authority.secret_data() }));
+    kubernetes.put(SECRETS, json!({ "metadata": { "name": "cacerts" }, "data": authority.secret_data() }))?;
     Ok(kubernetes)
 }
 
@@ -136,7 +136,7 @@ async fn a_root_verified_before_opens_with_a_warning_while_vault_is_away() -> Re
         vault.always(LOGIN, Answer::html(502));
         let kubernetes = with_cacerts(&authority).await?;
         let data = json!({ "root-sha256": root_pinned, "vault-version": "1", "verified-at": verified_at });
-        kubernetes.put(CONFIG_MAPS, json!({ "metadata": { "name": "istio-ca-gate" }, "data": data }));
+        kubernetes.put(CONFIG_MAPS, json!({ "metadata": { "name": "istio-ca-gate" }, "data": data }))?;
         let gate = Gate::converging_on(kubernetes, &vault).await?;
         let response = gate.review("?timeout=10s", &review("istiod")).await?;
         ensure!(response["allowed"] == reason.is_none(), "{data}: {response}");

@@ -14,7 +14,7 @@ use testbed::side::Side;
 use tokio::process::Command;
 
 use crate::certificates::Authority;
-use crate::kubernetes::{CONFIG_MAPS, DEPLOYMENTS, Kubernetes, SECRETS};
+use crate::kubernetes::{CONFIG_MAPS, DEPLOYMENTS, Kubernetes, SECRETS, pods};
 use crate::product::{KUBERNETES_TOKEN, binary, kubeconfig};
 use crate::quiet::leak;
 use crate::vault::{self, HEALTH, JWT, LOGIN, READ, errors, granted, health, token, version};
@@ -59,19 +59,7 @@ impl Report {
 
 impl Ward {
     async fn new(vault: StandIn) -> Result<Self> {
-        let kubernetes = Kubernetes::start().await?;
-        kubernetes.server.always(
-            "GET /version",
-            Answer::json(
-                200,
-                &json!({
-                    "major": "1", "minor": "34", "gitVersion": "v1.34.4", "gitCommit": "", "gitTreeState": "",
-                    "buildDate": "", "goVersion": "", "compiler": "", "platform": "",
-                }),
-            ),
-        );
-        vault.once(LOGIN, errors(400, &["missing role"]));
-        Ok(Self { folder: tempfile::tempdir()?, kubernetes, vault })
+        Ok(Self { folder: tempfile::tempdir()?, kubernetes: Kubernetes::start().await?, vault })
     }
 
     fn write(&self, name: &str, text: &str) -> Result<String> {
@@ -108,15 +96,15 @@ async fn it_writes_nothing_gives_its_token_back_and_repeats_no_secret() -> Resul
     vault.always(CAPABILITIES, Answer::json(200, &json!({ "data": { "secret/data/istio/ca": ["read"] } })));
     let ward = Ward::new(vault).await?;
     let cacerts = json!({ "metadata": { "name": "cacerts" }, "data": root.secret_data() });
-    ward.kubernetes.put(SECRETS, cacerts.clone());
+    ward.kubernetes.put(SECRETS, cacerts.clone())?;
     // istiod's own CA has a key, too; and an answer with one that does not parse.
-    ward.kubernetes.put(SECRETS, json!({ "metadata": { "name": "istio-ca-secret" }, "data": root.secret_data() }));
+    ward.kubernetes.put(SECRETS, json!({ "metadata": { "name": "istio-ca-secret" }, "data": root.secret_data() }))?;
     let odd = json!({ "data": { "ca.key": root.key_pem() }, "metadata": {} });
     ward.kubernetes.server.once(&format!("GET {SECRETS}/istio-ca-gate-tls"), Answer::json(200, &odd));
     ward.kubernetes.put(
         CONFIG_MAPS,
         json!({ "metadata": { "name": "istio-ca-root-cert" }, "data": { "root-cert.pem": root.pem() } }),
-    );
+    )?;
 
     let report = ward.json(&[]).await?;
     report.expect("vault-record", "ok", "version 1")?;
@@ -271,7 +259,6 @@ async fn addresses_of_two_vaults_and_one_that_does_not_tell() -> Result<()> {
     let report = ward.json(&both).await?;
     ensure!(report.line("vault-one")?["reason"] == "VaultAmbiguous", "{}", report.stdout);
     other.always(HEALTH, Answer::json(503, &json!({ "initialized": true, "sealed": true })));
-    ward.vault.once(LOGIN, errors(400, &["missing role"]));
     ward.json(&both).await?.expect("vault-one", "warning", "may be another one")?;
     ensure!(other.count(LOGIN) == 0);
     Ok(())
@@ -311,12 +298,14 @@ async fn what_the_asker_may_not_look_at_is_a_note_with_the_right_that_is_missing
 }
 
 /// The gate's Deployment and the ConfigMap of its settings.
-fn deployed(kubernetes: &Kubernetes, settings: Value) {
-    kubernetes.put(CONFIG_MAPS, json!({ "metadata": { "name": "istio-ca-gate-settings" }, "data": settings }));
-    let container = json!({ "name": "gate", "args": ["serve"], "envFrom": [{ "configMapRef": { "name": "istio-ca-gate-settings" } }] });
-    let template = json!({ "spec": { "serviceAccountName": "istio-ca-gate", "containers": [container] } });
-    let gate = json!({ "metadata": { "name": "istio-ca-gate" }, "spec": { "selector": {}, "template": template } });
-    kubernetes.put(DEPLOYMENTS, gate);
+fn deployed(kubernetes: &Kubernetes, settings: Value) -> Result<()> {
+    kubernetes.put(CONFIG_MAPS, json!({ "metadata": { "name": "istio-ca-gate-settings" }, "data": settings }))?;
+    let mut gate = json!({ "metadata": { "name": "istio-ca-gate" }, "spec": pods("istio-ca-gate", 1) });
+    let pod = &mut gate["spec"]["template"]["spec"];
+    pod["serviceAccountName"] = json!("istio-ca-gate");
+    pod["containers"][0]["args"] = json!(["serve"]);
+    pod["containers"][0]["envFrom"] = json!([{ "configMapRef": { "name": "istio-ca-gate-settings" } }]);
+    kubernetes.put(DEPLOYMENTS, gate).map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -341,7 +330,7 @@ async fn role_address_and_mount_are_the_clusters_own_where_nothing_says_otherwis
     );
     ensure!(ward.vault.seen().is_empty());
 
-    deployed(&ward.kubernetes, settings);
+    deployed(&ward.kubernetes, settings)?;
     let report = bare(&[]).await?;
     report.expect("settings", "ok", "--role=sync --service-account=istio-ca-gate")?;
     report.expect("vault-state", "ok", "active")?;
@@ -387,7 +376,7 @@ async fn before_an_installation_a_mesh_on_another_root_is_found_and_what_could_n
     let (vault, _root) = with_root().await?;
     let ward = Ward::new(vault).await?;
     let served = |pem: &str| json!({ "metadata": { "name": "istio-ca-root-cert" }, "data": { "root-cert.pem": pem } });
-    ward.kubernetes.put(CONFIG_MAPS, served(Authority::new("The mesh's own")?.pem()));
+    ward.kubernetes.put(CONFIG_MAPS, served(Authority::new("The mesh's own")?.pem()))?;
     let pre = async |token: Option<&str>| {
         let mut command = Command::new(binary());
         command

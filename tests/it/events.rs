@@ -57,15 +57,15 @@ async fn a_first_start_is_told_from_the_root_to_the_open_gate() -> Result<()> {
 async fn a_denial_is_told_at_the_owner_of_the_pod_once_however_many_there_are() -> Result<()> {
     let (kubernetes, vault) = (Kubernetes::start().await?, vault::start().await?);
     vault.always(READ, never_written());
-    install_istiod(&kubernetes, json!({}));
+    let uid = install_istiod(&kubernetes, json!({}))?;
     let gate = Gate::converging_on(kubernetes, &vault).await?;
     let mut message = Value::Null;
     for _ in 0..20 {
-        message = gate.review("?timeout=10s", &owned_review()).await?["status"]["message"].clone();
+        message = gate.review("?timeout=10s", &owned_review(&uid)).await?["status"]["message"].clone();
     }
     let held = event(&gate.kubernetes, "GateHeld").await?;
     let about = &held["involvedObject"];
-    ensure!(about["kind"] == "ReplicaSet" && about["apiVersion"] == "apps/v1" && about["uid"] == "uid-rs", "{held}");
+    ensure!(about["kind"] == "ReplicaSet" && about["apiVersion"] == "apps/v1" && about["uid"] == *uid, "{held}");
     ensure!(held["type"] == "Warning" && held["message"] == message, "{held}");
     ensure!(
         message.as_str().is_some_and(|text| text.starts_with("RootMissing: ") && text.ends_with("/istiod)")),
@@ -74,7 +74,7 @@ async fn a_denial_is_told_at_the_owner_of_the_pod_once_however_many_there_are() 
     // Another cause is another Event, and shows that what was told before it is through.
     vault.always(READ, vault::errors(503, &["Vault is sealed"]));
     eventually("an Event of the other cause", SOON, || async {
-        gate.review("?timeout=10s", &owned_review()).await?;
+        gate.review("?timeout=10s", &owned_review(&uid)).await?;
         let told = gate.kubernetes.all(EVENTS);
         ensure!(told.iter().any(|event| event["message"].as_str().is_some_and(|m| m.starts_with("VaultSealed"))));
         ensure!(told.len() == 2, "{told:?}");
@@ -89,7 +89,7 @@ async fn a_pod_of_nobody_or_of_another_namespace_is_told_at_cacerts() -> Result<
     vault.always(READ, never_written());
     let mut unowned = review("istiod");
     unowned["request"]["object"]["metadata"]["ownerReferences"] = json!([]);
-    let mut elsewhere = owned_review();
+    let mut elsewhere = owned_review("uid-rs");
     elsewhere["request"]["namespace"] = json!("istio-ingress");
     for review in [unowned, elsewhere] {
         let gate = Gate::converging(&vault).await?;
@@ -135,7 +135,7 @@ async fn an_api_server_that_takes_no_events_is_in_nobodys_way() -> Result<()> {
     let mut slowest = Duration::ZERO;
     // More than the queue holds, each another Event.
     for n in 0..100 {
-        let mut review = owned_review();
+        let mut review = owned_review("uid-rs");
         let owner = &mut review["request"]["object"]["metadata"]["ownerReferences"][0];
         (owner["name"], owner["uid"]) = (json!(format!("istiod-{n}")), json!(format!("uid-{n}")));
         let began = Instant::now();

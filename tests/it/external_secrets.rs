@@ -20,14 +20,17 @@ async fn world() -> Result<(Kubernetes, StandIn)> {
     vault.always(READ, version(1, &Authority::new("Istio Root CA")?.record()));
     let labels = json!({ "reconcile.external-secrets.io/managed": "true" });
     let other = Authority::new("Other")?.secret_data();
-    kubernetes.put(SECRETS, json!({ "metadata": { "name": "cacerts", "labels": labels }, "data": other }));
-    kubernetes.put(EXTERNAL_SECRETS, json!({ "metadata": { "name": "other" }, "spec": { "target": { "name": "x" } } }));
+    kubernetes.put(SECRETS, json!({ "metadata": { "name": "cacerts", "labels": labels }, "data": other }))?;
+    kubernetes
+        .put(EXTERNAL_SECRETS, json!({ "metadata": { "name": "other" }, "spec": { "target": { "name": "x" } } }))?;
     Ok((kubernetes, vault))
 }
 
-fn put(kubernetes: &Kubernetes, annotations: Value) {
+fn put(kubernetes: &Kubernetes, annotations: Value) -> Result<()> {
     let metadata = json!({ "name": "istio-cacerts", "annotations": annotations });
-    kubernetes.put(EXTERNAL_SECRETS, json!({ "metadata": metadata, "spec": { "target": { "name": "cacerts" } } }));
+    kubernetes
+        .put(EXTERNAL_SECRETS, json!({ "metadata": metadata, "spec": { "target": { "name": "cacerts" } } }))
+        .map(drop)
 }
 
 async fn message(gate: &Gate) -> Result<String> {
@@ -39,7 +42,7 @@ async fn message(gate: &Gate) -> Result<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_an_owner_reference_the_external_secret_is_found_by_its_target_and_asked_once() -> Result<()> {
     let (kubernetes, vault) = world().await?;
-    put(&kubernetes, json!({}));
+    put(&kubernetes, json!({}))?;
     let gate = Gate::converging_on(kubernetes, &vault).await?;
     for _ in 0..3 {
         message(&gate).await?;
@@ -57,7 +60,7 @@ async fn without_an_owner_reference_the_external_secret_is_found_by_its_target_a
 #[tokio::test(flavor = "multi_thread")]
 async fn what_another_replica_has_just_asked_for_is_not_asked_for_again() -> Result<()> {
     let (kubernetes, vault) = world().await?;
-    put(&kubernetes, json!({ "force-sync": Timestamp::now().as_second().to_string() }));
+    put(&kubernetes, json!({ "force-sync": Timestamp::now().as_second().to_string() }))?;
     let gate = Gate::converging_on(kubernetes, &vault).await?;
     message(&gate).await?;
     ensure!(gate.kubernetes.server.count(&format!("GET {EXTERNAL_SECRETS}")) == 1);

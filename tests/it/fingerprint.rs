@@ -83,8 +83,8 @@ async fn standard_input_is_a_file_too() -> Result<()> {
 async fn a_clusters_and_vaults_root_are_those_of_the_file() -> Result<()> {
     let (ca, other, files) = (Authority::new("Root")?, Authority::new("Other")?, Files::new()?);
     let (current, named, vault) = (Kubernetes::start().await?, Kubernetes::start().await?, vault::start().await?);
-    current.put(SECRETS, json!({ "metadata": { "name": "cacerts" }, "data": ca.secret_data() }));
-    named.put(SECRETS, json!({ "metadata": { "name": "cacerts" }, "data": other.secret_data() }));
+    current.put(SECRETS, json!({ "metadata": { "name": "cacerts" }, "data": ca.secret_data() }))?;
+    named.put(SECRETS, json!({ "metadata": { "name": "cacerts" }, "data": other.secret_data() }))?;
     vault.always(READ, version(1, &ca.record()));
     let config = files.0.path().join("kubeconfig");
     kubeconfig(&config, &[("a-current", current.server.url()), ("named", named.server.url())])?;

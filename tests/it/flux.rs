@@ -10,7 +10,7 @@ use testbed::side::NAMESPACE;
 
 use crate::certificates::Authority;
 use crate::gate::{Gate, SOON, review};
-use crate::kubernetes::{DEPLOYMENTS, Kubernetes, REPLICA_SETS, SECRETS, status};
+use crate::kubernetes::{DEPLOYMENTS, Kubernetes, REPLICA_SETS, SECRETS, pods, status};
 use crate::product::Product;
 use crate::vault::{self, READ, never_written, version};
 use crate::world::{self, World};
@@ -23,48 +23,46 @@ const ASK: &str = "PATCH /apis/helm.toolkit.fluxcd.io/v2/namespaces/flux-system/
 const REQUESTED: &str = "reconcile.fluxcd.io/requestedAt";
 const RESET: &str = "reconcile.fluxcd.io/resetAt";
 
-/// A pod of the ReplicaSet below.
-pub fn owned_review() -> Value {
+/// A pod of the ReplicaSet with this uid.
+pub fn owned_review(uid: &str) -> Value {
     let mut review = review("istiod");
-    review["request"]["object"]["metadata"]["ownerReferences"][0]["uid"] = json!("uid-rs");
+    review["request"]["object"]["metadata"]["ownerReferences"][0]["uid"] = json!(uid);
     review
 }
 
-/// istiod as Flux has installed it: only the Deployment has its labels.
-pub fn install_istiod(kubernetes: &Kubernetes, replica_set: Value) {
-    let owner = |kind: &str, name: &str, uid: &str| json!([{ "apiVersion": "apps/v1", "kind": kind, "name": name, "uid": uid, "controller": true }]);
-    let mut set = json!({
-        "metadata": {
-            "name": "istiod-7d4b9c", "namespace": "istio-system", "uid": "uid-rs",
-            "ownerReferences": owner("Deployment", "istiod", "uid-d"),
-        },
-        "spec": { "template": { "metadata": { "labels": { "app": "istiod" } } } },
+/// A pod of the ReplicaSet below.
+fn owned(kubernetes: &Kubernetes) -> Result<Value> {
+    let set = kubernetes.get(REPLICA_SETS, "istiod-7d4b9c").context("no ReplicaSet")?;
+    Ok(owned_review(set["metadata"]["uid"].as_str().context("no uid")?))
+}
+
+/// istiod as Flux has installed it: only the Deployment has its labels. Returns the uid of the ReplicaSet.
+pub fn install_istiod(kubernetes: &Kubernetes, replica_set: Value) -> Result<String> {
+    let labels = json!({ "helm.toolkit.fluxcd.io/name": "istiod", "helm.toolkit.fluxcd.io/namespace": "flux-system" });
+    let metadata = json!({ "name": "istiod", "labels": labels });
+    let deployment = kubernetes.put(DEPLOYMENTS, json!({ "metadata": metadata, "spec": pods("istiod", 1) }))?;
+    let owner = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "name": "istiod", "controller": true,
+        "uid": deployment["metadata"]["uid"],
     });
+    let metadata = json!({ "name": "istiod-7d4b9c", "ownerReferences": [owner] });
+    let mut set = json!({ "metadata": metadata, "spec": pods("istiod", 1) });
     for (key, value) in replica_set.as_object().into_iter().flatten() {
         set[key] = value.clone();
     }
-    kubernetes.put(REPLICA_SETS, set.clone());
-    // The stand-in knows objects by their path: this one is for the list of all namespaces.
-    kubernetes.put("/apis/apps/v1/replicasets", set);
-    kubernetes.put(
-        DEPLOYMENTS,
-        json!({ "metadata": { "name": "istiod", "namespace": "istio-system", "uid": "uid-d", "labels": {
-            "helm.toolkit.fluxcd.io/name": "istiod", "helm.toolkit.fluxcd.io/namespace": "flux-system",
-        } } }),
-    );
+    let set = kubernetes.put(REPLICA_SETS, set)?;
+    Ok(set["metadata"]["uid"].as_str().context("no uid")?.to_owned())
 }
 
 fn blocked() -> Value {
     let message = "admission webhook \"app.istio-ca-gate.io\" denied the request: RootMissing: cluster nas: none";
     let failure = json!({ "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message });
-    json!({ "status": { "conditions": [failure] } })
+    json!({ "status": { "replicas": 0, "conditions": [failure] } })
 }
 
-fn put_release(kubernetes: &Kubernetes, annotations: Value) {
-    kubernetes.put(
-        RELEASES,
-        json!({ "metadata": { "name": "istiod", "namespace": "flux-system", "annotations": annotations } }),
-    );
+fn put_release(kubernetes: &Kubernetes, annotations: Value) -> Result<()> {
+    let metadata = json!({ "name": "istiod", "annotations": annotations });
+    kubernetes.put(RELEASES, json!({ "metadata": metadata })).map(drop)
 }
 
 fn annotations(kubernetes: &Kubernetes) -> Result<Value> {
@@ -75,8 +73,8 @@ fn annotations(kubernetes: &Kubernetes) -> Result<Value> {
 async fn held() -> Result<(Kubernetes, StandIn)> {
     let (kubernetes, vault) = (Kubernetes::start().await?, vault::start().await?);
     vault.always(READ, never_written());
-    install_istiod(&kubernetes, json!({}));
-    put_release(&kubernetes, json!({}));
+    install_istiod(&kubernetes, json!({}))?;
+    put_release(&kubernetes, json!({}))?;
     Ok((kubernetes, vault))
 }
 
@@ -89,7 +87,7 @@ async fn message(gate: &Gate, review: &Value) -> Result<String> {
 /// Waits until the gate lets the pod in.
 async fn opens(gate: &Gate) -> Result<()> {
     eventually("the gate to open", SOON, || async {
-        let response = gate.review("?timeout=10s", &owned_review()).await?;
+        let response = gate.review("?timeout=10s", &owned(&gate.kubernetes)?).await?;
         ensure!(response["allowed"] == true, "{response}");
         Ok(())
     })
@@ -111,9 +109,9 @@ async fn asked(kubernetes: &Kubernetes) -> Result<()> {
 async fn a_denial_names_the_helm_release_of_its_pod_and_looks_it_up_once() -> Result<()> {
     let (kubernetes, vault) = held().await?;
     let gate = Gate::converging_on(kubernetes, &vault).await?;
-    let first = message(&gate, &owned_review()).await?;
+    let first = message(&gate, &owned(&gate.kubernetes)?).await?;
     ensure!(first.ends_with(" (HelmRelease flux-system/istiod)"), "{first}");
-    ensure!(message(&gate, &owned_review()).await? == first);
+    ensure!(message(&gate, &owned(&gate.kubernetes)?).await? == first);
     ensure!(gate.kubernetes.server.count(READ_OWNER) == 1);
     Ok(())
 }
@@ -122,7 +120,7 @@ async fn a_denial_names_the_helm_release_of_its_pod_and_looks_it_up_once() -> Re
 async fn another_object_of_the_owners_name_names_nothing() -> Result<()> {
     let (kubernetes, vault) = held().await?;
     let gate = Gate::converging_on(kubernetes, &vault).await?;
-    let mut review = owned_review();
+    let mut review = owned(&gate.kubernetes)?;
     review["request"]["object"]["metadata"]["ownerReferences"][0]["uid"] = json!("uid-other");
     ensure!(!message(&gate, &review).await?.contains("HelmRelease"));
     ensure!(gate.kubernetes.server.count(READ_OWNER) == 1);
@@ -135,7 +133,7 @@ async fn a_missing_right_leaves_the_release_out_and_is_not_tried_again_for_each_
     kubernetes.server.always(READ_OWNER, status(403, "Forbidden"));
     let gate = Gate::converging_on(kubernetes, &vault).await?;
     for _ in 0..3 {
-        ensure!(!message(&gate, &owned_review()).await?.contains("HelmRelease"));
+        ensure!(!message(&gate, &owned(&gate.kubernetes)?).await?.contains("HelmRelease"));
     }
     ensure!(gate.kubernetes.server.count(READ_OWNER) == 1);
     Ok(())
@@ -151,7 +149,7 @@ async fn an_api_server_that_does_not_answer_delays_a_denial_by_less_than_its_mar
     let mut slowest = Duration::ZERO;
     for _ in 0..3 {
         let began = Instant::now();
-        ensure!(!message(&gate, &owned_review()).await?.contains("HelmRelease"));
+        ensure!(!message(&gate, &owned(&gate.kubernetes)?).await?.contains("HelmRelease"));
         slowest = slowest.max(began.elapsed());
     }
     ensure!(gate.kubernetes.server.count(READ_OWNER) == 1, "the fault has not hit once");
@@ -164,7 +162,7 @@ async fn a_pod_that_is_let_in_is_not_looked_up() -> Result<()> {
     let (kubernetes, vault) = held().await?;
     vault.always(READ, version(1, &Authority::new("Istio Root CA")?.record()));
     let gate = Gate::converging_on(kubernetes, &vault).await?;
-    ensure!(gate.review("?timeout=10s", &owned_review()).await?["allowed"] == true);
+    ensure!(gate.review("?timeout=10s", &owned(&gate.kubernetes)?).await?["allowed"] == true);
     ensure!(gate.kubernetes.server.count(READ_OWNER) == 0);
     Ok(())
 }
@@ -173,13 +171,13 @@ async fn a_pod_that_is_let_in_is_not_looked_up() -> Result<()> {
 async fn once_the_gate_opens_flux_is_asked_to_reconcile_and_only_once() -> Result<()> {
     let (kubernetes, vault) = held().await?;
     let gate = Gate::reconciling(kubernetes, &vault, &["flux-system/istiod"]).await?;
-    message(&gate, &owned_review()).await?;
+    message(&gate, &owned(&gate.kubernetes)?).await?;
     ensure!(gate.kubernetes.server.count(ASK) == 0, "it was asked while held");
     vault.always(READ, version(1, &Authority::new("Istio Root CA")?.record()));
     opens(&gate).await?;
     asked(&gate.kubernetes).await?;
     // More of the same opening: also after another attempt.
-    gate.kubernetes.put(SECRETS, json!({ "metadata": { "name": "other" } }));
+    gate.kubernetes.put(SECRETS, json!({ "metadata": { "name": "other" } }))?;
     opens(&gate).await?;
     ensure!(gate.kubernetes.server.count(ASK) == 1);
     let token = &gate.kubernetes.server.of(ASK)[0].json()["metadata"]["resourceVersion"];
@@ -192,9 +190,9 @@ async fn open_already(replica_set: Value) -> Result<(Kubernetes, StandIn)> {
     let (kubernetes, vault, authority) =
         (Kubernetes::start().await?, vault::start().await?, Authority::new("Istio Root CA")?);
     vault.always(READ, version(1, &authority.record()));
-    kubernetes.put(SECRETS, json!({ "metadata": { "name": "cacerts" }, "data": authority.secret_data() }));
-    install_istiod(&kubernetes, replica_set);
-    put_release(&kubernetes, json!({}));
+    kubernetes.put(SECRETS, json!({ "metadata": { "name": "cacerts" }, "data": authority.secret_data() }))?;
+    install_istiod(&kubernetes, replica_set)?;
+    put_release(&kubernetes, json!({}))?;
     Ok((kubernetes, vault))
 }
 
@@ -223,9 +221,9 @@ async fn open_at_start_it_asks_only_if_something_is_blocked() -> Result<()> {
 async fn what_another_replica_has_just_asked_for_is_not_asked_for_again() -> Result<()> {
     let (kubernetes, vault) = held().await?;
     let now = Timestamp::now().to_string();
-    put_release(&kubernetes, json!({ REQUESTED: now, RESET: now }));
+    put_release(&kubernetes, json!({ REQUESTED: now, RESET: now }))?;
     let gate = Gate::reconciling(kubernetes, &vault, &["flux-system/istiod"]).await?;
-    message(&gate, &owned_review()).await?;
+    message(&gate, &owned(&gate.kubernetes)?).await?;
     vault.always(READ, version(1, &Authority::new("Istio Root CA")?.record()));
     opens(&gate).await?;
     eventually("the HelmRelease to be read", SOON, || async {
@@ -243,7 +241,7 @@ async fn a_release_that_flux_works_on_is_read_and_written_anew() -> Result<()> {
     kubernetes.server.once(ASK, status(409, "Conflict"));
     kubernetes.server.once(ASK, status(409, "Conflict"));
     let gate = Gate::reconciling(kubernetes, &vault, &["flux-system/istiod"]).await?;
-    message(&gate, &owned_review()).await?;
+    message(&gate, &owned(&gate.kubernetes)?).await?;
     vault.always(READ, version(1, &Authority::new("Istio Root CA")?.record()));
     opens(&gate).await?;
     asked(&gate.kubernetes).await?;
@@ -260,10 +258,10 @@ async fn a_missing_right_is_logged_with_where_to_get_it_and_tried_again() -> Res
     let flags = ["--role", "sync", "--retry-max", "100ms", "--reconcile-helmrelease", "flux-system/istiod"];
     let product = Product::start(kubernetes, vault, &flags).await?;
     let client = product.client()?;
-    let (_, text) = product.post(&client, owned_review().to_string().into()).await?;
+    let (_, text) = product.post(&client, owned(&product.kubernetes)?.to_string().into()).await?;
     ensure!(text.contains("(HelmRelease flux-system/istiod)"), "{text}");
     product.vault.always(READ, version(1, &Authority::new("Istio Root CA")?.record()));
-    product.allows(&owned_review()).await?;
+    product.allows(&owned(&product.kubernetes)?).await?;
     asked(&product.kubernetes).await?;
     ensure!(product.kubernetes.server.waiting() == 0);
     let told = || async { product.process.log().contains("asked Flux to reconcile").then_some(()) };

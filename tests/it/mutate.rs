@@ -81,9 +81,9 @@ async fn while_vault_is_away_the_pinned_root_is_told_without_a_version() -> Resu
     let vault = vault::start().await?;
     vault.always(LOGIN, Answer::html(502));
     let kubernetes = Kubernetes::start().await?;
-    kubernetes.put(SECRETS, json!({ "metadata": { "name": "cacerts" }, "data": authority.secret_data() }));
+    kubernetes.put(SECRETS, json!({ "metadata": { "name": "cacerts" }, "data": authority.secret_data() }))?;
     let data = json!({ "root-sha256": root, "vault-version": "1", "verified-at": Timestamp::now().to_string() });
-    kubernetes.put(CONFIG_MAPS, json!({ "metadata": { "name": "istio-ca-gate" }, "data": data }));
+    kubernetes.put(CONFIG_MAPS, json!({ "metadata": { "name": "istio-ca-gate" }, "data": data }))?;
     let gate = Gate::converging_on(kubernetes, &vault).await?;
     let review = istiod();
     let response = mutate(&gate, &review).await?;

@@ -179,7 +179,7 @@ async fn a_signal_ends_its_waiting() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_it_may_not_write_it_leaves_alone() -> Result<()> {
     let (world, other) = (World::start().await?, Authority::new("Another Root CA")?);
-    world.kubernetes.put(SECRETS, json!({ "metadata": { "name": "cacerts" }, "data": other.secret_data() }));
+    world.kubernetes.put(SECRETS, json!({ "metadata": { "name": "cacerts" }, "data": other.secret_data() }))?;
     let held = world.run(&["bootstrap"]).await?;
     ensure!(held.code == Some(1) && held.last().contains("CacertsUnknown: cluster bootstrap: "), "{}", held.stderr);
     ensure!(held.last().contains("`istio-ca-gate adopt`"), "{}", held.last());

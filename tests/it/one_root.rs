@@ -35,7 +35,7 @@ async fn a_cacerts_that_comes_while_the_key_is_made_keeps_the_root_from_being_ma
     world.vault.once(READ, never_written().after(Duration::from_secs(2)));
     let running = world.spawn(&["bootstrap"])?;
     world.reads(2).await?;
-    world.kubernetes.put(SECRETS, json!({ "metadata": { "name": "cacerts" }, "data": own.secret_data() }));
+    world.kubernetes.put(SECRETS, json!({ "metadata": { "name": "cacerts" }, "data": own.secret_data() }))?;
     let held = ended(running).await?;
     ensure!(held.code == Some(1) && held.last().contains("CacertsUnknown: "), "{}", held.stderr);
     ensure!(world.vault.count(WRITE) == 0, "a second root was made");
@@ -46,7 +46,7 @@ async fn a_cacerts_that_comes_while_the_key_is_made_keeps_the_root_from_being_ma
 async fn beside_a_mesh_on_a_root_of_its_own_none_is_made() -> Result<()> {
     let (world, own) = (World::start().await?, Authority::new("istiod's own")?);
     for root in [own.pem(), "no certificate"] {
-        world.kubernetes.put(CONFIG_MAPS, served(root));
+        world.kubernetes.put(CONFIG_MAPS, served(root))?;
         let held = world.run(&["bootstrap", "--cluster", "homelab"]).await?;
         ensure!(held.code == Some(1) && held.last().contains("MeshOnOtherRoot: cluster homelab: "), "{}", held.stderr);
         ensure!(root != own.pem() || held.last().contains(&sha256(&own)?), "{}", held.last());
@@ -71,7 +71,7 @@ async fn a_mesh_that_starts_while_the_key_is_made_keeps_the_root_from_being_made
     world.vault.once(READ, never_written().after(Duration::from_secs(2)));
     let running = world.spawn(&["bootstrap"])?;
     world.reads(2).await?;
-    world.kubernetes.put(CONFIG_MAPS, served(own.pem()));
+    world.kubernetes.put(CONFIG_MAPS, served(own.pem()))?;
     let held = ended(running).await?;
     ensure!(held.code == Some(1) && held.last().contains("MeshOnOtherRoot: "), "{}", held.stderr);
     world.has_nothing()
@@ -82,14 +82,14 @@ async fn over_a_mesh_on_another_root_vaults_is_not_published() -> Result<()> {
     let (world, own, vaults) =
         (World::start().await?, Authority::new("istiod's own")?, Authority::new("Istio Root CA")?);
     world.vault.always(READ, version(1, &vaults.record()));
-    world.kubernetes.put(CONFIG_MAPS, served(own.pem()));
+    world.kubernetes.put(CONFIG_MAPS, served(own.pem()))?;
     for command in ["sync", "bootstrap"] {
         let held = world.run(&[command]).await?;
         ensure!(held.code == Some(1) && held.last().contains("MeshOnOtherRoot: "), "{command}: {}", held.stderr);
         world.has_nothing()?;
     }
     // What it shares with Vault, it may go on with.
-    world.kubernetes.put(CONFIG_MAPS, served(&[own.pem(), vaults.pem()].concat()));
+    world.kubernetes.put(CONFIG_MAPS, served(&[own.pem(), vaults.pem()].concat()))?;
     let done = world.run(&["sync"]).await?;
     ensure!(done.code == Some(0), "{}", done.stderr);
     Ok(())
@@ -100,7 +100,7 @@ async fn a_mesh_on_the_root_of_the_pin_is_not_disturbed() -> Result<()> {
     let (world, vaults) = (World::start().await?, Authority::new("Istio Root CA")?);
     world.vault.always(READ, version(1, &vaults.record()));
     ensure!(world.run(&["sync"]).await?.code == Some(0));
-    world.kubernetes.put(CONFIG_MAPS, served(vaults.pem()));
+    world.kubernetes.put(CONFIG_MAPS, served(vaults.pem()))?;
     // As if it had been deleted.
     let cacerts = format!("{SECRETS}/cacerts");
     world.kubernetes.server.once(&format!("GET {cacerts}"), status(404, "NotFound"));

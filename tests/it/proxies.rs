@@ -122,7 +122,7 @@ async fn fingerprint(kubeconfig: &str, variables: &[(&str, String)]) -> Result<(
 async fn world() -> Result<(Kubernetes, SocketAddr)> {
     let kubernetes = Kubernetes::start().await?;
     let authority = Authority::new("Istio Root CA")?;
-    kubernetes.put(SECRETS, json!({ "metadata": { "name": "cacerts" }, "data": authority.secret_data() }));
+    kubernetes.put(SECRETS, json!({ "metadata": { "name": "cacerts" }, "data": authority.secret_data() }))?;
     let address = kubernetes.server.url().strip_prefix("http://").context("no address")?.parse()?;
     Ok((kubernetes, address))
 }

@@ -95,7 +95,7 @@ async fn dropping_the_old_root_before_the_new_one_signs_holds_the_cluster_until_
 async fn a_cacerts_that_is_not_the_gates_holds_at_the_first_version() -> Result<()> {
     let (old, new) = (Authority::new("Old")?, Authority::new("New")?);
     let (kubernetes, vault) = world().await?;
-    kubernetes.put(SECRETS, json!({ "metadata": { "name": "cacerts" }, "data": old.secret_data() }));
+    kubernetes.put(SECRETS, json!({ "metadata": { "name": "cacerts" }, "data": old.secret_data() }))?;
     vault.always(READ, version(1, &old.record()));
     let product = Product::start(kubernetes, vault, &FLAGS).await?;
     product.allows(&review("istiod")).await?;

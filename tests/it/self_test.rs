@@ -96,8 +96,10 @@ async fn each_answer_of_the_api_server_is_told_apart_at_error_level() -> Result<
         let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": message });
         Answer::json(code, &status)
     };
-    let product = product(Kubernetes::start().await?).await?;
-    // The stand-in asks no webhook.
+    let kubernetes = Kubernetes::start().await?;
+    kubernetes.put("/api/v1/namespaces", json!({ "metadata": { "name": "tests" } }))?;
+    let product = product(kubernetes).await?;
+    // No webhook is there to be asked.
     is(&product, 0, "there is no webhook configuration istio-ca-gate").await?;
     let refused =
         "pods is forbidden: User \"u\" cannot create resource \"pods\" in API group \"\" in the namespace \"tests\"";

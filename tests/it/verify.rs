@@ -77,14 +77,14 @@ impl World {
 
 async fn cluster(ca: &Authority) -> Result<Kubernetes> {
     let kubernetes = Kubernetes::start().await?;
-    put(&kubernetes, ca);
+    put(&kubernetes, ca)?;
     Ok(kubernetes)
 }
 
-fn put(kubernetes: &Kubernetes, ca: &Authority) {
-    kubernetes.put(SECRETS, json!({ "metadata": { "name": "cacerts" }, "data": ca.secret_data() }));
+fn put(kubernetes: &Kubernetes, ca: &Authority) -> Result<()> {
+    kubernetes.put(SECRETS, json!({ "metadata": { "name": "cacerts" }, "data": ca.secret_data() }))?;
     let served = json!({ "root-cert.pem": ca.pem() });
-    kubernetes.put(CONFIG_MAPS, json!({ "metadata": { "name": "istio-ca-root-cert" }, "data": served }));
+    kubernetes.put(CONFIG_MAPS, json!({ "metadata": { "name": "istio-ca-root-cert" }, "data": served })).map(drop)
 }
 
 fn sha256(ca: &Authority) -> Result<String> {
@@ -161,8 +161,8 @@ async fn another_root_anywhere_is_not_equal() -> Result<()> {
         let secret = json!({ "metadata": { "name": "cacerts" }, "data": other.secret_data() });
         match at {
             0 => world.vault.always(READ, version(2, &other.record())),
-            1 => world.homelab.put(SECRETS, secret),
-            2 => put(&world.nas, &other),
+            1 => drop(world.homelab.put(SECRETS, secret)?),
+            2 => put(&world.nas, &other)?,
             3 => world.gate.always(FINGERPRINT, Answer::json(200, &report(&other)?)),
             4 => std::fs::write(world.path("root.pem"), format!("{}{}", ca.pem(), other.pem()))?,
             // The gate has seen another root in Vault than the one of its cluster.
@@ -184,7 +184,7 @@ async fn another_root_anywhere_is_not_equal() -> Result<()> {
 async fn without_vault_most_places_are_the_reference() -> Result<()> {
     let (ca, other) = (Authority::new("Root")?, Authority::new("Other")?);
     let world = World::with(&ca).await?;
-    put(&world.nas, &other);
+    put(&world.nas, &other)?;
     let (url, file) = (world.url(), world.path("root.pem"));
     let args = ["--context", "nas,homelab", "--url", &url, "--file", &file];
     let said = world.verify(&args).await?;
@@ -248,7 +248,7 @@ async fn a_place_that_cannot_be_read_shows_its_code_and_leaves_it_open() -> Resu
 async fn what_differs_is_not_equal_although_others_cannot_be_read() -> Result<()> {
     let (ca, other) = (Authority::new("Root")?, Authority::new("Other")?);
     let world = World::with(&ca).await?;
-    put(&world.nas, &other);
+    put(&world.nas, &other)?;
     world.vault.always(READ, Answer::hang_up());
     let said = world.verify_all(&[]).await?;
     ensure!(said.code == Some(1), "{said:?}");
