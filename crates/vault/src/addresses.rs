@@ -11,6 +11,7 @@ use super::transport::{NoAnswer, Reply};
 use super::{Found, Health, Node, Plain, Refused, Silent, Vault, answer};
 use gate_core::ca::Sha256;
 use gate_core::plan::Stored;
+use gate_core::reason::Reason;
 
 /// Beside others, an address is waited for so long; connecting alone may take a second.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -194,4 +195,9 @@ impl Vault {
 /// Whether this is what a cluster that trusts this root expects to find.
 fn holds(stored: &Stored, trusted: Sha256) -> bool {
     stored.roots().is_some_and(|roots| roots.contains(&trusted))
+}
+
+/// 400, 403, 404 and 429 are Vault's answer; what is left says nothing about another address.
+pub(super) fn is_elsewhere_worth_a_try(refused: &Refused) -> bool {
+    matches!(refused.held.reason, Reason::VaultUnreachable | Reason::VaultSealed)
 }

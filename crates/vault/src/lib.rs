@@ -8,6 +8,7 @@
 mod addresses;
 mod answer;
 mod args;
+mod ca_file;
 mod claims;
 mod health;
 mod inquiry;
@@ -29,12 +30,13 @@ use url::Url;
 use vaultrs::api::EndpointMiddleware;
 use vaultrs::api::kv2::requests::{ReadSecretRequest, SetSecretRequest, SetSecretRequestOptions};
 
+use addresses::is_elsewhere_worth_a_try;
 use answer::Read;
 pub use args::VaultArgs;
 pub use claims::Claims;
 use gate_core::ca::Sha256;
 use gate_core::plan::Stored;
-use gate_core::reason::{Held, Reason};
+use gate_core::reason::Held;
 pub use gate_core::refused::Refused;
 use gate_core::store::{self, Created, Store};
 pub use health::{Health, LAG_MAX, Node};
@@ -156,36 +158,6 @@ impl Vault {
     /// Its settings.
     pub fn settings(&self) -> &Settings {
         &self.settings
-    }
-
-    /// Takes up a CA file that was replaced on disk. A broken one changes nothing.
-    pub fn reload_ca(&mut self) {
-        let failed = self.load_ca().err();
-        // It is tried at each attempt, and told once a change.
-        if let Some(error) = failed.as_ref().filter(|_| failed != self.ca_failed) {
-            tracing::warn!(%error, "still using the previous Vault CA");
-        }
-        self.ca_failed = failed;
-    }
-
-    fn load_ca(&mut self) -> Result<(), String> {
-        let ca = match &self.settings.ca_file {
-            Some(file) => Some(std::fs::read(file).map_err(|e| format!("cannot read {}: {e}", file.display()))?),
-            None => None,
-        };
-        if !self.transports.is_empty() && ca == self.ca {
-            return Ok(());
-        }
-        let transport = |address| Transport::new(address, ca.as_deref(), self.settings.timeout);
-        let transports = self.settings.addresses.iter().map(transport).collect::<Result<_, _>>().map_err(|e| {
-            let file = self.settings.ca_file.as_deref().unwrap_or("the system's roots".as_ref());
-            format!("cannot use {} for TLS to Vault: {e}", file.display())
-        })?;
-        self.transports = transports;
-        self.silent = vec![false; self.transports.len()];
-        self.count();
-        self.ca = ca;
-        Ok(())
     }
 
     /// Reads the record where the active node is, or what stands for it.
@@ -406,9 +378,4 @@ impl Store for Vault {
     async fn create(&mut self, found: &Found, record: Map<String, Value>) -> Created {
         Self::create(self, found, record).await
     }
-}
-
-/// 400, 403, 404 and 429 are Vault's answer; what is left says nothing about another address.
-fn is_elsewhere_worth_a_try(refused: &Refused) -> bool {
-    matches!(refused.held.reason, Reason::VaultUnreachable | Reason::VaultSealed)
 }

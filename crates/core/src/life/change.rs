@@ -68,17 +68,11 @@ pub fn after(
             set(&mut data, SEEN, None)?;
         }
         Step::Switch { crossed } => {
-            put(&mut data, ISSUER, rotation.goal.to_string());
-            data.remove(CHAIN);
-            if *crossed {
-                put(&mut data, CHAIN, block(material.cross.ok_or(Unchangeable::Cross)?));
-            }
-            set(&mut data, SEEN, None)?;
+            let cross = if *crossed { Some(material.cross.ok_or(Unchangeable::Cross)?) } else { None };
+            switch(&mut data, rotation, cross)?;
         }
         Step::Return => {
-            put(&mut data, ISSUER, rotation.goal.to_string());
-            data.remove(CHAIN);
-            set(&mut data, SEEN, None)?;
+            switch(&mut data, rotation, None)?;
         }
         Step::Note => set(&mut data, SEEN, Some(Sighting::data(material.sightings)))?,
         Step::Drop => {
@@ -92,6 +86,16 @@ pub fn after(
         }
     }
     Ok(Some(data))
+}
+
+/// Signers are under the goal from now on, with this cross behind them.
+fn switch(data: &mut Data, rotation: &Rotation, cross: Option<&str>) -> Result<(), Unchangeable> {
+    put(data, ISSUER, rotation.goal.to_string());
+    data.remove(CHAIN);
+    if let Some(cross) = cross {
+        put(data, CHAIN, block(cross));
+    }
+    set(data, SEEN, None)
 }
 
 /// The data with a rotation that begins.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::attestation::{Attestation, InvalidAttestation};
 use super::audience::Heard;
 use crate::ca::record::SigningRecord;
 
@@ -76,22 +77,28 @@ pub fn obstacles(
     }
     let silent = clusters.iter().filter(|name| !heard.contains_key(*name));
     obstacles.extend(silent.cloned().map(Obstacle::Silent));
-    for (name, read) in heard {
-        let cluster = name.clone();
-        let Ok(attestation) = read else {
-            obstacles.push(Obstacle::Stale(cluster));
-            continue;
-        };
-        let age = now.duration_since(attestation.at);
-        if age > ATTESTED || age < -ATTESTED {
-            obstacles.push(Obstacle::Stale(cluster));
-        } else if attestation.state != Some(record.state()) || attestation.settled.is_none() {
-            obstacles.push(Obstacle::NotSettled { cluster, why: attestation.why.clone() });
-        } else if let Some(seen) = attestation.ttl_seen.filter(|seen| *seen > ttl) {
-            obstacles.push(Obstacle::ShortTtl { cluster, seen });
-        }
-    }
+    obstacles.extend(heard.iter().filter_map(|(name, read)| obstacle(record, name, read, ttl, now)));
     obstacles
+}
+
+/// What stands in the way at one cluster.
+fn obstacle(
+    record: &SigningRecord,
+    name: &str,
+    read: &Result<Attestation, InvalidAttestation>,
+    ttl: Duration,
+    now: Timestamp,
+) -> Option<Obstacle> {
+    let cluster = name.to_owned();
+    let Ok(attestation) = read else { return Some(Obstacle::Stale(cluster)) };
+    if now.duration_since(attestation.at).abs() > ATTESTED {
+        return Some(Obstacle::Stale(cluster));
+    }
+    if attestation.state != Some(record.state()) || attestation.settled.is_none() {
+        return Some(Obstacle::NotSettled { cluster, why: attestation.why.clone() });
+    }
+    let seen = attestation.ttl_seen.filter(|seen| *seen > ttl)?;
+    Some(Obstacle::ShortTtl { cluster, seen })
 }
 
 #[cfg(test)]

@@ -59,14 +59,7 @@ impl Witness<'_> {
         let (istiods, of_istiods) = judge_istiods(istiods, signer);
         let (namespaces, of_namespaces) = judge_namespaces(namespaces, record.roots());
         let state = published.and_then(|published| published.state);
-        let of_cacerts = match published {
-            None => Some("there is no sound cacerts"),
-            Some(published) if published.state != Some(record.state()) => {
-                Some("cacerts is not published by the record")
-            }
-            Some(_) => None,
-        };
-        let why = of_cacerts.map(str::to_owned).or(of_istiods).or(of_namespaces);
+        let why = why_not_published(published, record).map(str::to_owned).or(of_istiods).or(of_namespaces);
         // Each publication has a signer of its own, so that one which came and went between two looks shows.
         let is_watched = |before: &&Attestation| {
             let signer_before = before.signer.as_ref().map(|signer| signer.sha256);
@@ -89,6 +82,14 @@ impl Witness<'_> {
             why,
             version: self.version.to_owned(),
         }
+    }
+}
+
+fn why_not_published(published: Option<&PublishedSigner>, record: &SigningRecord) -> Option<&'static str> {
+    match published {
+        None => Some("there is no sound cacerts"),
+        Some(published) if published.state != Some(record.state()) => Some("cacerts is not published by the record"),
+        Some(_) => None,
     }
 }
 

@@ -7,6 +7,7 @@ use jiff::SignedDuration;
 use super::*;
 use crate::ca::check::At;
 use crate::ca::fixtures::{NOW, YEARS, at, now};
+use crate::reason::Held;
 use crate::samples::{
     BOTH, FOREIGN_KEY, R1, R1_OTHER_BYTES, R1_OTHER_CA, R2, UNSOUND, VERSION, assert_fit_for_users, every_combination,
     external_secrets, names, pin, present, published, stored as in_vault,

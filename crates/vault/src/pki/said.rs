@@ -73,6 +73,36 @@ impl Question {
         )
     }
 
+    fn retired(&self) -> Held {
+        let (mount, issuer) = (&self.mount, self.issuer());
+        self.held(
+            format!("issuer {issuer} of {mount}/ in Vault may not issue any more"),
+            format!(
+                "it was retired: the record has to name another one; if that is a mistake, `vault patch {mount}/issuer/{issuer} usage=read-only,issuing-certificates,crl-signing`"
+            ),
+        )
+    }
+
+    fn keyless(&self) -> Held {
+        let (mount, issuer) = (&self.mount, self.issuer());
+        self.held(
+            format!("issuer {issuer} of {mount}/ in Vault is there without its key"),
+            format!(
+                "bring the key along, if it is anywhere: `vault write {mount}/issuers/import/bundle pem_bundle=@FILE`"
+            ),
+        )
+    }
+
+    fn no_issuer(&self) -> Held {
+        let (mount, issuer) = (&self.mount, self.issuer());
+        self.held(
+            format!("{mount}/ in Vault has no issuer {issuer}"),
+            format!(
+                "if it has another name now (`vault list -detailed {mount}/issuers`), give it this one back; else bring it back from a backup of Vault"
+            ),
+        )
+    }
+
     fn root_ends(&self) -> Held {
         let Self { mount, .. } = self;
         let issuer = self.issuer();
@@ -141,20 +171,9 @@ pub(super) fn refused(question: &Question, reply: &Reply) -> Refused {
         ),
         404 if said.contains("no handler for route") => return question.no_engine("nothing is mounted there").into(),
         404 | 405 => return question.no_engine("it is no PKI engine").into(),
-        _ if said.contains("requested usage") => question.held(
-            format!("issuer {issuer} of {mount}/ in Vault may not issue any more"),
-            format!(
-                "it was retired: the record has to name another one; if that is a mistake, `vault patch {mount}/issuer/{issuer} usage=read-only,issuing-certificates,crl-signing`"
-            ),
-        ),
-        _ if said.contains(NO_KEY) => question.held(
-            format!("issuer {issuer} of {mount}/ in Vault is there without its key"),
-            format!("bring the key along, if it is anywhere: `vault write {mount}/issuers/import/bundle pem_bundle=@FILE`"),
-        ),
-        500 => question.held(
-            format!("{mount}/ in Vault has no issuer {issuer}"),
-            format!("if it has another name now (`vault list -detailed {mount}/issuers`), give it this one back; else bring it back from a backup of Vault"),
-        ),
+        _ if said.contains("requested usage") => question.retired(),
+        _ if said.contains(NO_KEY) => question.keyless(),
+        500 => question.no_issuer(),
         _ if said.contains("cannot satisfy request, as TTL") || said.contains("notAfter before") => question.root_ends(),
         _ if said.contains("notBefore before") => Held::without_next(
             Reason::SigningRefused,
@@ -218,23 +237,27 @@ pub(super) fn signer(question: &Question, reply: &Reply) -> Result<String, Refus
     certificate(reply, data)
 }
 
+/// What is told of a mount.
+#[derive(Deserialize)]
+struct Mounted {
+    data: Engine,
+}
+
+#[derive(Deserialize)]
+struct Engine {
+    path: Option<String>,
+    #[serde(rename = "type")]
+    kind: String,
+    config: EngineConfig,
+}
+
+#[derive(Deserialize)]
+struct EngineConfig {
+    max_lease_ttl: u64,
+}
+
 /// Holds unless the mount is one in which a root of that life can be made: in another, Vault shortens it without a word.
 pub(super) fn mount(question: &Question, reply: &Reply) -> Result<(), Refused> {
-    #[derive(Deserialize)]
-    struct Body {
-        data: Data,
-    }
-    #[derive(Deserialize)]
-    struct Data {
-        path: Option<String>,
-        #[serde(rename = "type")]
-        kind: String,
-        config: Config,
-    }
-    #[derive(Deserialize)]
-    struct Config {
-        max_lease_ttl: u64,
-    }
     let Question { mount, role, asked } = question;
     match reply.status {
         200 => {}
@@ -252,7 +275,7 @@ pub(super) fn mount(question: &Question, reply: &Reply) -> Result<(), Refused> {
             return Err(answer::unreachable(&reply.address, &what).into());
         }
     }
-    let Body { data } = serde_json::from_slice(&reply.body).map_err(|_| odd(reply))?;
+    let Mounted { data } = serde_json::from_slice(&reply.body).map_err(|_| odd(reply))?;
     if data.kind != "pki" || data.path.is_some_and(|path| path.trim_matches('/') != mount) {
         return Err(question.no_engine("it is no PKI engine").into());
     }

@@ -97,7 +97,7 @@ fn what_is_noted_changes_no_state_and_neither_does_a_pause() {
     assert_eq!(record(&noted).rotation.unwrap().unwrap().seen, sightings);
     assert_eq!(record(&noted).state(), before.state());
 
-    let paused = super::paused(&noted, true).unwrap();
+    let paused = paused(&noted, true).unwrap();
     let rotation = record(&paused).rotation.unwrap().unwrap();
     assert!(rotation.paused && rotation.seen == sightings);
     assert_eq!(record(&paused).state(), before.state());
@@ -117,7 +117,7 @@ fn a_return_takes_the_cross_out() {
 #[test]
 fn an_abort_turns_round_and_a_second_one_again() {
     let begun = begun();
-    let aborted = super::aborted(&paused(&begun, true).unwrap()).unwrap();
+    let aborted = aborted(&paused(&begun, true).unwrap()).unwrap();
     let rotation = record(&aborted).rotation.unwrap().unwrap();
     assert_eq!((rotation.goal.as_str(), rotation.from[0].as_str(), rotation.paused), ("root-1", "root-2", false));
     assert_eq!(record(&aborted).state(), record(&begun).state());
