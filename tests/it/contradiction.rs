@@ -36,7 +36,7 @@ fn come_back(vault: &StandIn, answer: Answer) {
 }
 
 fn sha256(authority: &Authority) -> Result<String> {
-    Ok(Sha256::of(&CertificateDer::from_pem_slice(authority.pem().as_bytes())?).to_string())
+    Ok(Sha256::of(&CertificateDer::from_pem_slice(authority.pem().as_bytes())?).hex())
 }
 
 /// Both are trusted, and this one signs.

@@ -21,7 +21,7 @@ use standin::scripted::Answer;
 const CREATE: &str = "POST /api/v1/namespaces/istio-system/secrets";
 
 fn sha256(authority: &Authority) -> Result<String> {
-    Ok(Sha256::of(&CertificateDer::from_pem_slice(authority.pem().as_bytes())?).to_string())
+    Ok(Sha256::of(&CertificateDer::from_pem_slice(authority.pem().as_bytes())?).hex())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -46,7 +46,7 @@ async fn a_pod_that_is_let_in_tells_its_root_and_waits_for_cacerts_from_then_on(
     let pod = patched(&review, &mutate(&gate, &review).await?)?;
 
     let mut wanted = review["request"]["object"].clone();
-    let root = Sha256::of(&CertificateDer::from_pem_slice(authority.pem().as_bytes())?).to_string();
+    let root = Sha256::of(&CertificateDer::from_pem_slice(authority.pem().as_bytes())?).hex();
     wanted["metadata"]["annotations"]["istio-ca-gate.io/root-sha256"] = json!(root);
     wanted["metadata"]["annotations"]["istio-ca-gate.io/vault-version"] = json!("4");
     wanted["spec"]["volumes"][0]["secret"]["optional"] = json!(false);
@@ -77,7 +77,7 @@ async fn what_is_not_gated_or_not_let_in_is_not_patched() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn while_vault_is_away_the_pinned_root_is_told_without_a_version() -> Result<()> {
     let authority = Authority::new("Istio Root CA")?;
-    let root = Sha256::of(&CertificateDer::from_pem_slice(authority.pem().as_bytes())?).to_string();
+    let root = Sha256::of(&CertificateDer::from_pem_slice(authority.pem().as_bytes())?).hex();
     let vault = vault::start().await?;
     vault.always(LOGIN, Answer::html(502));
     let kubernetes = Kubernetes::start().await?;

@@ -15,7 +15,7 @@ use crate::vault::{READ, version};
 const FLAGS: [&str; 4] = ["--role", "sync", "--refresh", "1s"];
 
 fn sha256(authority: &Authority) -> Result<String> {
-    Ok(Sha256::of(&CertificateDer::from_pem_slice(authority.pem().as_bytes())?).to_string())
+    Ok(Sha256::of(&CertificateDer::from_pem_slice(authority.pem().as_bytes())?).hex())
 }
 
 /// Both are trusted, and this one signs.

@@ -245,7 +245,7 @@ impl Cacerts {
     /// The reason why it cannot be written, or not be told whether it was.
     pub async fn own(&self, copy: &Copy, sound: &Sound, version: Option<u64>) -> Result<Write, Held> {
         let doing = format!("write Secret {}", self.full_name);
-        let mut annotations = BTreeMap::from([(ROOT_SHA256.to_owned(), sound.root.to_string())]);
+        let mut annotations = BTreeMap::from([(ROOT_SHA256.to_owned(), sound.root.hex())]);
         annotations.extend(version.map(|version| (VAULT_VERSION.to_owned(), version.to_string())));
         let metadata = ObjectMeta {
             annotations: Some(annotations),
@@ -271,7 +271,7 @@ impl Cacerts {
     ) -> Result<Write, Held> {
         let doing = format!("write Secret {}", self.full_name);
         let mut annotations = BTreeMap::from([
-            (ROOT_SHA256.to_owned(), sound.root.to_string()),
+            (ROOT_SHA256.to_owned(), sound.root.hex()),
             (VAULT_VERSION.to_owned(), version.to_string()),
         ]);
         let was_for = matches!(over, Published::Present(copy) if copy.annotated_state.is_some());

@@ -117,7 +117,8 @@ impl Events {
 
     /// Vault's CA was written into the Secret.
     pub fn published(&self, root: Sha256, version: u64) {
-        let note = format!("cluster {}: wrote version {version} of Vault's CA, root {root}", self.cluster);
+        let (cluster, root) = (&self.cluster, root.openssl());
+        let note = format!("cluster {cluster}: wrote version {version} of Vault's CA, root {root}");
         self.tell(What::CacertsPublished, Regarding::Secret, note);
     }
 

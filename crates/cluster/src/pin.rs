@@ -86,7 +86,7 @@ impl Pins {
     /// # Errors
     /// The reason why it cannot be written, or not be told whether it was.
     pub async fn write(&self, read: &ReadPin, pin: &Pin) -> Result<Write, Held> {
-        let mut data = BTreeMap::from([(ROOT.to_owned(), pin.root.to_string()), (ROOTS.to_owned(), lines(&pin.roots))]);
+        let mut data = BTreeMap::from([(ROOT.to_owned(), pin.root.hex()), (ROOTS.to_owned(), lines(&pin.roots))]);
         data.extend(pin.vault_version.map(|version| (VERSION.to_owned(), version.to_string())));
         data.extend(pin.verified_at.map(|at| (VERIFIED.to_owned(), stamp(at))));
         if let Some(PublishedSigners { state, sha256 }) = &pin.signers {

@@ -62,6 +62,18 @@ impl Sha256 {
     pub fn openssl(&self) -> String {
         colons(&self.0)
     }
+
+    /// In lower case and without colons, as annotations and the pin have it.
+    pub fn hex(&self) -> String {
+        format!("{self:?}")
+    }
+}
+
+/// For what is kept and not read by people: a sentence says it as openssl prints it.
+impl fmt::Display for Sha256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        hex(&self.0, f)
+    }
 }
 
 impl Sha1 {
@@ -95,19 +107,7 @@ impl FromStr for Sha256 {
     }
 }
 
-impl fmt::Display for Sha256 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        hex(&self.0, f)
-    }
-}
-
 impl fmt::Debug for Sha256 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        hex(&self.0, f)
-    }
-}
-
-impl fmt::Display for Sha1 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         hex(&self.0, f)
     }
@@ -139,14 +139,14 @@ mod tests {
     const SHA1_ABC: &str = "a9993e364706816aba3e25717850c26c9cd0d89d";
 
     #[test]
-    fn sha256_prints_as_lower_case_hex() {
-        assert_eq!(Sha256::of(b"abc").to_string(), SHA256_ABC);
-        assert_eq!(format!("{:?}", Sha256::of(b"abc")), SHA256_ABC);
+    fn sha256_is_kept_in_lower_case_hex() {
+        let abc = Sha256::of(b"abc");
+        assert_eq!((abc.to_string(), abc.hex()), (SHA256_ABC.to_owned(), SHA256_ABC.to_owned()));
+        assert_eq!(abc.openssl().replace(':', "").to_lowercase(), SHA256_ABC);
     }
 
     #[test]
-    fn sha1_prints_as_lower_case_hex() {
-        assert_eq!(Sha1::of(b"abc").to_string(), SHA1_ABC);
+    fn sha1_is_kept_in_lower_case_hex() {
         assert_eq!(format!("{:?}", Sha1::of(b"abc")), SHA1_ABC);
     }
 

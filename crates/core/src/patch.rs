@@ -59,7 +59,7 @@ pub fn patch(shape: &Shape, secret: &str, root: Sha256, vault_version: Option<u6
         add(PointerBuf::from_tokens(["metadata", "annotations"]), json!({}));
     }
     let annotation = |name: &str| PointerBuf::from_tokens(["metadata", "annotations", name]);
-    add(annotation(ROOT_SHA256), Value::String(root.to_string()));
+    add(annotation(ROOT_SHA256), Value::String(root.hex()));
     if let Some(version) = vault_version {
         add(annotation(VAULT_VERSION), Value::String(version.to_string()));
     }

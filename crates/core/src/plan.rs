@@ -288,7 +288,9 @@ impl Situation<'_> {
             _ if self.on_root_change == OnRootChange::Replace => step,
             Mesh::Absent => step,
             Mesh::Serves { roots, .. } if in_vault.is_some_and(|in_vault| !in_vault.is_disjoint(roots)) => step,
-            Mesh::Serves { first, .. } => Step::Hold(self.on_other_root(&format!("root {first}"), in_vault.is_some())),
+            Mesh::Serves { first, .. } => {
+                Step::Hold(self.on_other_root(&format!("root {}", first.openssl()), in_vault.is_some()))
+            }
             Mesh::Unreadable => Step::Hold(self.on_other_root("something that is no root", in_vault.is_some())),
         }
     }

@@ -230,6 +230,7 @@ impl Known {
     /// The same after an attempt that ended so.
     pub fn held(mut self, reason: Reason) -> Self {
         self.convergence.held = Some(held(reason));
+        self.convergence.held_since = Some(ago(300));
         self.convergence.verified = None;
         self
     }

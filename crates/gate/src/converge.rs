@@ -205,7 +205,7 @@ impl Converger {
         };
         attempts.counted().ended(step, held.as_ref().map(|held| held.reason), began.elapsed());
         let mut is_news = false;
-        self.state.send_modify(|state| is_news = state.ended(held));
+        self.state.send_modify(|state| is_news = state.ended(held, (self.now)().wall));
         if is_news {
             tell(self.state.borrow().held.as_ref());
         }

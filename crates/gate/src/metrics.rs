@@ -140,7 +140,7 @@ impl Moment<'_> {
         let info = registered(
             &registry,
             GaugeVec::new(
-                opts("root_info", "1, with the SHA-256 of a root in lower-case hex."),
+                opts("root_info", "1, with the SHA-256 of a root as openssl prints it."),
                 &["source", "sha256"],
             )?,
         )?;
@@ -149,7 +149,7 @@ impl Moment<'_> {
             GaugeVec::new(opts("root_not_after_timestamp_seconds", "When a root expires, as Unix time."), &["source"])?,
         )?;
         for (source, glance) in roots(known) {
-            info.with_label_values(&[source, &glance.sha256.to_string()]).set(1.0);
+            info.with_label_values(&[source, &glance.sha256.openssl()]).set(1.0);
             end.with_label_values(&[source]).set(glance.not_after.as_second() as f64);
         }
         ends(known, &registry)?;

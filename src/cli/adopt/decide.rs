@@ -41,7 +41,12 @@ pub(super) fn candidate(published: &Published, pin: Option<&Pin>, names: &Names)
     match pin {
         Some(pin) if !sound.roots().contains(&pin.root) => Err(Held::new(
             Reason::RootChanged,
-            format!("Secret {} holds root {}, but this cluster trusts {}", names.cacerts, sound.root, pin.root),
+            format!(
+                "Secret {} holds root {}, but this cluster trusts {}",
+                names.cacerts,
+                sound.root.openssl(),
+                pin.root.openssl()
+            ),
             format!("put that one back; only to give it up for good, delete ConfigMap {}", names.pin),
             ByItself::Unsaid,
         )),
@@ -78,7 +83,13 @@ pub(super) fn step(stored: &Stored, sound: &Sound, names: &Names) -> Result<Step
 fn other_root(stored: Sha256, sound: &Sound, names: &Names) -> Held {
     Held::new(
         Reason::RootChanged,
-        format!("Vault holds root {stored} at {}, but Secret {} holds {}", names.record, names.cacerts, sound.root),
+        format!(
+            "Vault holds root {} at {}, but Secret {} holds {}",
+            stored.openssl(),
+            names.record,
+            names.cacerts,
+            sound.root.openssl()
+        ),
         "a root is never written over, and a Secret that a mesh runs on is not to be deleted: see \"Change the root\" in docs/operate.md",
         ByItself::Unsaid,
     )
@@ -160,7 +171,7 @@ mod tests {
     fn a_root_other_than_the_pinned_one_is_not_adopted() {
         let held = refused(candidate(&published(Owner::Other, &R1), Some(&pin(R2.root)), &names()));
         assert_eq!(held.reason, Reason::RootChanged);
-        assert!(held.sentence().contains(&R1.root.to_string()) && held.sentence().contains(&R2.root.to_string()));
+        assert!(held.sentence().contains(&R1.root.openssl()) && held.sentence().contains(&R2.root.openssl()));
         for (sound, pinned) in [(&R1, R1.root), (&R1_OTHER_CA, R1.root), (&BOTH, R2.root)] {
             assert!(candidate(&published(Owner::Other, sound), Some(&pin(pinned)), &names()).is_ok());
         }

@@ -152,7 +152,8 @@ fn lapsed(published: &Published, pin: Option<&Pin>, names: &Names) -> Result<Opt
         return refused(Reason::CacertsInvalid, what, "whoever makes it keeps it");
     }
     if let Some(pin) = pin.filter(|pin| !sound.roots().contains(&pin.root)) {
-        let what = format!("Secret {secret} holds root {}, but this cluster trusts {}", sound.root, pin.root);
+        let (held, pinned) = (sound.root.openssl(), pin.root.openssl());
+        let what = format!("Secret {secret} holds root {held}, but this cluster trusts {pinned}");
         return refused(Reason::RootChanged, what, "restore one with that root");
     }
     Ok(Some((Arc::clone(copy), Arc::clone(sound))))
@@ -161,8 +162,8 @@ fn lapsed(published: &Published, pin: Option<&Pin>, names: &Names) -> Result<Opt
 /// Vault's CA, where it has one, and its version, if it has the same roots: with others, the gate would publish them over the mesh's.
 fn same_roots(stored: &Stored, sound: &Sound, names: &Names) -> Result<(Option<Arc<Sound>>, u64), Held> {
     let other = |root: Sha256| {
-        let what =
-            format!("Vault holds root {root} at {}, but Secret {} holds {}", names.record, names.cacerts, sound.root);
+        let (root, held) = (root.openssl(), sound.root.openssl());
+        let what = format!("Vault holds root {root} at {}, but Secret {} holds {held}", names.record, names.cacerts);
         refused(Reason::RootChanged, what, "find out which one the mesh runs on, by istio-ca-gate verify")
     };
     match stored {

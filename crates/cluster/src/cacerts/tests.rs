@@ -193,7 +193,7 @@ fn it_is_checked_at_the_time_of_reading() {
 fn its_annotation_names_a_root_or_cannot_be_read_or_is_not_there() {
     let annotated =
         |text: &str| copy(&secret(json!({"annotations": {"istio-ca-gate.io/root-sha256": text}}), &R1)).annotated_root;
-    assert_eq!(annotated(&R2.root.to_string()), Some(Ok(R2.root)));
+    assert_eq!(annotated(&R2.root.hex()), Some(Ok(R2.root)));
     for malformed in ["", "ab", &R2.root.openssl(), &format!(" {}", R2.root)] {
         assert!(matches!(annotated(malformed), Some(Err(_))), "{malformed:?}");
     }

@@ -41,7 +41,7 @@ async fn what_is_not_the_root_may_be_missing_or_malformed() {
 
 #[tokio::test]
 async fn the_set_of_roots_is_read_where_the_pinned_one_is_in_it_and_is_that_one_alone_elsewhere() {
-    let (one, two) = (ROOT_1.to_string(), ROOT_2.to_string());
+    let (one, two) = (ROOT_1.hex(), ROOT_2.hex());
     let roots = |text: &str| parsed(json!({"root-sha256": one, "roots": text})).unwrap().unwrap().roots;
     for both in [format!("{one}\n{two}"), format!("{two}\n{one}\n"), format!("{one}\n{}", two.to_uppercase())] {
         assert_eq!(roots(&both), [ROOT_1, ROOT_2].into(), "{both:?}");
@@ -55,7 +55,7 @@ async fn the_set_of_roots_is_read_where_the_pinned_one_is_in_it_and_is_that_one_
 #[tokio::test]
 async fn half_a_contradiction_or_one_that_cannot_be_read_is_one() {
     let contradicted = |data: Value| {
-        let mut whole = json!({"root-sha256": ROOT_1.to_string()});
+        let mut whole = json!({"root-sha256": ROOT_1.hex()});
         whole.as_object_mut().unwrap().extend(data.as_object().unwrap().clone());
         parsed(whole).unwrap().unwrap().contradicted
     };

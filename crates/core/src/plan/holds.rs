@@ -76,7 +76,12 @@ impl Situation<'_> {
     pub(super) fn changed_in_vault(&self, pinned: Sha256, stored: Sha256) -> Held {
         Held::new(
             Reason::RootChanged,
-            format!("Vault's root at {} is {}, but this cluster trusts {pinned}", self.names.record, stored),
+            format!(
+                "Vault's root at {} is {}, but this cluster trusts {}",
+                self.names.record,
+                stored.openssl(),
+                pinned.openssl()
+            ),
             "restore that one in Vault, or accept the new one with --on-root-change replace",
             ByItself::Unsaid,
         )
@@ -87,10 +92,12 @@ impl Situation<'_> {
             Reason::RootChanged,
             format!(
                 "Vault's CA at {} signs under root {}, which the workloads of this cluster do not trust yet",
-                self.names.record, stored
+                self.names.record,
+                stored.openssl()
             ),
             format!(
-                "let {pinned} sign until each cluster has both roots, or accept the new one with --on-root-change replace"
+                "let {} sign until each cluster has both roots, or accept the new one with --on-root-change replace",
+                pinned.openssl()
             ),
             ByItself::Unsaid,
         )
@@ -99,7 +106,12 @@ impl Situation<'_> {
     pub(super) fn changed_in_cluster(&self, published: &Sound, stored: Sha256) -> Held {
         Held::new(
             Reason::RootChanged,
-            format!("Secret {} holds root {}, but Vault's is {}", self.names.cacerts, published.root, stored),
+            format!(
+                "Secret {} holds root {}, but Vault's is {}",
+                self.names.cacerts,
+                published.root.openssl(),
+                stored.openssl()
+            ),
             "delete the Secret to take Vault's, or accept it with --on-root-change replace",
             ByItself::Unsaid,
         )

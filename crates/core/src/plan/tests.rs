@@ -186,7 +186,7 @@ fn a_root_that_workloads_do_not_trust_yet_does_not_sign_whatever_is_published() 
         assert_eq!(told(&step), "hold RootChanged", "{published:?}");
         let Step::Hold(held) = step else { panic!("not held") };
         assert!(held.sentence().contains("do not trust yet"), "{held:?}");
-        assert!(held.sentence().contains(&R1.root.to_string()) && held.sentence().contains(&R2.root.to_string()));
+        assert!(held.sentence().contains(&R1.root.openssl()) && held.sentence().contains(&R2.root.openssl()));
     }
 }
 
@@ -597,7 +597,7 @@ fn the_root_of_the_mesh_is_named_with_the_ways_out() {
         };
         let Step::Hold(held) = on.beside(&mesh, on.step()) else { panic!("not held") };
         for says in [
-            &R2.root.to_string(),
+            &R2.root.openssl(),
             "istio-system/istio-ca-root-cert",
             running,
             "delete that ConfigMap",
@@ -615,7 +615,7 @@ fn a_changed_root_is_told_with_both_fingerprints() {
         let Step::Hold(held) = step_of(Role::Sync, OnRootChange::Halt, &in_vault(&R1), published, pin) else {
             panic!("not held");
         };
-        assert!(held.sentence().contains(&R1.root.to_string()) && held.sentence().contains(&R2.root.to_string()));
+        assert!(held.sentence().contains(&R1.root.openssl()) && held.sentence().contains(&R2.root.openssl()));
     }
 }
 

@@ -136,6 +136,8 @@ pub struct Convergence {
     pub finished: u64,
     /// Why the last attempt did not end with an open gate.
     pub held: Option<Held>,
+    /// Since when no attempt has ended with an open gate, for whatever reasons.
+    pub held_since: Option<Timestamp>,
     /// Vault's last answer about the CA spoke against what was verified: from then on no outage is bridged.
     pub contradicted: Option<Contradicted>,
     /// Vault's root, as last read.
@@ -218,8 +220,8 @@ impl Convergence {
         self.last_verified = Some(last);
     }
 
-    /// An attempt ended: open, or for this reason not. Returns whether that is another end than the last one's.
-    pub fn ended(&mut self, held: Option<Held>) -> bool {
+    /// An attempt ended now: open, or for this reason not. Returns whether that is another end than the last one's.
+    pub fn ended(&mut self, held: Option<Held>, now: Timestamp) -> bool {
         self.running = false;
         self.finished += 1;
         // Trouble with the API server says nothing about the CA: what was verified stays so for its time.
@@ -234,6 +236,7 @@ impl Convergence {
             (held, _) => held,
         };
         let is_other = self.held != held;
+        self.held_since = held.as_ref().map(|_| self.held_since.unwrap_or(now));
         self.held = held;
         is_other
     }

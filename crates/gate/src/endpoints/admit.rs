@@ -116,8 +116,8 @@ fn log(
         // What the gate asks itself is none either, and is told by its own line.
         _ if request.self_test().is_some() => line!(debug, reason = decision.reason().map(Reason::as_str),),
         Decision::NotGated => line!(debug,),
-        Decision::Open { root, version } => line!(info, %root, version,),
-        Decision::OpenUnverified { root, held, .. } => line!(warn, reason = %held.reason, root = %root,),
+        Decision::Open { root, version } => line!(info, root = root.openssl(), version,),
+        Decision::OpenUnverified { root, held, .. } => line!(warn, reason = %held.reason, root = root.openssl(),),
         Decision::Deny(held) => {
             line!(warn, reason = %held.reason, helm_release = release.map(HelmRelease::to_string),);
         }

@@ -257,7 +257,7 @@ mod tests {
         assert_eq!(Told::parse(b"{}"), Err(NOT_A_GATES.to_owned()));
         for (key, value) in [
             ("sha256", json!(sha256(2).openssl())),
-            ("sha256", json!(sha256(1).to_string())),
+            ("sha256", json!(sha256(1).hex())),
             ("sha256", json!("4711")),
             ("roots", json!([])),
             ("roots", json!([sha256(1).openssl(), "4711"])),

@@ -296,13 +296,13 @@ pub fn answer(uid: &str, decision: &Decision, known: &Known<'_>) -> Value {
         Decision::NotGated => json!({ "uid": uid, "allowed": true }),
         Decision::Open { root, .. } => json!({
             "uid": uid, "allowed": true,
-            "auditAnnotations": { "root-sha256": root.to_string() },
+            "auditAnnotations": { "root-sha256": root.hex() },
         }),
         Decision::OpenUnverified { root, at, held } => json!({
             "uid": uid, "allowed": true,
             // Over 120 characters may be cut.
             "warnings": [format!("istio-ca-gate: {}: allowed with the root last verified at {}", held.reason, at.strftime("%Y-%m-%dT%H:%M:%SZ"))],
-            "auditAnnotations": { "reason": held.reason.as_str(), "root-sha256": root.to_string() },
+            "auditAnnotations": { "reason": held.reason.as_str(), "root-sha256": root.hex() },
         }),
         Decision::Deny(held) => denial(uid, held, known),
     };
@@ -337,7 +337,7 @@ fn denial(uid: &str, held: &Held, known: &Known<'_>) -> Value {
     }
     let mut audit = json!({ "reason": reason });
     if let Some(root) = known.root {
-        audit["root-sha256"] = json!(root.to_string());
+        audit["root-sha256"] = json!(root.hex());
     }
     json!({
         "uid": uid,

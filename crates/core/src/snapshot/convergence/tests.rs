@@ -5,8 +5,9 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use super::*;
+use crate::ca::fixtures::now;
 use crate::reason::{ByItself, Reason};
-use crate::samples::{BOTH, R1, R2, clocks, clocks_ago, held, later, pin, verified};
+use crate::samples::{BOTH, R1, R2, ago, clocks, clocks_ago, held, later, pin, verified};
 
 const LATER: SignedDuration = SignedDuration::from_secs(7);
 
@@ -25,7 +26,7 @@ fn open() -> Convergence {
     read(&mut state, None);
     state.planned(true, None);
     state.agreed(verified(&R1, 0), LastVerified::of(&R1, clocks()));
-    state.ended(None);
+    state.ended(None, now());
     state
 }
 
@@ -42,7 +43,7 @@ fn contradicted(state: &mut Convergence, by: Reason) {
 }
 
 fn away(state: &mut Convergence) {
-    state.ended(Some(held(Reason::VaultUnreachable)));
+    state.ended(Some(held(Reason::VaultUnreachable)), now());
 }
 
 fn is_bridged(state: &Convergence) -> bool {
@@ -68,7 +69,7 @@ fn an_attempt_that_ends_is_counted_however_it_ends() {
     let mut state = Convergence::default();
     for (count, end) in [None, Some(held(Reason::RootMissing)), None].into_iter().enumerate() {
         state.began();
-        state.ended(end.clone());
+        state.ended(end.clone(), now());
         assert_eq!((state.running, state.finished, state.held.clone()), (false, count as u64 + 1, end));
     }
 }
@@ -76,11 +77,11 @@ fn an_attempt_that_ends_is_counted_however_it_ends() {
 #[test]
 fn an_end_is_told_if_it_is_another_than_the_last() {
     let mut state = Convergence::default();
-    assert!(!state.ended(None));
-    assert!(state.ended(Some(held(Reason::RootMissing))));
-    assert!(!state.ended(Some(held(Reason::RootMissing))));
-    assert!(state.ended(Some(held(Reason::VaultSealed))));
-    assert!(state.ended(None));
+    assert!(!state.ended(None, now()));
+    assert!(state.ended(Some(held(Reason::RootMissing)), now()));
+    assert!(!state.ended(Some(held(Reason::RootMissing)), now()));
+    assert!(state.ended(Some(held(Reason::VaultSealed)), now()));
+    assert!(state.ended(None, now()));
 }
 
 #[test]
@@ -107,7 +108,7 @@ fn without_an_outage_there_is_nothing_to_bridge() {
 fn exactly_what_says_nothing_against_the_root_is_bridged() {
     for reason in Reason::ALL {
         let mut state = open();
-        state.ended(Some(held(*reason)));
+        state.ended(Some(held(*reason)), now());
         assert_eq!(is_bridged(&state), reason.is_bridgeable(), "{reason}");
     }
 }
@@ -124,7 +125,7 @@ fn without_a_verification_no_outage_is_bridged() {
 fn trouble_with_the_api_server_leaves_what_was_verified() {
     for reason in [Reason::KubernetesUnreachable, Reason::KubernetesForbidden] {
         let mut state = open();
-        state.ended(Some(held(reason)));
+        state.ended(Some(held(reason)), now());
         assert!(state.verified.is_some() && !is_bridged(&state));
     }
 }
@@ -133,7 +134,7 @@ fn trouble_with_the_api_server_leaves_what_was_verified() {
 fn every_other_end_leaves_nothing_verified() {
     for reason in Reason::ALL.iter().filter(|reason| !reason.is_kubernetes()) {
         let mut state = open();
-        state.ended(Some(held(*reason)));
+        state.ended(Some(held(*reason)), now());
         assert!(state.verified.is_none(), "{reason}");
     }
 }
@@ -168,7 +169,7 @@ fn what_was_contradicted_is_not_bridged_however_the_attempt_ends() {
     for end in [Reason::VaultUnreachable, Reason::VaultSealed, Reason::KubernetesForbidden, Reason::Converging] {
         let mut state = open();
         contradicted(&mut state, Reason::RootChanged);
-        state.ended(Some(held(end)));
+        state.ended(Some(held(end)), now());
         away(&mut state);
         assert!(!is_bridged(&state), "{end}");
     }
@@ -193,7 +194,7 @@ fn a_contradiction_by_a_step_that_opens_lasts_until_the_pin_says_so() {
     let mut state = open();
     state.began();
     state.planned(true, Some(contradiction(Reason::RootChanged)));
-    state.ended(Some(held(Reason::KubernetesForbidden)));
+    state.ended(Some(held(Reason::KubernetesForbidden)), now());
     away(&mut state);
     assert!(!is_bridged(&state), "the pin could not be written");
     state.agreed(verified(&R2, 0), LastVerified::of(&R2, clocks()));
@@ -387,19 +388,19 @@ fn out_of_reach() -> Held {
 fn an_outage_that_is_not_bridged_says_why() {
     let mut state = open();
     contradicted(&mut state, Reason::RootDeleted);
-    state.ended(Some(out_of_reach()));
+    state.ended(Some(out_of_reach()), now());
     assert_eq!(
         state.held.as_ref().unwrap().sentence(),
         "it is away: look; what was verified before does not count, since Vault then said RootDeleted; it is tried again by itself"
     );
-    assert!(!state.ended(Some(out_of_reach())));
+    assert!(!state.ended(Some(out_of_reach()), now()));
 }
 
 #[test]
 fn a_hold_that_is_no_outage_needs_no_such_word() {
     let mut state = open();
     contradicted(&mut state, Reason::RootDeleted);
-    state.ended(Some(held(Reason::RootDeleted)));
+    state.ended(Some(held(Reason::RootDeleted)), now());
     assert_eq!(state.held, Some(held(Reason::RootDeleted)));
 }
 
@@ -429,4 +430,16 @@ fn what_the_pin_says_is_as_old_by_the_other_clock() {
     let at = state.last_verified.unwrap().at;
     assert_eq!(at, clocks_ago(60));
     assert_eq!(at.boot.plus(Duration::from_secs(60)), clocks().boot);
+}
+
+#[test]
+fn it_is_held_since_the_first_end_that_was_not_open_whatever_the_reasons() {
+    let mut state = Convergence::default();
+    state.ended(Some(held(Reason::RootMissing)), ago(60));
+    state.ended(Some(held(Reason::VaultSealed)), now());
+    assert_eq!(state.held_since, Some(ago(60)));
+    state.ended(None, now());
+    assert_eq!(state.held_since, None);
+    state.ended(Some(held(Reason::RootMissing)), now());
+    assert_eq!(state.held_since, Some(now()));
 }
