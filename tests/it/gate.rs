@@ -1,7 +1,7 @@
 //! The service's own server on a real socket, in front of stand-ins.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -151,6 +151,7 @@ impl Gate {
             serving: Arc::clone(&serving),
             role: Role::Sync,
             peers: Arc::default(),
+            has_self_test: false,
             readiness: Arc::new(Readiness::default()),
             lines: endpoints::lines(),
             room: Room::new(limits, Arc::default()),

@@ -205,8 +205,20 @@ pub fn sentence<const N: usize>(what: &str, rest: [Option<&str>; N]) -> String {
 /// Longest foreign text that is repeated to users.
 const FOREIGN_TEXT_MAX: usize = 240;
 
+/// A sentence of a gate's is longer where it names two roots, and says what to do at its end.
+const SENTENCE_MAX: usize = 1500;
+
 /// Makes a text of another system's fit to be repeated: one line, bounded, and never a key.
 pub fn foreign_text(text: &str) -> String {
+    bounded(text, FOREIGN_TEXT_MAX)
+}
+
+/// The same of a sentence that a gate has made, another one or one of before: it is not to lose its end.
+pub fn gates_sentence(text: &str) -> String {
+    bounded(text, SENTENCE_MAX)
+}
+
+fn bounded(text: &str, most: usize) -> String {
     // A PEM block, its base64, a JWT and Vault's tokens start with these.
     let starts = ["-----BEGIN", "LS0tLS", "eyJ", "hvs.", "hvb.", "hvr."];
     let is_packed = |char: char| char.is_ascii_alphanumeric() || "+/-_.".contains(char);
@@ -214,7 +226,7 @@ pub fn foreign_text(text: &str) -> String {
         return "(withheld: it may hold a secret)".to_owned();
     }
     let text = constant(text);
-    let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(FOREIGN_TEXT_MAX).collect();
+    let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(most).collect();
     line.truncate(line.trim_end().len());
     line
 }

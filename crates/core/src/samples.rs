@@ -15,7 +15,7 @@ use crate::ca::record::SigningRecord;
 use crate::clock::{Boot, Clocks};
 use crate::plan::{Copy, Names, Owner, Pin, Published, Stored};
 use crate::reason::{ByItself, Held, Reason};
-use crate::snapshot::{Convergence, LastVerified, Policy, Snapshot, VaultUnavailable, Verified, Watched};
+use crate::snapshot::{Convergence, KnownRoot, LastVerified, Policy, Snapshot, VaultUnavailable, Verified, Watched};
 
 /// Vault's version of the record.
 pub const VERSION: u64 = 3;
@@ -165,6 +165,20 @@ pub fn verified(stored: &Arc<Sound>, seconds: i64) -> Verified {
 /// A CA last verified so many seconds ago.
 pub fn last_verified(sound: &Sound, seconds: i64) -> Option<LastVerified> {
     Some(LastVerified::of(sound, clocks_ago(seconds)))
+}
+
+/// Vault's root, as read at the time of all tests.
+pub fn known_root(sound: &Sound) -> KnownRoot {
+    KnownRoot {
+        glance: sound.glance.clone(),
+        root: sound.root,
+        version: 1,
+        usable_until: sound.usable_until,
+        deleted_at: None,
+        token_end: None,
+        checked_at: now(),
+        address: "https://vault.example:8200".to_owned(),
+    }
 }
 
 /// The flags' defaults.

@@ -13,13 +13,13 @@ use axum::middleware::map_response_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use https::{Rarely, Room, json, refuse};
 
 use crate::clock::Clocks;
 use crate::explain;
 use crate::metrics::{self, Metrics, Moment};
-use crate::page::{self, Here};
+use crate::page::{self, Here, SelfTested};
 use crate::peers::Peers;
 use crate::plan::Role;
 use crate::readiness::Readiness;
@@ -47,6 +47,8 @@ pub struct State {
     pub role: Role,
     /// The gates of other clusters.
     pub peers: Arc<Peers>,
+    /// The self-test is asked for.
+    pub has_self_test: bool,
     /// What is still missing.
     pub readiness: Arc<Readiness>,
     /// Lines about admissions.
@@ -55,6 +57,16 @@ pub struct State {
     pub room: Arc<Room>,
     /// What is shown to whoever asks.
     pub shown: Arc<Shown>,
+}
+
+impl State {
+    fn self_tested(&self) -> SelfTested {
+        match self.metrics.self_test.last() {
+            Some((called, at)) => SelfTested::Last(called, at),
+            None if self.has_self_test => SelfTested::Never,
+            None => SelfTested::Off,
+        }
+    }
 }
 
 /// What is shown to whoever asks, of the last time.
@@ -127,14 +139,18 @@ async fn fingerprint(extract::State(state): extract::State<State>, headers: Head
     json(StatusCode::OK, &*report)
 }
 
-async fn page(extract::State(state): extract::State<State>) -> Response {
+async fn page(extract::State(state): extract::State<State>, uri: Uri) -> Response {
     let State { webhook, role, peers, metrics, .. } = &state;
     let make = || {
         let now = Clocks::now();
         let here = webhook.converger.look(|known| Here::of(&webhook.cluster, *role, known, &webhook.policy, now));
+        let here = here.with(webhook.kept_out().all(now.wall), state.self_tested());
         Bytes::from(page::page(&here, &peers.heard(), metrics.labels().version, now.wall))
     };
-    (page::headers(), state.shown.page.get(make).await).into_response()
+    let page = state.shown.page.get(make).await;
+    let mut response = (page::headers(), page).into_response();
+    response.headers_mut().extend(page::reload(uri.query()));
+    response
 }
 
 async fn explanation(

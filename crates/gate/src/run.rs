@@ -5,7 +5,7 @@ pub mod parts;
 mod startup;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use https::{Bound, Limits, Room};
@@ -169,11 +169,13 @@ impl Service {
             releases: Releases::new(client.clone()),
             events,
             waiting: Semaphore::new(WAITING_MAX),
+            kept_out: Mutex::default(),
         };
         let state = endpoints::State {
             webhook: Arc::new(webhook),
             role: args.role,
             peers,
+            has_self_test: args.self_test.self_test.is_some(),
             readiness: Arc::new(Readiness::default()),
             metrics,
             serving,

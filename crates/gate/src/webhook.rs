@@ -1,8 +1,9 @@
 //! One AdmissionReview: parse, ask the gate, wait for the convergence where it must, answer.
 
+pub mod kept_out;
 pub mod review;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use json_patch::Patch;
@@ -18,6 +19,7 @@ use crate::k8s::pin::Pins;
 use crate::patch;
 use crate::reason::{ByItself, Held, Reason};
 use crate::snapshot::Policy;
+use kept_out::KeptOut;
 use review::Request;
 
 /// The API server's own default, where a call does not tell its timeout.
@@ -59,6 +61,8 @@ pub struct Webhook {
     pub events: Events,
     /// Places of those that wait; [`WAITING_MAX`].
     pub waiting: Semaphore,
+    /// Whose pods are kept out.
+    pub kept_out: Mutex<KeptOut>,
 }
 
 impl Webhook {
@@ -73,6 +77,7 @@ impl Webhook {
         let began = tokio::time::Instant::from_std(began);
         let timeout = timeout.unwrap_or(TIMEOUT_DEFAULT).min(TIMEOUT_MAX);
         let decision = self.decide(request, began + timeout.saturating_sub(MARGIN).max(timeout / 2)).await;
+        self.note(request, &decision);
         let Decision::Deny(held) = &decision else { return (decision, None) };
         let left = timeout.saturating_sub(began.elapsed());
         let release = match request.controller() {
@@ -83,6 +88,21 @@ impl Webhook {
             self.events.held(held, request.controller(), release.as_ref());
         }
         (decision, release)
+    }
+
+    /// Remembers whose pod it was, for the page.
+    fn note(&self, request: &Request, decision: &Decision) {
+        let Some(owner) = request.controller().filter(|_| !request.is_dry_run()) else { return };
+        match decision {
+            Decision::Deny(_) => self.kept_out().refused(owner, Clocks::now().wall),
+            Decision::Open { .. } | Decision::OpenUnverified { .. } => self.kept_out().let_in(owner),
+            Decision::NotGated => {}
+        }
+    }
+
+    /// Whose pods are kept out.
+    pub fn kept_out(&self) -> MutexGuard<'_, KeptOut> {
+        self.kept_out.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn decide(&self, request: &Request, deadline: tokio::time::Instant) -> Decision {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::cluster::Labels;
 use crate::gate::Gated;
-use crate::reason::{Reason, foreign_text};
+use crate::reason::{Reason, gates_sentence};
 
 /// Flux's labels on what a HelmRelease made.
 const HELM_NAME: &str = "helm.toolkit.fluxcd.io/name";
@@ -84,7 +84,7 @@ impl Blocked {
         let code = |reason: &&Reason| message.contains(&format!("{reason}: cluster "));
         Some(Self {
             name: format!("{}/{}", set.namespace().unwrap_or_default(), set.name_any()),
-            message: foreign_text(message),
+            message: gates_sentence(message),
             reason: Reason::ALL.iter().find(code).copied(),
         })
     }

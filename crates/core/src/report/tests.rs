@@ -9,29 +9,16 @@ use super::*;
 use crate::ca::check::{Flaw, Sound};
 use crate::plan::{Copy, Owner, Published};
 use crate::reason::{ByItself, Held};
-use crate::samples::{BOTH, Known, POLICY, R1, R1_OTHER_BYTES, R1_OTHER_CA, R2, SOON, present, published, signed};
-use crate::snapshot::KnownRoot;
+use crate::samples::{
+    BOTH, Known, POLICY, R1, R1_OTHER_BYTES, R1_OTHER_CA, R2, SOON, known_root, present, published, signed,
+};
 
 fn told(known: &Known) -> Value {
     serde_json::to_value(report("nas", Role::Sync, known.snapshot(), &POLICY, known.now)).unwrap()
 }
 
-fn known_root(sound: &Sound, known: &Known) -> KnownRoot {
-    let address = "https://vault.example:8200".to_owned();
-    KnownRoot {
-        glance: sound.glance.clone(),
-        root: sound.root,
-        version: 1,
-        usable_until: sound.usable_until,
-        deleted_at: None,
-        token_end: None,
-        checked_at: known.now.wall,
-        address,
-    }
-}
-
 fn open(in_vault: &Sound, in_cluster: &Arc<Sound>) -> Known {
-    Known::open(in_cluster).but(|known| known.convergence.root = Some(known_root(in_vault, known)))
+    Known::open(in_cluster).but(|known| known.convergence.root = Some(known_root(in_vault)))
 }
 
 #[test]

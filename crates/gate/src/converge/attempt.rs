@@ -276,7 +276,7 @@ impl<S: Store + Signer, C: Cluster + Bystanders> Attempts<S, C> {
         let write = self.parts.cluster.publish(&seen.published, sound, version, for_state);
         let written = self.kept.publishing.write(what, self.parts.now, write).await?;
         if written == Write::Done {
-            tracing::info!(root = %sound.root, version, "published Secret {}", self.parts.names.cacerts);
+            tracing::info!(root = sound.root.openssl(), version, "published Secret {}", self.parts.names.cacerts);
             self.parts.cluster.tell(Happened::Published { root: sound.root, version });
             self.kept.has_written = true;
         }

@@ -1,12 +1,13 @@
 #![allow(clippy::unwrap_used)]
 
-use super::html::distance;
+use super::parts::distance;
 use super::*;
 use crate::ca::fixtures::now;
 use crate::peers::samples::{heard, told};
 use crate::peers::served::{Root, Told};
+use crate::plan::Contradiction;
 use crate::reason::{ByItself, Held, Reason};
-use crate::samples::{Known, POLICY as DEFAULTS, R1, R2};
+use crate::samples::{Known, POLICY as DEFAULTS, R1, R2, ago, known_root};
 use k8s_openapi::jiff::SignedDuration;
 
 fn here(known: &Known) -> Here {
@@ -15,10 +16,13 @@ fn here(known: &Known) -> Here {
 
 /// The page as text, without its elements.
 fn text(known: &Known, peers: &[Heard]) -> String {
-    let page = page(&here(known), peers, "1.2.3", now());
+    text_of(&page(&here(known), peers, "1.2.3", now()))
+}
+
+fn text_of(page: &str) -> String {
     let body = page.split("<body>").nth(1).unwrap();
     let pieces = body.split('<').map(|piece| piece.rsplit_once('>').map_or(piece, |(_, text)| text));
-    pieces.collect()
+    pieces.collect::<String>().replace("&#39;", "'")
 }
 
 fn open() -> Known {
@@ -62,9 +66,9 @@ fn a_reason_leads_to_what_it_means() {
 fn the_verdict_on_all_clusters_stands_first() {
     let unreached = Heard { url: "https://gate.example/".to_owned(), reached: None, told: None };
     for (peers, verdict, of_peer) in [
-        (vec![peer(&R1)], "All 2 clusters have one root.", "the same as here"),
-        (vec![peer(&R1), peer(&R2)], "Not all clusters have the same root.", "another one than here"),
-        (vec![peer(&R1), unreached], "It cannot be told whether all clusters have one root.", "its gate does not tell"),
+        (vec![peer(&R1)], "All 2 clusters have one root.", "agrees"),
+        (vec![peer(&R1), peer(&R2)], "Not all clusters have the same root.", "differs"),
+        (vec![peer(&R1), unreached], "It cannot be told whether all clusters have one root.", "it was not asked yet"),
     ] {
         let text = text(&open(), &peers);
         assert!(text.contains(of_peer), "{text}");
@@ -84,10 +88,114 @@ fn a_peer_that_is_held_or_does_not_answer_says_why() {
     };
     let text_of = text(&open(), &[heard(held)]);
     assert!(text_of.contains("held; VaultSealed: cluster homelab: unseal it"), "{text_of}");
-    assert!(text_of.contains("that cluster has no cacerts that can be read"), "{text_of}");
+    assert!(text_of.contains("it has no cacerts that can be read"), "{text_of}");
     let silent = Heard { told: Some(Err("status 404: check the address".to_owned())), ..peer(&R1) };
     let text_of = text(&open(), &[silent]);
-    assert!(text_of.contains("status 404: check the address") && text_of.contains("0 s ago"), "{text_of}");
+    assert!(
+        text_of.contains("its gate does not tell: status 404: check the address")
+            && text_of.contains("reached 0 s ago"),
+        "{text_of}"
+    );
+}
+
+/// The names of the clusters, from top to bottom.
+fn names(known: &Known, peers: &[Heard]) -> Vec<String> {
+    let page = page(&here(known), peers, "0.1.0", now());
+    let rows = page.split("<table class=\"clusters\">").nth(1).unwrap().split("</table>").next().unwrap();
+    let names = rows.split("<th scope=\"row\"><bdi>").skip(1).map(|rest| rest.split('<').next().unwrap());
+    names.map(str::to_owned).collect()
+}
+
+/// An open gate that has read this root in Vault.
+fn knowing(stored: &crate::ca::check::Sound) -> Known {
+    open().but(|known| known.convergence.root = Some(known_root(stored)))
+}
+
+fn named(name: &str, sound: &crate::ca::check::Sound) -> Heard {
+    heard(Told { cacerts: Some(Root::from(sound.glance.clone())), ..told(name, 1) })
+}
+
+#[test]
+fn each_cluster_has_a_row_and_the_one_that_differs_is_on_top_be_it_this_one() {
+    let silent = Heard { told: Some(Err("status 404".to_owned())), ..peer(&R1) };
+    for (known, peers, wanted) in [
+        (open(), vec![named("a", &R1), named("b", &R2)], vec!["b", "nas", "a"]),
+        (open(), vec![named("a", &R2), named("b", &R2)], vec!["nas", "a", "b"]),
+        (open(), vec![named("a", &R1), named("b", &R1)], vec!["nas", "a", "b"]),
+        (open(), vec![named("a", &R1), silent.clone()], vec!["(not known)", "nas", "a"]),
+        // Of two that differ, Vault tells which one.
+        (knowing(&R1), vec![named("a", &R2)], vec!["a", "nas"]),
+        (knowing(&R2), vec![named("a", &R2)], vec!["nas", "a"]),
+        // Of more, too.
+        (knowing(&R1), vec![named("a", &R2), named("b", &R2)], vec!["a", "b", "nas"]),
+    ] {
+        assert_eq!(names(&known, &peers), wanted);
+    }
+    assert!(text(&open(), &[silent]).contains("nothing to compare it with"));
+    // Where nobody can tell which of two is right, neither is said to be.
+    let unsure = text(&open(), &[named("a", &R2)]);
+    assert!(unsure.matches("differs").count() == 2 && !unsure.contains("agrees"), "{unsure}");
+}
+
+#[test]
+fn a_peers_sentence_is_not_cut_before_its_next_step() {
+    let root = R1.root.openssl();
+    let sentence = format!(
+        "cluster homelab: Vault's root is {root}, but this cluster trusts {root}: {}: restore it",
+        "x".repeat(300)
+    );
+    let body = serde_json::json!({
+        "cluster": "homelab", "state": "held", "reason": "RootChanged", "message": format!("RootChanged: {sentence}"),
+    });
+    let told = Told::parse(body.to_string().as_bytes()).unwrap();
+    assert!(text(&open(), &[heard(told)]).contains(&sentence));
+}
+
+#[test]
+fn since_when_it_is_not_well_who_waits_the_pin_and_the_self_test_stand_there() {
+    let known = Known::open(&R1).but(|known| {
+        known.convergence.contradicted =
+            Some(Contradicted { contradiction: Contradiction { by: Reason::RootDeleted, at: now() }, recorded: true });
+    });
+    let known = known.held(Reason::RootDeleted);
+    let waiting =
+        Waiting { owner: "ReplicaSet istio-system/istiod-1".to_owned(), times: 3, since: ago(60), last: ago(5) };
+    for (self_test, says) in [
+        (SelfTested::Off, "off (--self-test)"),
+        (SelfTested::Never, "not run yet"),
+        (SelfTested::Last(true, ago(10)), "the API server calls a gate: 2026-12-31"),
+        (SelfTested::Last(false, ago(10)), "the API server did not call a gate: 2026-12-31"),
+    ] {
+        let text = text_of(&page(&here(&known).with(vec![waiting.clone()], self_test), &[], "0.1.0", now()));
+        for says in [
+            says,
+            "ReplicaSet istio-system/istiod-1: its pods were refused 3 times, since 2026-12-31 23:59:00 UTC (60 s ago), last 5 s ago",
+            "Held since2026-12-31 23:55:00 UTC (5 min ago)",
+            "Vault then said RootDeleted",
+            &format!("trusts{}", R1.root.openssl()),
+        ] {
+            assert!(text.contains(says), "{says:?} in {text}");
+        }
+    }
+    let well = text(&open(), &[]);
+    assert!(well.contains("nobody, as far as this replica was asked") && !well.contains("since"), "{well}");
+}
+
+#[test]
+fn the_days_that_are_left_are_coloured_as_the_alerts_have_them() {
+    for (days, tone) in [(89, "wait"), (90, "good"), (29, "bad"), (-1, "bad")] {
+        let page = parts::end(now() + SignedDuration::from_hours(24 * days), now()).into_string();
+        assert!(page.contains(&format!("<strong class=\"{tone}\">")), "{days}: {page}");
+    }
+}
+
+#[test]
+fn it_is_loaded_anew_only_where_that_is_asked_for() {
+    assert!(!page(&here(&open()), &[], "0.1.0", now()).contains("http-equiv"));
+    for (query, wanted) in [(None, None), (Some(""), None), (Some("x"), None), (Some("reload"), Some("15"))] {
+        let header = reload(query).map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()));
+        assert_eq!(header, wanted.map(|wanted| ("refresh".to_owned(), wanted.to_owned())), "{query:?}");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use reqwest::redirect::Policy;
 use url::Url;
 
 use crate::ca::{Glance, Sha256};
-use crate::reason::{Reason, foreign_text, innermost};
+use crate::reason::{Reason, foreign_text, gates_sentence, innermost};
 use crate::report::{Report, ReportedRoot, ReportedSigner, UsableUntil, stamp};
 
 /// Largest answer that is read. Ten roots on each side are below 4 KiB.
@@ -149,11 +149,11 @@ impl Client {
 
 impl Told {
     /// Takes what a gate may have said, and nothing else.
-    fn parse(body: &[u8]) -> Result<Self, String> {
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, String> {
         let Ok(report) = serde_json::from_slice::<Report>(body) else { return Err(NOT_A_GATES.to_owned()) };
         let reason =
             report.reason.as_deref().and_then(|code| Reason::ALL.iter().find(|reason| reason.as_str() == code));
-        let message = report.message.as_deref().map(foreign_text).unwrap_or_default();
+        let message = report.message.as_deref().map(gates_sentence).unwrap_or_default();
         let sentence = match reason {
             // It begins with the code.
             Some(reason) => message.strip_prefix(&format!("{reason}: ")).unwrap_or(&message).to_owned(),
