@@ -2,13 +2,15 @@
 
 use std::io::Write;
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 /// No core dump, and no reading by other processes of the same user. Before anything else in `main`.
 ///
 /// Where the kernel refuses, nothing else can be done: the gate is worth more than this.
 pub fn keep_memory_private() {
-    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    // Elsewhere there is no such call; other processes of the same user may read it there.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
 }
 

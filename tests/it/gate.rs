@@ -135,6 +135,7 @@ impl Gate {
             releases: Releases::new(client.clone()),
             events: clients.events.clone(),
             waiting: Semaphore::new(waiting),
+            kept_out: Mutex::default(),
         };
         let policy = webhook.policy;
         let (now, life) = (Timestamp::now(), SignedDuration::from_hours(1));

@@ -5,6 +5,12 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
 
+/// On Linux the monotonic clock stands still while the machine is suspended; elsewhere it goes on, and there is no other.
+#[cfg(target_os = "linux")]
+const CLOCK: ClockId = ClockId::Boottime;
+#[cfg(not(target_os = "linux"))]
+const CLOCK: ClockId = ClockId::Monotonic;
+
 /// How far the clocks of machines differ without anybody being wrong.
 const SKEW: SignedDuration = SignedDuration::from_mins(5);
 
@@ -15,7 +21,7 @@ pub struct Boot(pub Duration);
 impl Boot {
     /// Now.
     pub fn now() -> Self {
-        let time = clock_gettime(ClockId::Boottime);
+        let time = clock_gettime(CLOCK);
         // Neither is ever negative on this clock.
         Self(Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default()))
     }

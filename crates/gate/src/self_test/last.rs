@@ -17,8 +17,13 @@ impl LastTest {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((ok, at));
     }
 
+    /// Whether it came back to a gate, and when.
+    pub(crate) fn last(&self) -> Option<(bool, Timestamp)> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn tell(&self, registry: &Registry) -> prometheus::Result<()> {
-        let Some((ok, at)) = *self.0.lock().unwrap_or_else(PoisonError::into_inner) else { return Ok(()) };
+        let Some((ok, at)) = self.last() else { return Ok(()) };
         gauge(registry, "self_test_ok", "1 if the last self-test came back to a gate.")?.set(f64::from(u8::from(ok)));
         gauge(registry, "self_test_timestamp_seconds", "When it ended, as Unix time.")?.set(at.as_second() as f64);
         Ok(())
