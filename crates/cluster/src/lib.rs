@@ -9,6 +9,7 @@ pub mod events;
 pub mod external_secrets;
 pub mod flux;
 pub mod follow;
+pub mod istiods;
 pub mod mesh;
 pub mod owners;
 pub mod pin;

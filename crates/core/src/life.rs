@@ -13,3 +13,4 @@ mod fixtures;
 pub mod rule;
 pub mod start;
 pub mod witness;
+mod words;

@@ -56,6 +56,8 @@ reasons! {
     VaultAmbiguous,
     /// Vault refuses to certify this cluster's signer, or to make the root that it would be under.
     SigningRefused,
+    /// A change of the root waits for something.
+    RotationHeld,
     /// This cluster's mesh serves a root that Vault does not have.
     MeshOnOtherRoot,
     /// This clock is off from Vault's or the API server's.

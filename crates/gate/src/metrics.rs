@@ -19,6 +19,7 @@ use crate::self_test::LastTest;
 use crate::snapshot::{Policy, Snapshot};
 use crate::telemetry;
 use crate::vault::VaultRequests;
+use crate::witness::Witnessed;
 
 /// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -79,6 +80,14 @@ impl Metrics {
             registry,
             labels,
         })
+    }
+
+    /// Of a witness, where there is one.
+    ///
+    /// # Errors
+    /// In words, if there is one already.
+    pub fn witnessed(&self) -> Result<Witnessed, String> {
+        Witnessed::new(&self.registry).map_err(|error| error.to_string())
     }
 
     /// What all of them carry.

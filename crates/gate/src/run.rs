@@ -20,6 +20,7 @@ use crate::converge::{Attempts, Converger, Schedule};
 use crate::endpoints;
 use crate::k8s::cacerts::Cacerts;
 use crate::k8s::flux::{Reconciles, Releases};
+use crate::k8s::istiods::MeshSide;
 use crate::k8s::owners::Owners;
 use crate::k8s::pin::Pins;
 use crate::k8s::{Clients, events};
@@ -34,6 +35,7 @@ use crate::snapshot::Policy;
 use crate::telemetry;
 use crate::vault::Vault;
 use crate::webhook::{WAITING_MAX, Webhook};
+use crate::witness::WitnessTask;
 pub use once::{bootstrap, sync};
 use parts::Made;
 
@@ -95,6 +97,7 @@ impl Prepared {
         let (service, mut work) =
             Service::assemble(args, client, vault, metrics, Arc::clone(&certificate.serving), peers);
         work.self_test = service.self_test()?;
+        work.witness = service.witness(version)?;
         Ok(Self { service, work, certificate, https, http })
     }
 
@@ -133,6 +136,7 @@ struct Work {
     reconciles: Arc<Reconciles>,
     writer: events::Writer,
     self_test: Option<SelfTest>,
+    witness: Option<WitnessTask>,
 }
 
 /// What the tasks of the service share.
@@ -183,7 +187,10 @@ impl Service {
             room: Room::new(Limits::default(), Arc::default()),
             shown: Arc::default(),
         };
-        (Self { args, client, cacerts, owners, state }, Work { attempts, reconciles, writer, self_test: None })
+        (
+            Self { args, client, cacerts, owners, state },
+            Work { attempts, reconciles, writer, self_test: None, witness: None },
+        )
     }
 
     /// What tries now and then whether the API server calls, if that is asked for.
@@ -194,6 +201,23 @@ impl Service {
         let probe = Probe::new(self.client.clone(), namespace, &webhook.gated, &self.args.tls.webhook_config)
             .map_err(|error| Failure::Usage(format!("--self-test (variable GATE_SELF_TEST): {error}")))?;
         Ok(Some(SelfTest::new(probe, *self_test_interval, Arc::clone(readiness), metrics.self_test.clone())))
+    }
+
+    /// Who attests to the mesh, where each cluster has a signer of its own.
+    fn witness(&self, version: &'static str) -> Result<Option<WitnessTask>, Failure> {
+        let vault = parts::vault(&self.args.vault, self.args.role)?;
+        if vault.settings().pki_mount.is_none() {
+            return Ok(None);
+        }
+        let endpoints::State { metrics, .. } = &self.state;
+        Ok(Some(WitnessTask {
+            cluster: self.args.cluster_name(),
+            version,
+            vault: vault.counted_by(metrics.vault.clone()),
+            cacerts: Arc::clone(&self.cacerts),
+            mesh: MeshSide::new(self.client.clone(), &self.args.cluster.namespace),
+            counted: metrics.witnessed().map_err(Failure::Broken)?,
+        }))
     }
 
     /// Runs until a signal, or until a task ends that should not: then with the reason.
@@ -267,7 +291,10 @@ impl Service {
     }
 
     fn spawn_work(&self, tasks: &mut JoinSet<()>, work: Work) {
-        let Work { attempts, reconciles, writer, self_test } = work;
+        let Work { attempts, reconciles, writer, self_test, witness } = work;
+        if let Some(witness) = witness {
+            tasks.spawn(witness.run());
+        }
         let (schedule, policy) = (
             Schedule { retry_max: self.args.converge.retry_max, refresh: self.args.refresh },
             self.state.webhook.policy,

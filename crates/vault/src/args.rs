@@ -60,10 +60,17 @@ impl VaultArgs {
     /// # Errors
     /// One line that names flag and variable.
     pub fn settings(&self, role: Role) -> Result<Settings, String> {
-        let default_role = match role {
+        self.settings_as(match role {
             Role::Bootstrap => "istio-ca-bootstrap",
             Role::Sync => "istio-ca-sync",
-        };
+        })
+    }
+
+    /// Settings of whoever logs in as this, unless told otherwise.
+    ///
+    /// # Errors
+    /// One line that names flag and variable.
+    pub fn settings_as(&self, default_role: &str) -> Result<Settings, String> {
         let mut addresses = self.vault_addr.clone();
         if addresses.is_empty() {
             let variable = variable("VAULT_ADDR")

@@ -1,6 +1,7 @@
 //! Vault's PKI engine, as far as this cluster's signer needs it: the root's key is there and nowhere else.
 
 mod import;
+mod roots;
 mod said;
 #[cfg(test)]
 mod tests;
@@ -97,7 +98,7 @@ impl Vault {
     }
 
     /// The address where the record was read, which is the Vault that this cluster is kept on.
-    async fn signs_at(&mut self) -> Result<usize, Refused> {
+    pub(super) async fn signs_at(&mut self) -> Result<usize, Refused> {
         if let Some(at) = self.read_at {
             return Ok(at);
         }

@@ -23,6 +23,14 @@ impl Plain {
         Self { method: RequestMethod::POST, path: path.into(), body: Some(body) }
     }
 
+    pub(super) fn list(path: impl Into<String>) -> Self {
+        Self { method: RequestMethod::LIST, path: path.into(), body: None }
+    }
+
+    pub(super) fn delete(path: impl Into<String>) -> Self {
+        Self { method: RequestMethod::DELETE, path: path.into(), body: None }
+    }
+
     /// With a JSON merge patch.
     pub(super) fn patch(path: impl Into<String>, body: Value) -> Self {
         Self { method: RequestMethod::PATCH, path: path.into(), body: Some(body) }

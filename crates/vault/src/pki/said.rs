@@ -37,13 +37,23 @@ pub(super) enum Asked {
     Behavior { issuer: String },
     /// That a root is brought along with its key.
     Import { name: String },
+    /// Whether an issuer may certify.
+    Usage { issuer: String },
+    /// That it may, or may no more.
+    NewUsage { issuer: String },
+    /// Another root's certificate by this issuer.
+    Cross { issuer: String },
 }
 
 impl Question {
     fn issuer(&self) -> &str {
         match &self.asked {
             Asked::Issuer { name } | Asked::Root { name, .. } | Asked::Import { name } => name,
-            Asked::Signer { issuer, .. } | Asked::Behavior { issuer } => issuer,
+            Asked::Signer { issuer, .. }
+            | Asked::Behavior { issuer }
+            | Asked::Usage { issuer }
+            | Asked::NewUsage { issuer }
+            | Asked::Cross { issuer } => issuer,
         }
     }
 
@@ -58,6 +68,9 @@ impl Question {
             Asked::Root { name, .. } => format!("make {name} at {mount}/root/generate/internal"),
             Asked::Import { name } => format!("bring {name} along at {mount}/issuers/import/bundle"),
             Asked::Behavior { issuer } => format!("patch leaf_not_after_behavior of {mount}/issuer/{issuer}"),
+            Asked::Usage { issuer } => format!("read {mount}/issuer/{issuer}"),
+            Asked::NewUsage { issuer } => format!("patch usage of {mount}/issuer/{issuer}"),
+            Asked::Cross { issuer } => format!("certify a root at {mount}/issuer/{issuer}/sign-self-issued"),
         }
     }
 
@@ -126,6 +139,7 @@ struct Body {
 #[derive(Default, Deserialize)]
 struct Data {
     certificate: Option<String>,
+    usage: Option<String>,
 }
 
 /// What the engine says of an issuer that was brought along without its key.
@@ -219,6 +233,12 @@ fn certificate(reply: &Reply, data: Data) -> Result<String, Refused> {
 pub(super) fn issuer(question: &Question, reply: &Reply) -> Result<String, Refused> {
     let body = body(question, reply)?;
     certificate(reply, body.data)
+}
+
+/// What an issuer may do, by the answer to the read of it.
+pub(super) fn usage(question: &Question, reply: &Reply) -> Result<Vec<String>, Refused> {
+    let usage = body(question, reply)?.data.usage.ok_or_else(|| odd(reply))?;
+    Ok(usage.split(',').map(|one| one.trim().to_owned()).collect())
 }
 
 /// The meaning of an answer to a request for a signer's certificate. One with a shorter life than asked for is none:

@@ -1,0 +1,224 @@
+//! What is told to people. Each text is constant for its cause.
+
+use super::attestation::NAMED_MOST;
+use super::audience::Unready;
+use super::rule::{Cause, Step};
+use super::start::Obstacle;
+use crate::reason::{ByItself, Held, Reason};
+
+impl Step {
+    /// Its name.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::GiveBack => "give-back",
+            Self::Trust => "trust",
+            Self::Switch { .. } => "switch",
+            Self::Return => "return",
+            Self::Note => "note",
+            Self::Drop => "drop",
+            Self::Done => "done",
+        }
+    }
+
+    /// What it does.
+    pub const fn does(&self) -> &'static str {
+        match self {
+            Self::GiveBack => "lets the goal certify again in Vault",
+            Self::Trust => "adds the new root to those that all clusters trust",
+            Self::Switch { crossed: true } => {
+                "has all signers certified by the new root, with a cross for those who do not trust it yet"
+            }
+            Self::Switch { crossed: false } => "has all signers certified by the new root",
+            Self::Return => "has all signers certified by the root again that everybody has trusted all the time",
+            Self::Note => "notes that all clusters are settled: the wait counts from now",
+            Self::Drop => "takes the right to certify from the other root, and the root out of those that are trusted",
+            Self::Done => "ends the rotation",
+        }
+    }
+}
+
+impl Unready {
+    /// What is wrong, as the end of a sentence about the cluster, and what to do.
+    fn parts(&self, cluster: &str) -> (String, String) {
+        let gone = format!("or `istio-ca-gate rotate forget {cluster}` if that cluster is gone for good");
+        match self {
+            Self::Silent => (
+                "has never attested".to_owned(),
+                format!("see that its gate runs and may write its attestation, {gone}"),
+            ),
+            Self::Unreadable(key) => (
+                format!("attests to something that cannot be read ({key})"),
+                "see that its gate is of this version".to_owned(),
+            ),
+            Self::Stale => {
+                ("has not attested for 5 min".to_owned(), format!("see that its gate runs and reaches Vault, {gone}"))
+            }
+            Self::ClockAhead => {
+                ("attests to the future".to_owned(), "mend the clock of its nodes (timedatectl, chrony)".to_owned())
+            }
+            Self::NotTakenUp { why } => (
+                format!("has not published what the record says{}", because(why.as_deref())),
+                "see what its gate says".to_owned(),
+            ),
+            Self::Behind { istiods, namespaces, why } => {
+                let some =
+                    |kind: &str, names: &[String]| (!names.is_empty()).then(|| format!("{kind} {}", listed(names)));
+                let behind: Vec<_> =
+                    [some("istiod", istiods), some("namespace", namespaces)].into_iter().flatten().collect();
+                let what = match behind.is_empty() {
+                    true => format!("is not settled{}", because(why.as_deref())),
+                    false => format!("is behind with {}{}", behind.join(" and "), because(why.as_deref())),
+                };
+                let next = match istiods.is_empty() {
+                    true => "it settles by itself as a rule",
+                    false => "if that stays so, restart that istiod, or start it with ISTIO_MULTIROOT_MESH=true",
+                };
+                (what, next.to_owned())
+            }
+        }
+    }
+}
+
+impl Cause {
+    /// The reason with its sentence.
+    pub fn held(&self) -> Held {
+        let (what, next) = match self {
+            Self::Cluster { name, unready } => {
+                let (what, next) = unready.parts(name);
+                (format!("cluster {name} {what}"), next)
+            }
+            Self::NoCluster => (
+                "no cluster attests, so that nobody knows whom the root would be taken from".to_owned(),
+                "see that the gates of all clusters run and may write their attestation".to_owned(),
+            ),
+            Self::BundleFull => (
+                "the record trusts as many roots as istiod takes".to_owned(),
+                "take out one that nothing is under any more".to_owned(),
+            ),
+            Self::NoGoal => (
+                "Vault does not give the certificate of the goal".to_owned(),
+                "bring that issuer back, or `istio-ca-gate rotate abort`".to_owned(),
+            ),
+        };
+        Held::new(Reason::RotationHeld, what, next, ByItself::Unsaid)
+    }
+}
+
+impl Obstacle {
+    /// The reason with its sentence.
+    pub fn held(&self) -> Held {
+        let (what, next) = match self {
+            Self::UnderWay { goal, by } => (
+                format!("{by} has begun a rotation to {goal} already"),
+                "look at it with `istio-ca-gate rotate status`".to_owned(),
+            ),
+            Self::Unreadable => (
+                "`rotation` of the record cannot be read".to_owned(),
+                "mend or remove that key, by hand or by the version that wrote it".to_owned(),
+            ),
+            Self::NoIssuer => (
+                "the record names no issuer".to_owned(),
+                "finish what is under way by hand first (docs/rotate.md)".to_owned(),
+            ),
+            Self::SameRoot => {
+                ("that is the root that signers are under".to_owned(), "give --goal another name".to_owned())
+            }
+            Self::NoCluster => (
+                "no cluster attests, so that nobody knows whom the root would be taken from".to_owned(),
+                "see that the gates of all clusters run and may write their attestation".to_owned(),
+            ),
+            Self::Silent(cluster) => {
+                (format!("cluster {cluster} does not attest"), "see that its gate runs and reaches Vault".to_owned())
+            }
+            Self::Stale(cluster) => (
+                format!("cluster {cluster} has not attested to anything for more than an hour that can be read"),
+                format!(
+                    "see that its gate runs and reaches Vault, or `istio-ca-gate rotate forget {cluster}` if that cluster is gone for good"
+                ),
+            ),
+            Self::NotSettled { cluster, why } => (
+                format!("cluster {cluster} does not work with what the record says yet{}", because(why.as_deref())),
+                "see what its gate says".to_owned(),
+            ),
+            Self::ShortTtl { cluster, seen } => (
+                format!(
+                    "workloads of cluster {cluster} have certificates that live for {}",
+                    humantime::format_duration(*seen)
+                ),
+                "give --ttl at least that".to_owned(),
+            ),
+        };
+        Held::new(Reason::RotationHeld, what, next, ByItself::Unsaid)
+    }
+}
+
+fn because(why: Option<&str>) -> String {
+    why.map(|why| format!(" ({why})")).unwrap_or_default()
+}
+
+fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match names.len() {
+        0..=SHOWN => shown,
+        NAMED_MOST.. => format!("{shown} and many others"),
+        many => format!("{shown} and {} others", many - SHOWN),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::samples::assert_fit_for_users;
+
+    fn cluster(unready: Unready) -> Cause {
+        Cause::Cluster { name: "nas".to_owned(), unready }
+    }
+
+    #[test]
+    fn every_cause_and_every_obstacle_has_a_sentence_with_what_to_do() {
+        let names = |count: usize| (0..count).map(|index| format!("istiod-{index}")).collect::<Vec<_>>();
+        let why = Some("SigningRefused".to_owned());
+        let behind = |istiods, namespaces| Unready::Behind { istiods, namespaces, why: why.clone() };
+        let unready = [
+            Unready::Silent,
+            Unready::Unreadable("at"),
+            Unready::Stale,
+            Unready::ClockAhead,
+            Unready::NotTakenUp { why: why.clone() },
+            behind(names(0), names(0)),
+            behind(names(1), names(20)),
+            behind(names(7), names(0)),
+        ];
+        let causes = unready.into_iter().map(cluster).chain([Cause::NoCluster, Cause::BundleFull, Cause::NoGoal]);
+        let nas = || "nas".to_owned();
+        let obstacles = [
+            Obstacle::UnderWay { goal: "root-2".to_owned(), by: "ops@laptop".to_owned() },
+            Obstacle::Unreadable,
+            Obstacle::NoIssuer,
+            Obstacle::SameRoot,
+            Obstacle::NoCluster,
+            Obstacle::Silent(nas()),
+            Obstacle::Stale(nas()),
+            Obstacle::NotSettled { cluster: nas(), why: why.clone() },
+            Obstacle::ShortTtl { cluster: nas(), seen: Duration::from_secs(3600 * 48) },
+        ];
+        for held in causes.map(|cause| cause.held()).chain(obstacles.iter().map(Obstacle::held)) {
+            assert_eq!(held.reason, Reason::RotationHeld);
+            assert!(held.next.is_some(), "{held:?}");
+            assert_fit_for_users(&held.sentence());
+        }
+    }
+
+    #[test]
+    fn an_istiod_that_is_behind_is_named_with_what_helps_it() {
+        let istiods = vec!["istiod-7".to_owned()];
+        let held = cluster(Unready::Behind { istiods, namespaces: Vec::new(), why: None }).held();
+        assert_eq!(
+            held.sentence(),
+            "cluster nas is behind with istiod istiod-7: if that stays so, restart that istiod, or start it with ISTIO_MULTIROOT_MESH=true"
+        );
+    }
+}
