@@ -8,6 +8,7 @@ use crate::cli::check::Check;
 use crate::cli::doctor::Doctor;
 use crate::cli::explain::Explain;
 use crate::cli::fingerprint::Fingerprint;
+use crate::cli::rotate::Rotate;
 use crate::cli::shell::{Completions, Man};
 use crate::cli::verify::Verify;
 pub(crate) use gate_service::args::values;
@@ -45,6 +46,8 @@ pub enum Command {
     Explain(Explain),
     /// Put the root of this cluster's cacerts into an empty Vault
     Adopt(Box<Adopt>),
+    /// Replace the root over all clusters, step by step
+    Rotate(Rotate),
     /// Print completions for a shell
     Completions(Completions),
     /// Write the man pages
@@ -105,7 +108,8 @@ fn with_suggestion(mut line: String, error: &clap::Error) -> String {
 fn variable_of(named: &str) -> Option<String> {
     let long = named.split([' ', '=']).next()?.strip_prefix("--")?;
     let command = Cli::command();
-    let flags = command.get_subcommands().flat_map(clap::Command::get_arguments);
+    let nested = || command.get_subcommands().flat_map(clap::Command::get_subcommands);
+    let flags = command.get_subcommands().chain(nested()).flat_map(clap::Command::get_arguments);
     let flags: Vec<_> = flags.filter(|flag| flag.get_long() == Some(long)).collect();
     // Of several commands' flags, the name of the value tells which is meant; a switch has none.
     let is_meant = |flag: &&clap::Arg| {

@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod explain;
 pub mod fingerprint;
 pub(crate) mod paint;
+pub mod rotate;
 pub mod shell;
 mod source;
 pub mod verify;
@@ -31,6 +32,7 @@ pub async fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Doctor(args) => doctor::run(*args).await,
         Command::Explain(args) => explain::run(&args).map(done),
         Command::Adopt(args) => adopt::run(*args).await,
+        Command::Rotate(args) => rotate::run(args).await,
         Command::Completions(args) => shell::completions(&args).map(done),
         Command::Man(args) => shell::man(&args).map(done),
     }

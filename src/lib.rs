@@ -8,7 +8,7 @@
 #[cfg(test)]
 use gate_core::samples;
 pub use gate_service::{
-    backoff, ca, clock, cluster, converge, durations, endpoints, explain, gate, k8s, metrics, names, order, page,
+    backoff, ca, clock, cluster, converge, durations, endpoints, explain, gate, k8s, life, metrics, names, order, page,
     patch, peers, plan, readiness, reason, refused, report, run, selector, self_test, serving, shutdown, signer, skew,
     snapshot, store, telemetry, vault, webhook,
 };

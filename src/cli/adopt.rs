@@ -103,12 +103,12 @@ pub async fn run(args: Adopt) -> Result<ExitCode, Failure> {
 }
 
 /// Whoever closed standard output does not want to know.
-fn say(text: &str) {
+pub(super) fn say(text: &str) {
     let _ = writeln!(paint::stdout(), "{text}");
 }
 
 /// Asks a person. The question stays visible where standard output goes elsewhere.
-async fn agreed(question: &str) -> bool {
+pub(super) async fn agreed(question: &str) -> bool {
     let _ = write!(io::stderr(), "{question}");
     let answer = tokio::task::spawn_blocking(|| {
         let mut line = String::new();

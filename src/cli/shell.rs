@@ -71,7 +71,8 @@ pub fn man(args: &Man) -> Result<(), Failure> {
 
 fn write_all(program: &Command, folder: &Path) -> io::Result<()> {
     std::fs::create_dir_all(folder)?;
-    for command in std::iter::once(program).chain(program.get_subcommands()) {
+    let nested = program.get_subcommands().flat_map(Command::get_subcommands);
+    for command in std::iter::once(program).chain(program.get_subcommands()).chain(nested) {
         let file = format!("{}.1", command.get_display_name().unwrap_or(NAME));
         std::fs::write(folder.join(file), page(command)?)?;
     }

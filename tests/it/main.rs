@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "a test binary has no API")]
 
 mod adopt;
+mod attests;
 mod bodies;
 mod bounds;
 mod certificates;
@@ -36,7 +37,9 @@ mod proxies;
 mod quiet;
 mod reviews;
 mod root_change;
+mod rotate;
 mod rotation;
+mod rotations;
 mod self_test;
 mod server;
 mod serving_files;

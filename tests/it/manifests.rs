@@ -10,21 +10,26 @@ use istio_ca_gate::reason::Reason;
 use serde_json::Value;
 
 /// What `/metrics` has, beside `process_*`; of a histogram the name without its suffixes.
-pub const METRICS: [&str; 20] = [
+pub const METRICS: [&str; 25] = [
     "istio_ca_gate_admission_duration_seconds",
     "istio_ca_gate_admission_in_flight",
     "istio_ca_gate_admission_requests_total",
+    "istio_ca_gate_attested_timestamp_seconds",
     "istio_ca_gate_build_info",
     "istio_ca_gate_convergence_duration_seconds",
     "istio_ca_gate_convergences_total",
+    "istio_ca_gate_istiods",
     "istio_ca_gate_last_verified_timestamp_seconds",
+    "istio_ca_gate_namespaces_behind",
     "istio_ca_gate_open",
     "istio_ca_gate_peer_match",
     "istio_ca_gate_vault_token_not_after_timestamp_seconds",
     "istio_ca_gate_root_info",
     "istio_ca_gate_root_not_after_timestamp_seconds",
+    "istio_ca_gate_rotation_info",
     "istio_ca_gate_self_test_ok",
     "istio_ca_gate_serving_certificate_not_after_timestamp_seconds",
+    "istio_ca_gate_settled",
     "istio_ca_gate_signer_not_after_timestamp_seconds",
     "istio_ca_gate_signer_not_before_timestamp_seconds",
     "istio_ca_gate_signer_renewals_total",
@@ -36,8 +41,8 @@ pub const METRICS: [&str; 20] = [
 /// Where the gate explains each, by its Service's name.
 const PAGES: &str = "http://istio-ca-gate.istio-system.svc:8080/reasons/";
 
-/// Reasons that pass by themselves.
-const NOBODY_IS_NEEDED: [Reason; 2] = [Reason::Converging, Reason::DryRun];
+/// Reasons that pass by themselves, and the one that a command has and no gate.
+const NOBODY_IS_NEEDED: [Reason; 3] = [Reason::Converging, Reason::DryRun, Reason::RotationHeld];
 
 fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")

@@ -26,7 +26,10 @@ mod probe;
 mod race;
 mod replicas;
 mod restart;
+mod rotate;
 mod rotation;
+#[path = "../it/rotations.rs"]
+mod rotations;
 mod self_test;
 #[path = "../it/signers.rs"]
 mod signers;

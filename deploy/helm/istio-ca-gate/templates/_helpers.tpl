@@ -81,6 +81,8 @@ gateway.networking.k8s.io/gateway-class-name in ({{ join "," .gatewayClass }})
 {{- if ne (int .Values.ports.https) 8443 }}{{ $_ := set $own "GATE_LISTEN" (printf "[::]:%d" (int .Values.ports.https)) }}{{ end -}}
 {{- if ne (int .Values.ports.http) 8080 }}{{ $_ := set $own "GATE_ADMIN_LISTEN" (printf "[::]:%d" (int .Values.ports.http)) }}{{ end -}}
 {{- if .Values.selfTest }}{{ $_ := set $own "GATE_SELF_TEST" "istio-ca-gate-self-test" }}{{ end -}}
+{{- with .Values.signing.pkiMount }}{{ $_ := set $own "GATE_VAULT_PKI_MOUNT" . }}{{ end -}}
+{{- if and .Values.signing.rotate.enabled (not .Values.signing.pkiMount) }}{{ fail "signing.rotate.enabled: set signing.pkiMount, too" }}{{ end -}}
 {{- with .Values.reconcileHelmReleases }}{{ $_ := set $own "GATE_RECONCILE_HELMRELEASES" (join "," .) }}{{ end -}}
 {{- range $name, $_ := .Values.settings -}}
 {{- if hasKey $own $name }}{{ fail (printf "settings.%s: there is a value of its own for it" $name) }}{{ end -}}

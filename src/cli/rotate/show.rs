@@ -1,0 +1,195 @@
+//! A rotation as text and as JSON. Pure.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+use tabled::builder::Builder;
+use tabled::settings::{Padding, Style};
+
+use super::conduct::Surroundings;
+use crate::ca::Sha256;
+use crate::ca::record::{IssuerName, Rotation};
+use crate::cli::paint::{Tone, paint};
+use crate::life::attestation::{Attestation, InvalidAttestation};
+use crate::life::audience::SKEW;
+use crate::life::rule::{Cause, Next};
+use crate::report::stamp;
+
+const HEADINGS: [&str; 7] = ["CLUSTER", "SIGNER UNDER", "TRUSTS", "ISTIODS", "NAMESPACES", "SETTLED", "SEEN"];
+
+/// Digits of a fingerprint that eyes compare.
+const SHORT: usize = 11;
+
+/// The name after this one: `root-` and the next number.
+pub(super) fn next_name(issuer: Option<&IssuerName>) -> IssuerName {
+    let number = issuer.and_then(|name| name.as_str().strip_prefix("root-")?.parse::<u32>().ok()).unwrap_or(1);
+    let name = format!("root-{}", number.saturating_add(1));
+    // Letters, a dash and digits are a name.
+    name.parse().unwrap_or_else(|_| unreachable!("{name} is a name of an issuer"))
+}
+
+/// What will be done, before anything is.
+pub(super) fn plan(rotation: &Rotation) -> String {
+    let Rotation { goal, from, clusters, ttl, .. } = rotation;
+    let from: Vec<_> = from.iter().map(ToString::to_string).collect();
+    let clusters: Vec<_> = clusters.iter().map(String::as_str).collect();
+    let ttl = humantime::format_duration(*ttl);
+    let skew = SKEW.as_mins();
+    format!(
+        "From {} to {goal}, in {}:\n\n  \
+         1. {goal} is made in Vault, whose PKI engine keeps its key\n  \
+         2. trust   all clusters trust it beside the old root\n  \
+         3. switch  all signers are certified by it, with a cross for those who do not trust it yet\n  \
+         4. wait    {ttl} and {skew} min, until the last certificate under the old root has ended\n  \
+         5. drop    the old root may certify no more, and is no longer trusted\n\n\
+         No step is taken before every istiod of every cluster is seen to work with the one before. Until the drop,\n\
+         `istio-ca-gate rotate abort` leads back without loss.\n",
+        from.join(", "),
+        clusters.join(", "),
+    )
+}
+
+/// For people.
+pub(super) fn status(seen: &Surroundings) -> String {
+    let mut text = match seen.rotation() {
+        None => match &seen.life.record.issuer {
+            Some(issuer) => format!("No rotation. Signers are under {issuer}.\n"),
+            None => "No rotation. Each cluster keeps the signer that it has.\n".to_owned(),
+        },
+        Some(rotation) => {
+            let from: Vec<_> = rotation.from.iter().map(ToString::to_string).collect();
+            let (goal, from, started) = (&rotation.goal, from.join(", "), stamp(rotation.started));
+            format!("Rotation to {goal}, from {from}, started {started} by {}\n", rotation.by)
+        }
+    };
+    let _ = write!(text, "\n{}\n", table(seen));
+    let _ = write!(text, "Next: {}", what_comes(&seen.next));
+    text
+}
+
+fn table(seen: &Surroundings) -> String {
+    let mut builder = Builder::new();
+    builder.push_record(HEADINGS.map(|heading| paint(Tone::Faint, heading)));
+    for (name, read) in &seen.life.heard {
+        builder.push_record(row(seen, name, read));
+    }
+    let named = seen.rotation().map(|rotation| &rotation.clusters);
+    for name in named.into_iter().flatten().filter(|name| !seen.life.heard.contains_key(*name)) {
+        let mut row = vec![name.clone(), paint(Tone::Bad, "never attested")];
+        row.resize(HEADINGS.len(), String::new());
+        builder.push_record(row);
+    }
+    let mut table = builder.build();
+    table.with(Style::empty()).with(Padding::new(0, 2, 0, 0));
+    table.to_string().lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+fn row(seen: &Surroundings, name: &str, read: &Result<Attestation, InvalidAttestation>) -> Vec<String> {
+    let Ok(attestation) = read else {
+        let mut row = vec![name.to_owned(), paint(Tone::Bad, "cannot be read")];
+        row.resize(HEADINGS.len(), String::new());
+        return row;
+    };
+    let Attestation { signer, roots, istiods, namespaces, settled, at, state, .. } = attestation;
+    let of = |settled: u64, behind: usize| {
+        let behind = u64::try_from(behind).unwrap_or(u64::MAX);
+        let text = format!("{settled} of {}", settled.saturating_add(behind));
+        if behind == 0 { text } else { paint(Tone::Bad, &text) }
+    };
+    let namespaces_behind = u64::try_from(namespaces.behind.len()).unwrap_or(u64::MAX);
+    let is_current = *state == Some(seen.life.record.state());
+    vec![
+        name.to_owned(),
+        signer.as_ref().map_or_else(|| "-".to_owned(), |signer| short(signer.root)),
+        roots.iter().map(|root| short(*root)).collect::<Vec<_>>().join(" "),
+        of(istiods.settled, istiods.behind.len()),
+        of(namespaces.total.saturating_sub(namespaces_behind), namespaces.behind.len()),
+        match settled.filter(|_| is_current) {
+            Some(settled) => paint(Tone::Good, &stamp(settled)),
+            None => paint(Tone::Doubtful, "not yet"),
+        },
+        format!("{:#}", seen.life.now.duration_since(*at)),
+    ]
+}
+
+fn short(root: Sha256) -> String {
+    let mut text = root.openssl();
+    text.truncate(SHORT);
+    text
+}
+
+fn what_comes(next: &Next) -> String {
+    match next {
+        Next::Rest => "nothing to do.".to_owned(),
+        Next::Paused => "nothing, until `istio-ca-gate rotate resume`.".to_owned(),
+        Next::Take(step) => {
+            format!("{}, which {}: `istio-ca-gate rotate step` takes it.", step.as_str(), step.does())
+        }
+        Next::Wait { until, then } => format!(
+            "nothing to do before {}: then {}, which {}. Until then `istio-ca-gate rotate abort` leads back without loss.",
+            stamp(*until),
+            then.as_str(),
+            then.does()
+        ),
+        Next::Held { then, causes } => {
+            let causes: Vec<_> = causes.iter().map(|cause| format!("  {}", cause.held().sentence())).collect();
+            format!("{}, which is held:\n{}", then.as_str(), causes.join("\n"))
+        }
+    }
+}
+
+/// For programs.
+pub(super) fn json(seen: &Surroundings) -> Value {
+    let life = &seen.life;
+    let clusters = life.heard.iter().map(|(name, read)| match read {
+        Ok(attestation) => Value::Object(attestation.data()),
+        Err(unread) => json!({ "cluster": name, "unreadable": unread.0 }),
+    });
+    json!({
+        "recordVersion": life.version,
+        "state": life.record.state().to_string(),
+        "issuer": life.record.issuer.as_ref().map(IssuerName::as_str),
+        "roots": life.record.roots().iter().map(Sha256::openssl).collect::<Vec<_>>(),
+        "rotation": seen.rotation().map(Rotation::data),
+        "next": next_json(&seen.next),
+        "clusters": clusters.collect::<Vec<_>>(),
+    })
+}
+
+fn next_json(next: &Next) -> Value {
+    match next {
+        Next::Rest => json!({ "state": "rest" }),
+        Next::Paused => json!({ "state": "paused" }),
+        Next::Take(step) => json!({ "state": "due", "step": step.as_str() }),
+        Next::Wait { until, then } => json!({ "state": "waiting", "step": then.as_str(), "until": stamp(*until) }),
+        Next::Held { then, causes } => json!({
+            "state": "held", "step": then.as_str(),
+            "causes": causes.iter().map(|cause| cause_json(cause)).collect::<Vec<_>>(),
+        }),
+    }
+}
+
+fn cause_json(cause: &Cause) -> Value {
+    let cluster = match cause {
+        Cause::Cluster { name, .. } => Some(name),
+        Cause::NoCluster | Cause::BundleFull | Cause::NoGoal => None,
+    };
+    let held = cause.held();
+    json!({ "reason": held.reason.as_str(), "cluster": cluster, "message": held.sentence() })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn the_next_root_has_the_next_number() {
+        let next = |name: &str| next_name(Some(&name.parse().unwrap())).to_string();
+        assert_eq!(next("root-1"), "root-2");
+        assert_eq!(next("root-41"), "root-42");
+        assert_eq!(next("corporate"), "root-2");
+        assert_eq!(next_name(None).as_str(), "root-2");
+    }
+}
