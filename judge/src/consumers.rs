@@ -18,6 +18,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{PemObject as _, SectionKind};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use webpki::{EndEntityCert, KeyUsage};
 
@@ -32,11 +33,17 @@ pub fn product(files: &Files, now: Timestamp) -> Result<Vec<Note>, Flaw> {
 }
 
 /// istiod's loading and signing, and Go's peers, in a process of their own.
-pub struct Go {
+pub struct Go(Lines);
+
+/// A process that answers each line of JSON by one.
+struct Lines {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
+
+/// BoringSSL itself, as Python's gRPC has it, in a process of its own.
+pub struct BoringSsl(Lines);
 
 /// What they made of a Secret.
 #[derive(Debug, Deserialize)]
@@ -54,43 +61,79 @@ pub struct Istiod {
     pub roots: String,
 }
 
-impl Drop for Go {
+impl Drop for Lines {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-impl Go {
-    /// Starts it.
-    pub fn start() -> Result<Self> {
-        let mut child =
-            Command::new(testbed::binaries::judge()?).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+impl Lines {
+    fn start(mut command: Command) -> Result<Self> {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let input = child.stdin.take().context("no standard input")?;
         let output = BufReader::new(child.stdout.take().context("no standard output")?);
         Ok(Self { child, input, output })
+    }
+
+    fn ask<T: DeserializeOwned>(&mut self, question: &serde_json::Value) -> Result<T> {
+        writeln!(self.input, "{question}")?;
+        self.input.flush()?;
+        let mut line = String::new();
+        ensure!(self.output.read_line(&mut line)? > 0, "the process has ended");
+        Ok(serde_json::from_str(&line)?)
+    }
+}
+
+impl BoringSsl {
+    /// Starts it, with the gRPC of `boringssl/requirements.txt`, which is put into this folder once.
+    pub fn start(folder: &Path) -> Result<Self> {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("boringssl");
+        let requirements = here.join("requirements.txt");
+        let python = folder.join("bin/python");
+        if !folder.join("whole").exists() {
+            run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder))?;
+            let pip = ["-m", "pip", "install", "--quiet", "--require-hashes", "--only-binary", ":all:", "-r"];
+            run(Command::new(&python).args(pip).arg(requirements))?;
+            fs::write(folder.join("whole"), "")?;
+        }
+        let mut command = Command::new(python);
+        command.arg(here.join("handshake.py")).env("GRPC_VERBOSITY", "NONE");
+        Lines::start(command).map(Self)
+    }
+
+    /// Whether two peers that both show this, and both trust these roots, come together.
+    pub fn verify(&mut self, key: &str, shown: &str, roots: &str, name: &str) -> Result<()> {
+        let refusal: Option<String> =
+            self.0.ask(&json!({ "key": key, "chain": shown, "roots": roots, "name": name }))?;
+        refusal.map_or(Ok(()), |refusal| Err(anyhow!(refusal)))
+    }
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("{command:?}"))?;
+    ensure!(status.success(), "{command:?}: {status}");
+    Ok(())
+}
+
+impl Go {
+    /// Starts it.
+    pub fn start() -> Result<Self> {
+        Lines::start(Command::new(testbed::binaries::judge()?)).map(Self)
     }
 
     /// Asks about one Secret.
     pub fn ask(&mut self, files: &Files) -> Result<Istiod> {
         let encoded: BTreeMap<&String, String> =
             files.iter().map(|(name, bytes)| (name, STANDARD.encode(bytes))).collect();
-        self.answer(&json!({ "files": encoded }))
+        self.0.ask(&json!({ "files": encoded }))
     }
 
     /// What a Go peer says of a chain that it is shown.
     pub fn verify(&mut self, shown: &str, roots: &str) -> Result<()> {
-        let refusal = self.answer(&json!({ "chain": shown, "roots": roots }))?.peer;
-        ensure!(refusal.is_empty(), "{refusal}");
+        let Istiod { peer, .. } = self.0.ask(&json!({ "chain": shown, "roots": roots }))?;
+        ensure!(peer.is_empty(), "{peer}");
         Ok(())
-    }
-
-    fn answer(&mut self, question: &serde_json::Value) -> Result<Istiod> {
-        writeln!(self.input, "{question}")?;
-        self.input.flush()?;
-        let mut line = String::new();
-        ensure!(self.output.read_line(&mut line)? > 0, "the judge in Go has ended");
-        Ok(serde_json::from_str(&line)?)
     }
 }
 

@@ -135,7 +135,7 @@ impl Bystanders for Clients {
     fn tell(&self, happened: Happened) {
         match happened {
             Happened::Bootstrapped { record } => self.events.bootstrapped(&record),
-            Happened::Published { root, version } => self.events.published(root, version),
+            Happened::Published { root, version, signer } => self.events.published(root, version, signer),
             Happened::SignerRenewed { until } => self.events.signer_renewed(until),
             Happened::SignerNotRenewed { held, until } => self.events.signer_not_renewed(&held, until),
             Happened::Opened { bridged } => self.events.opened(bridged),

@@ -115,10 +115,11 @@ impl Events {
         self.tell(What::RootBootstrapped, Regarding::Secret, note);
     }
 
-    /// Vault's CA was written into the Secret.
-    pub fn published(&self, root: Sha256, version: u64) {
+    /// Vault's CA was written into the Secret, or this cluster's own signer.
+    pub fn published(&self, root: Sha256, version: u64, signer: bool) {
+        let (what, whose) = if signer { ("a signer for version", "record") } else { ("version", "CA") };
         let (cluster, root) = (&self.cluster, root.openssl());
-        let note = format!("cluster {cluster}: wrote version {version} of Vault's CA, root {root}");
+        let note = format!("cluster {cluster}: wrote {what} {version} of Vault's {whose}, root {root}");
         self.tell(What::CacertsPublished, Regarding::Secret, note);
     }
 

@@ -86,12 +86,14 @@ pub enum Happened {
         /// Its name.
         record: String,
     },
-    /// The store's CA was written into `cacerts`.
+    /// The store's CA, or this cluster's own signer, was written into `cacerts`.
     Published {
         /// The root that it is under.
         root: Sha256,
         /// The store's version.
         version: u64,
+        /// It is this cluster's signer.
+        signer: bool,
     },
     /// This cluster's signer was renewed in time.
     SignerRenewed {

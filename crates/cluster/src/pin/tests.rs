@@ -53,6 +53,26 @@ async fn the_set_of_roots_is_read_where_the_pinned_one_is_in_it_and_is_that_one_
 }
 
 #[tokio::test]
+async fn the_signers_of_a_state_are_read_whole_or_not_at_all() {
+    let (state, one, two) = ("12".repeat(32), ROOT_1.to_string(), ROOT_2.to_string());
+    let signers = |data: Value| {
+        let mut whole = json!({"root-sha256": one});
+        whole.as_object_mut().unwrap().extend(data.as_object().unwrap().clone());
+        parsed(whole).unwrap().unwrap().signers
+    };
+    let both = PublishedSigners { state: state.parse().unwrap(), sha256: vec![ROOT_2, ROOT_1] };
+    assert_eq!(signers(json!({"record-state": state, "signers": format!("{two}\n{one}")})), Some(both));
+    for half in [
+        json!({"record-state": state}),
+        json!({"signers": one}),
+        json!({"record-state": "x", "signers": one}),
+        json!({"record-state": state, "signers": format!("{one}\nx")}),
+    ] {
+        assert_eq!(signers(half.clone()), None, "{half}");
+    }
+}
+
+#[tokio::test]
 async fn half_a_contradiction_or_one_that_cannot_be_read_is_one() {
     let contradicted = |data: Value| {
         let mut whole = json!({"root-sha256": ROOT_1.hex()});

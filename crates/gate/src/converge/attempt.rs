@@ -277,7 +277,7 @@ impl<S: Store + Signer, C: Cluster + Bystanders> Attempts<S, C> {
         let written = self.kept.publishing.write(what, self.parts.now, write).await?;
         if written == Write::Done {
             tracing::info!(root = sound.root.openssl(), version, "published Secret {}", self.parts.names.cacerts);
-            self.parts.cluster.tell(Happened::Published { root: sound.root, version });
+            self.parts.cluster.tell(Happened::Published { root: sound.root, version, signer: for_state.is_some() });
             self.kept.has_written = true;
         }
         Ok(written)

@@ -65,3 +65,31 @@ fn an_annotation_of_ours_that_cannot_be_read_is_never_no_pin() {
     assert_eq!(held.reason, Reason::RootChanged);
     assert_fit_for_users(&held.sentence());
 }
+
+#[test]
+fn the_signers_of_a_state_are_the_latest_and_those_of_another_state_are_forgotten() {
+    let state = |byte: u8| Sha256([byte; 32]).to_string().parse().unwrap();
+    let of = |bytes: &[u8]| bytes.iter().map(|byte| Sha256([*byte; 32])).collect::<Vec<_>>();
+    let with =
+        |before: Option<&PublishedSigners>, at, signer| PublishedSigners::with(before, state(at), Sha256([signer; 32]));
+    let first = with(None, 1, 7);
+    assert_eq!(first, PublishedSigners { state: state(1), sha256: of(&[7]) });
+    let second = with(Some(&first), 1, 8);
+    assert_eq!(second.sha256, of(&[7, 8]));
+    assert_eq!(with(Some(&second), 1, 7).sha256, of(&[8, 7]), "each once");
+    assert_eq!(with(Some(&second), 2, 9), PublishedSigners { state: state(2), sha256: of(&[9]) });
+    let many = (0..40).fold(first, |before, signer| with(Some(&before), 1, signer));
+    assert_eq!(many.sha256, of(&(24..40).collect::<Vec<_>>()), "a bounded list");
+}
+
+#[test]
+fn another_signer_is_news_to_the_pin() {
+    let with = |signer| Pin {
+        verified_at: Some(Timestamp::UNIX_EPOCH),
+        signers: Some(PublishedSigners::with(None, Sha256([1; 32]).to_string().parse().unwrap(), Sha256([signer; 32]))),
+        ..Pin::of(Sha256([2; 32]))
+    };
+    let hour = SignedDuration::from_hours(1);
+    assert_eq!(with(7).is_news_to(Some(&with(7)), hour), News::None);
+    assert_eq!(with(8).is_news_to(Some(&with(7)), hour), News::All);
+}

@@ -65,6 +65,10 @@ async fn from_nothing_the_root_is_made_in_vault_and_a_signer_certified_and_publi
     let steps: Vec<_> = world.calls().into_iter().map(|(_, call)| call).filter(is_step).collect();
     assert_eq!(steps, [Call::MakeRoot, Call::Create, Call::Issuer, Call::Certify, Call::Publish, Call::WritePin]);
     assert_eq!(world.state().certified, 1);
+    assert!(matches!(
+        world.told()[..],
+        [Happened::Bootstrapped { .. }, Happened::Published { version: 1, signer: true, .. }]
+    ));
 }
 
 #[tokio::test(start_paused = true)]
