@@ -3,6 +3,7 @@
 //! Nothing is kept here: what is done is in Vault's record, and what comes next is said by [`crate::life::rule`].
 
 mod conduct;
+mod import;
 mod show;
 
 use std::collections::BTreeSet;
@@ -60,6 +61,8 @@ enum RotateCommand {
     Abort(Box<Change>),
     /// No longer wait for a cluster that is gone for good
     Forget(Box<Forget>),
+    /// Bring the root that all clusters have the key of into Vault's PKI engine, and take the key away from them
+    Import(Box<import::Import>),
 }
 
 #[derive(Debug, Args)]
@@ -146,6 +149,7 @@ pub async fn run(args: Rotate) -> Result<ExitCode, Failure> {
             changed(&args, "Go back to the root that there was?", done, change::aborted).await
         }
         RotateCommand::Forget(args) => forget(*args).await,
+        RotateCommand::Import(args) => import::run(*args).await,
     }
 }
 

@@ -1,5 +1,7 @@
 //! `rotate` as a process, with the policy that comes with it, before a Vault in memory that has a PKI engine.
 
+mod import;
+
 use anyhow::{Result, ensure};
 use hyper::Method;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};

@@ -11,7 +11,7 @@ use istio_ca_gate::ca::record::SigningRecord;
 use istio_ca_gate::life::attestation::{Attestation, AttestedSigner, Istiods, Namespaces};
 use istio_ca_gate::signer::root_common_name;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 use testbed::VaultApi;
 
@@ -48,6 +48,13 @@ impl<V: Deref<Target = VaultApi>> Mesh<V> {
         let made = vault.ok("POST", "pki-mesh/root/generate/internal", Some(root)).await?;
         let pem = made["data"]["certificate"].as_str().context("no certificate")?;
         let record = SigningRecord::first(&format!("{}\n", pem.trim()), &"root-1".parse()?);
+        let mesh = Self::of(vault, &record).await?;
+        mesh.all_settled(DAY).await?;
+        Ok(mesh)
+    }
+
+    /// The same with this record, and nobody who attests.
+    pub async fn of(vault: V, record: &Map<String, Value>) -> Result<Self> {
         vault.ok("POST", RECORD, Some(json!({ "options": { "cas": 0 }, "data": record }))).await?;
         vault.policy("istio-ca-rotate", include_str!("../../deploy/vault/istio-ca-rotate.hcl")).await?;
         let body = json!({ "policies": ["istio-ca-rotate"], "ttl": "1h" });
@@ -55,9 +62,7 @@ impl<V: Deref<Target = VaultApi>> Mesh<V> {
         let token = made["auth"]["client_token"].as_str().context("no token")?.to_owned();
         let folder = tempfile::tempdir()?;
         std::fs::write(folder.path().join("ca.pem"), vault.ca_pem())?;
-        let mesh = Self { vault, token, folder };
-        mesh.all_settled(DAY).await?;
-        Ok(mesh)
+        Ok(Self { vault, token, folder })
     }
 
     pub async fn rotate(&self, args: &[&str]) -> Result<Answered> {

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::transport::Reply;
-use super::{Plain, Refused, Vault, answer};
+use super::{Found, Plain, Refused, Vault, answer};
 use gate_core::ca::record::SigningRecord;
 use gate_core::life::attestation::{Attestation, InvalidAttestation};
 use gate_core::life::audience::Heard;
@@ -128,6 +128,20 @@ impl Vault {
         self.write_over(over.at, &path, over.version, data).await
     }
 
+    /// Writes a record of the signing kind over the one of the shared kind that was read.
+    ///
+    /// # Errors
+    /// If it is not known to be written.
+    pub async fn write_over_shared(
+        &mut self,
+        over: &Found,
+        version: u64,
+        data: Map<String, Value>,
+    ) -> Result<Written, Refused> {
+        let path = self.settings.path.clone();
+        self.write_over(over.place.at, &path, version, data).await
+    }
+
     /// What this cluster attests to.
     ///
     /// # Errors
@@ -245,14 +259,16 @@ fn changes() -> Held {
 }
 
 fn no_signing(stored: &Stored) -> Held {
-    let (reason, what) = match stored {
-        Stored::Absent => (Reason::RootMissing, "Vault has no root yet"),
-        Stored::Deleted { .. } => (Reason::RootDeleted, "Vault's record is deleted"),
-        Stored::Unsound { .. } => (Reason::RootInvalid, "Vault's record does not pass the check"),
+    let see = "see docs/rotate.md";
+    let (reason, what, next) = match stored {
+        Stored::Absent => (Reason::RootMissing, "Vault has no root yet", see),
+        Stored::Deleted { .. } => (Reason::RootDeleted, "Vault's record is deleted", see),
+        Stored::Unsound { .. } => (Reason::RootInvalid, "Vault's record does not pass the check", see),
         _ => (
             Reason::RotationHeld,
             "Vault's record has the root's key in it, so that every cluster has it and none can be given a new one alone",
+            "take the key out of it with `istio-ca-gate rotate import` first",
         ),
     };
-    Held::new(reason, what, "see docs/rotate.md", ByItself::Unsaid)
+    Held::new(reason, what, next, ByItself::Unsaid)
 }
