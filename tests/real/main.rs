@@ -16,6 +16,7 @@ mod flux;
 mod flux_move;
 mod gate;
 mod hygiene;
+mod import;
 mod istio;
 mod lossy;
 mod manifests;
