@@ -13,9 +13,10 @@ pub struct Block {
 }
 
 /// The blocks of these pages, in their order.
-pub fn blocks(pages: &[&str]) -> Result<Vec<Block>> {
+pub fn blocks(pages: &[impl AsRef<str>]) -> Result<Vec<Block>> {
     let mut blocks = Vec::new();
     for page in pages {
+        let page = page.as_ref();
         let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page))?;
         let (mut section, mut open): (&str, Option<Block>) = ("", None);
         let mut is_other = false;
