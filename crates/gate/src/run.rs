@@ -159,9 +159,8 @@ impl Service {
     ) -> (Self, Work) {
         let policy = policy(&args);
         let pin_age_max = PIN_AGE_MAX.min(policy.max_staleness / 4);
-        let Made { gated, clients, attempts, writer } =
+        let Made { gated, clients: Clients { cacerts, owners, reconciles, events, .. }, attempts, writer } =
             parts::assemble(args.role, &args.cluster, &args.converge, &client, vault, pin_age_max, &metrics);
-        let Clients { cacerts, owners, reconciles, events, .. } = clients;
         let converger = Converger::new(cacerts.watched(), Clocks::now);
         let webhook = Webhook {
             cluster: args.cluster_name(),
@@ -187,10 +186,8 @@ impl Service {
             room: Room::new(Limits::default(), Arc::default()),
             shown: Arc::default(),
         };
-        (
-            Self { args, client, cacerts, owners, state },
-            Work { attempts, reconciles, writer, self_test: None, witness: None },
-        )
+        let work = Work { attempts, reconciles, writer, self_test: None, witness: None };
+        (Self { args, client, cacerts, owners, state }, work)
     }
 
     /// What tries now and then whether the API server calls, if that is asked for.

@@ -87,10 +87,7 @@ impl Cause {
                 let (what, next) = unready.parts(name);
                 (format!("cluster {name} {what}"), next)
             }
-            Self::NoCluster => (
-                "no cluster attests, so that nobody knows whom the root would be taken from".to_owned(),
-                "see that the gates of all clusters run and may write their attestation".to_owned(),
-            ),
+            Self::NoCluster => nobody_attests(),
             Self::BundleFull => (
                 "the record trusts as many roots as istiod takes".to_owned(),
                 "take out one that nothing is under any more".to_owned(),
@@ -123,19 +120,11 @@ impl Obstacle {
             Self::SameRoot => {
                 ("that is the root that signers are under".to_owned(), "give --goal another name".to_owned())
             }
-            Self::NoCluster => (
-                "no cluster attests, so that nobody knows whom the root would be taken from".to_owned(),
-                "see that the gates of all clusters run and may write their attestation".to_owned(),
-            ),
+            Self::NoCluster => nobody_attests(),
             Self::Silent(cluster) => {
                 (format!("cluster {cluster} does not attest"), "see that its gate runs and reaches Vault".to_owned())
             }
-            Self::Stale(cluster) => (
-                format!("cluster {cluster} has not attested to anything for more than an hour that can be read"),
-                format!(
-                    "see that its gate runs and reaches Vault, or `istio-ca-gate rotate forget {cluster}` if that cluster is gone for good"
-                ),
-            ),
+            Self::Stale(cluster) => stale(cluster),
             Self::NotSettled { cluster, why } => (
                 format!("cluster {cluster} does not work with what the record says yet{}", because(why.as_deref())),
                 "see what its gate says".to_owned(),
@@ -150,6 +139,22 @@ impl Obstacle {
         };
         Held::new(Reason::RotationHeld, what, next, ByItself::Unsaid)
     }
+}
+
+fn nobody_attests() -> (String, String) {
+    (
+        "no cluster attests, so that nobody knows whom the root would be taken from".to_owned(),
+        "see that the gates of all clusters run and may write their attestation".to_owned(),
+    )
+}
+
+fn stale(cluster: &str) -> (String, String) {
+    (
+        format!("cluster {cluster} has not attested to anything for more than an hour that can be read"),
+        format!(
+            "see that its gate runs and reaches Vault, or `istio-ca-gate rotate forget {cluster}` if that cluster is gone for good"
+        ),
+    )
 }
 
 fn because(why: Option<&str>) -> String {
