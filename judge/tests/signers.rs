@@ -1,6 +1,7 @@
 //! What verifiers make of the chains of signers, row by row: why the check of what Vault certifies is as strict as it is,
 //! and why a chain has the signer and the cross in it and nothing else. Each row is asserted as it was measured, so that a
 //! verifier that changes its mind is noticed.
+#![allow(clippy::unwrap_used)]
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -109,7 +110,7 @@ impl Made {
 }
 
 /// Kept as a cluster keeps it.
-static SIGNER: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate().unwrap_or_else(|error| panic!("{error}")));
+static SIGNER: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate().unwrap());
 
 fn as_is(_: &mut CertificateParams) {}
 

@@ -12,9 +12,10 @@ use serde::Serialize;
 
 use super::paint::{self, Tone, paint};
 use crate::ca::check::{Flaw, Sound, check};
+use crate::ca::record::{IssuerName, SigningRecord};
 use crate::report::stamp;
 use crate::run::Failure;
-use read::Unreadable;
+use read::{Given, Unreadable};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -85,7 +86,7 @@ pub async fn run(args: Check) -> Result<ExitCode, Failure> {
     let mut reports = Vec::new();
     for path in &args.paths {
         let (place, read) = read::read(path).await;
-        reports.push(report(place, read.map(|bundle| bundle.and_then(|bundle| check(bundle, now)))));
+        reports.push(report(place, judge(read, now)));
     }
     let text = match args.output {
         Output::Text => reports.iter().map(lines).collect(),
@@ -106,7 +107,20 @@ fn code(reports: &[Judgement]) -> u8 {
     }
 }
 
-fn report(place: String, judged: Result<Result<Sound, Flaw>, Unreadable>) -> Judgement {
+/// What passed.
+enum Passed {
+    Ca(Sound),
+    Record(Box<SigningRecord>),
+}
+
+fn judge(read: Result<Result<Given, Flaw>, Unreadable>, now: Timestamp) -> Result<Result<Passed, Flaw>, Unreadable> {
+    read.map(|given| match given? {
+        Given::Files(bundle) => check(bundle, now).map(Passed::Ca),
+        Given::Signing(data) => SigningRecord::parse(&data, now).map(|record| Passed::Record(Box::new(record))),
+    })
+}
+
+fn report(place: String, judged: Result<Result<Passed, Flaw>, Unreadable>) -> Judgement {
     let empty = |verdict, finding| Judgement {
         place: place.clone(),
         verdict,
@@ -124,7 +138,19 @@ fn report(place: String, judged: Result<Result<Sound, Flaw>, Unreadable>) -> Jud
             let remedy = Some(flaw.remedy()).filter(|remedy| !remedy.is_empty());
             empty(Verdict::Refused, Finding { kind: "refusal", cause: flaw.to_string(), remedy })
         }
-        Ok(Ok(sound)) => Judgement {
+        Ok(Ok(Passed::Record(record))) => {
+            let issuer = record.issuer.as_ref().map_or("nobody yet", IssuerName::as_str);
+            let cause = format!("a record of the signing kind, by which signers are certified by {issuer}");
+            Judgement {
+                verdict: Verdict::Sound,
+                root_sha256: Some(record.glance().sha256.openssl()),
+                roots: record.roots().iter().map(|root| root.openssl()).collect(),
+                usable_until: Some(stamp(record.usable_until().at)),
+                usable_until_set_by: Some(record.usable_until().by.to_string()),
+                ..empty(Verdict::Sound, Finding { kind: "note", cause, remedy: None })
+            }
+        }
+        Ok(Ok(Passed::Ca(sound))) => Judgement {
             place,
             verdict: Verdict::Sound,
             findings: sound

@@ -11,6 +11,7 @@ use crate::ca::bundle::{
     Bundle, CA_CERT, CA_CRT, CA_KEY, CERT_CHAIN, CRL, GENERATED, KEY, ROOT_CERT, TLS_CRT, TLS_KEY,
 };
 use crate::ca::check::Flaw;
+use crate::ca::record::SigningRecord;
 use crate::cli::source;
 
 /// What istiod reads of its Secret, and what Vault's record has.
@@ -39,8 +40,16 @@ impl Unreadable {
     }
 }
 
-/// Reads one place: its name, and the bundle in it.
-pub(super) async fn read(path: &Path) -> (String, Result<Result<Bundle, Flaw>, Unreadable>) {
+/// What a place has.
+pub(super) enum Given {
+    /// A CA's files.
+    Files(Bundle),
+    /// A record of the signing kind, which has no CA.
+    Signing(Map<String, Value>),
+}
+
+/// Reads one place: its name, and what is in it.
+pub(super) async fn read(path: &Path) -> (String, Result<Result<Given, Flaw>, Unreadable>) {
     if path == Path::new("-") {
         let read = source::stdin_of(MAX_OBJECT).await;
         let object =
@@ -57,7 +66,7 @@ pub(super) async fn read(path: &Path) -> (String, Result<Result<Bundle, Flaw>, U
 }
 
 /// The files of a folder by their names, as a Secret is mounted, or as Vault's record was made of.
-async fn folder(path: &Path) -> Result<Result<Bundle, Flaw>, Unreadable> {
+async fn folder(path: &Path) -> Result<Result<Given, Flaw>, Unreadable> {
     let mut files: Vec<(&str, Zeroizing<Vec<u8>>)> = Vec::new();
     for name in NAMES {
         let file = path.join(name);
@@ -70,11 +79,11 @@ async fn folder(path: &Path) -> Result<Result<Bundle, Flaw>, Unreadable> {
         let remedy = "give the folder with root-cert.pem, cert-chain.pem, ca-cert.pem and ca-key.pem";
         return Err(Unreadable::new("none of the four files is there", remedy));
     }
-    Ok(bundle(files.iter().map(|(name, bytes)| (*name, bytes.as_slice()))))
+    Ok(bundle(files.iter().map(|(name, bytes)| (*name, bytes.as_slice()))).map(Given::Files))
 }
 
 /// A Secret's JSON or YAML, or a record's JSON.
-fn object(text: &[u8]) -> Result<Result<Bundle, Flaw>, Unreadable> {
+fn object(text: &[u8]) -> Result<Result<Given, Flaw>, Unreadable> {
     if text.len() > MAX_OBJECT {
         return Err(Unreadable::new(format!("it has more than {MAX_OBJECT} bytes"), "give one Secret or record"));
     }
@@ -89,7 +98,7 @@ fn object(text: &[u8]) -> Result<Result<Bundle, Flaw>, Unreadable> {
     }
 }
 
-fn secret(value: &Value) -> Result<Result<Bundle, Flaw>, Unreadable> {
+fn secret(value: &Value) -> Result<Result<Given, Flaw>, Unreadable> {
     let mut files: Vec<(&str, Zeroizing<Vec<u8>>)> = Vec::new();
     for (name, text) in value.get("data").and_then(Value::as_object).into_iter().flatten() {
         let decoded = text.as_str().and_then(|text| STANDARD.decode(text).ok());
@@ -102,15 +111,18 @@ fn secret(value: &Value) -> Result<Result<Bundle, Flaw>, Unreadable> {
         files.retain(|(there, _)| there != name);
         files.push((name, Zeroizing::new(text.as_str().unwrap_or_default().as_bytes().to_vec())));
     }
-    Ok(Bundle::from_secret(files.iter().map(|(name, bytes)| (*name, bytes.as_slice()))))
+    Ok(Bundle::from_secret(files.iter().map(|(name, bytes)| (*name, bytes.as_slice()))).map(Given::Files))
 }
 
 /// As Vault answers, as its command line prints it, or the data alone.
-fn record(value: &Value) -> Result<Result<Bundle, Flaw>, Unreadable> {
+fn record(value: &Value) -> Result<Result<Given, Flaw>, Unreadable> {
     let data = ["/data/data", "/data", ""].into_iter().filter_map(|at| value.pointer(at)?.as_object());
     let is_ours = |data: &&Map<String, Value>| NAMES.iter().any(|name| data.contains_key(*name));
     let data = data.into_iter().find(is_ours).ok_or_else(Unreadable::shape)?;
-    Ok(Bundle::from_record(data))
+    if SigningRecord::is_signing(data) {
+        return Ok(Ok(Given::Signing(data.clone())));
+    }
+    Ok(Bundle::from_record(data).map(Given::Files))
 }
 
 /// A folder with key.pem and without ca-key.pem is a record's, whose signing CA is cert-chain.pem.

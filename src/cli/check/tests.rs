@@ -22,7 +22,7 @@ async fn judged(name: &str, text: &[u8]) -> Judgement {
     let path = folder.path().join(name);
     std::fs::write(&path, text).unwrap();
     let (_, read) = read(&path).await;
-    report(name.to_owned(), read.map(|bundle| bundle.and_then(|bundle| check(bundle, now()))))
+    report(name.to_owned(), judge(read, now()))
 }
 
 fn base64(bytes: &[u8]) -> String {
@@ -38,7 +38,7 @@ async fn a_folder_a_secret_and_a_record_of_one_ca_are_judged_alike() {
         std::fs::write(folder.path().join(name), bytes).unwrap();
     }
     let (_, read) = read(folder.path()).await;
-    let wanted = report("it".to_owned(), read.map(|bundle| bundle.and_then(|bundle| check(bundle, now()))));
+    let wanted = report("it".to_owned(), judge(read, now()));
     assert_eq!((wanted.verdict, wanted.findings.len(), code(std::slice::from_ref(&wanted))), (Verdict::Sound, 0, 0));
 
     let data: serde_json::Map<_, _> =
@@ -92,12 +92,27 @@ async fn what_is_no_ca_cannot_be_read_and_is_not_repeated() {
 fn a_sound_ca_is_told_with_its_end_and_the_worst_of_all_places_counts() {
     let root = Ca::root("Root");
     let of = |judged| report("it".to_owned(), judged);
-    let sound = || of(Ok(check(root.bundle(), now())));
-    let refused = || of(Ok(check(root.bundle(), now() + SignedDuration::from_hours(24 * 36500))));
+    let sound = || of(judge(Ok(Ok(Given::Files(root.bundle()))), now()));
+    let later = now() + SignedDuration::from_hours(24 * 36500);
+    let refused = || of(judge(Ok(Ok(Given::Files(root.bundle()))), later));
     let unread = || of(Err(Unreadable { cause: "c".to_owned(), remedy: "r".to_owned() }));
     let line = lines(&sound());
     assert!(line.contains("usable until 2036-") && line.contains("certificate 1 of root-cert.pem"), "{line}");
     assert_eq!(code(&[sound(), refused()]), 1);
     assert_eq!(code(&[unread(), refused(), sound()]), 2);
     assert_eq!(lines(&unread()).matches(": c: r").count(), 1);
+}
+
+#[tokio::test]
+async fn a_record_of_the_signing_kind_is_judged_by_what_it_trusts() {
+    let root = Ca::root("Root");
+    let record = SigningRecord::first(&root.certificate.pem(), &"root-1".parse().unwrap());
+    let told = judged("record.json", json!({ "data": { "data": record } }).to_string().as_bytes()).await;
+    assert_eq!((told.verdict, told.root_sha256.as_deref()), (Verdict::Sound, Some(told.roots[0].as_str())));
+    assert!(lines(&told).contains("signers are certified by root-1"), "{}", lines(&told));
+    let mut wrong = record;
+    wrong.insert("issuer".to_owned(), json!("default"));
+    let told = judged("record.json", serde_json::Value::Object(wrong).to_string().as_bytes()).await;
+    assert_eq!(told.verdict, Verdict::Refused);
+    assert!(lines(&told).contains("issuer is not the name"), "{}", lines(&told));
 }
