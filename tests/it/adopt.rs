@@ -256,7 +256,11 @@ async fn what_was_not_shown_is_not_adopted() -> Result<()> {
 
     // Nor is a root adopted beside one that was made while the person thought about it.
     let made = record_of(&world.authority, 1);
-    let Ended { code, stderr, .. } = world.asked(|| Ok(world.vault.always(READ, made)), b"y\n").await?;
+    let appears = || {
+        world.vault.always(READ, made);
+        Ok(())
+    };
+    let Ended { code, stderr, .. } = world.asked(appears, b"y\n").await?;
     ensure!(code == Some(1) && stderr.contains("RootChanged: cluster c: "), "{stderr}");
     ensure!(world.vault.count(WRITE) == 0);
     world.changed_nothing()

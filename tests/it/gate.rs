@@ -142,8 +142,9 @@ impl Gate {
         let ca = ServingCa::make(now, life).map_err(anyhow::Error::msg)?;
         let names = [NAME.to_owned(), "127.0.0.1".to_owned()];
         let serving = Serving::issue(&ca, &names, now, life).map_err(anyhow::Error::msg)?;
-        let metrics = Metrics::new(Labels { cluster: "nas".to_owned(), role: Role::Sync, version: "1.2.3" })
-            .map_err(anyhow::Error::msg)?;
+        let metrics =
+            Metrics::new(Labels { cluster: "nas".to_owned(), role: Role::Sync, version: istio_ca_gate::VERSION })
+                .map_err(anyhow::Error::msg)?;
         let counted = metrics.convergences.clone();
         let requests = metrics.vault.clone();
         let state = State {
