@@ -66,7 +66,7 @@ async fn an_open_gate_tells_its_roots_and_what_it_asked_of_vault() -> Result<()>
     let gate = Gate::converging(&vault).await?;
     gate.review("", &review("istiod")).await?;
 
-    let root = Sha256::of(&CertificateDer::from_pem_slice(authority.pem().as_bytes())?);
+    let root = Sha256::of(&CertificateDer::from_pem_slice(authority.pem().as_bytes())?).openssl();
     for (series, value) in [
         ("istio_ca_gate_open".to_owned(), 1.0),
         (admissions("validate", "allowed", ""), 1.0),
