@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::acl::Acl;
@@ -10,7 +11,7 @@ use super::jwt::Jwt;
 use super::kubernetes::Kubernetes;
 use super::kv::Versioned;
 use super::moment::Moment;
-use super::pki::Pki;
+use super::pki::{Pki, Wanted};
 use super::plain::Plain;
 use super::reply::{Refusal, Said};
 use super::tokens::TTL_MAX;
@@ -210,6 +211,18 @@ impl Mount {
 
     pub(super) fn accessor(&self) -> &str {
         &self.accessor
+    }
+
+    /// What is told without a token. `None`: nothing of it is.
+    pub(super) fn public(&self, asked: &Asked) -> Option<Result<Said, Refusal>> {
+        let Engine::Pki(pki) = &self.engine else { return None };
+        pki.public(asked)
+    }
+
+    /// The root that is to be made, if this is a request for one.
+    pub(super) fn wanted(&self, now: Timestamp, asked: &Asked) -> Option<Result<Wanted, Refusal>> {
+        let Engine::Pki(pki) = &self.engine else { return None };
+        pki.wanted(now, self.max_ttl(), asked)
     }
 
     /// As it is configured.

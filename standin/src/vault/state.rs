@@ -119,10 +119,7 @@ impl State {
         if let Some(path) = asked.path.strip_prefix("sys/internal/ui/mounts") {
             return self.preflight(moment, &asked, path).map(|data| reply(moment, "", &asked, Said::Data(data)));
         }
-        if let Some((at, mount)) = &mount
-            && let Engine::Pki(pki) = &mount.engine
-            && let Some(said) = pki.public(&asked.below(at))
-        {
+        if let Some(said) = mount.as_ref().and_then(|(at, mount)| mount.public(&asked.below(at))) {
             return said.map(|said| reply(moment, "", &asked, said));
         }
         let (acl, actor) = self.caller(moment, &asked.token)?;
@@ -139,11 +136,8 @@ impl State {
         }
         let (at, mount) = mount.ok_or_else(|| Refusal::no_route(&asked.path))?;
         let kind = mount.kind().to_owned();
-        if let Engine::Pki(pki) = &mount.engine
-            && let Some(wanted) = pki.wanted(moment.now, mount.max_ttl(), &asked.below(&at))
-        {
-            let wanted = wanted?;
-            return Ok(Step::Make(Box::new(Making { wanted, moment: moment.clone(), at })));
+        if let Some(wanted) = mount.wanted(moment.now, &asked.below(&at)) {
+            return wanted.map(|wanted| Step::Make(Box::new(Making { wanted, moment: moment.clone(), at })));
         }
         let said = self.ask(moment, &acl, &actor, &at, &asked.below(&at))?;
         Ok(reply(moment, &kind, &asked, said))
