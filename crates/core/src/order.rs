@@ -47,6 +47,12 @@ pub struct Order {
 }
 
 impl Order {
+    /// The same where no read is under way: which generation it is says nothing then.
+    #[cfg(any(test, feature = "samples"))]
+    pub fn at_rest(&self) -> Self {
+        Self { generation: 0, told: self.told.clone() }
+    }
+
     /// By which a read that begins now is weighed.
     pub fn generation(&self) -> u64 {
         self.generation

@@ -8,6 +8,8 @@ mod counted;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod scenes;
 mod spared;
 mod turns;

@@ -213,5 +213,29 @@ pub(super) fn one_vault(here: &str, asked: &[Asked<'_>]) -> Result<(), Held> {
     }
 }
 
+/// The same, of addresses with what each tells of which Vault it is, and whether it is said to be gone.
+///
+/// # Errors
+/// As the convergence is told.
+#[cfg(feature = "samples")]
+pub fn is_one_vault(here: &str, others: &[(&str, Option<&str>, bool)]) -> Result<(), Held> {
+    let health = |id: &str| Health {
+        status: 200,
+        version: String::new(),
+        cluster_name: None,
+        cluster_id: Some(id.to_owned()),
+        node: Node::Active,
+        ahead: None,
+        certificate: None,
+    };
+    let told: Vec<_> = others.iter().map(|(_, id, _)| id.map(health)).collect();
+    let asked: Vec<_> = others
+        .iter()
+        .zip(&told)
+        .map(|((address, _, gone), told)| Asked { address, health: told.as_ref(), gone: *gone })
+        .collect();
+    one_vault(here, &asked)
+}
+
 #[cfg(test)]
 mod tests;

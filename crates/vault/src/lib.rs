@@ -40,6 +40,8 @@ use gate_core::plan::Stored;
 use gate_core::reason::Held;
 pub use gate_core::refused::Refused;
 use gate_core::store::{self, Created, Store};
+#[cfg(feature = "samples")]
+pub use health::is_one_vault;
 pub use health::{Health, LAG_MAX, Node};
 pub use inquiry::{AuthMount, Granted, Inquiry, Keeping, Record, Silent};
 pub use life::{AttestedAt, Life, Written};

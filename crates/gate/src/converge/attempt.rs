@@ -65,12 +65,12 @@ pub struct Parts<S, C> {
 /// Makes attempts, and keeps between them what must not be made twice.
 pub struct Attempts<S, C> {
     parts: Parts<S, C>,
-    kept: Kept,
+    pub(super) kept: Kept,
 }
 
 /// What is kept between rounds, and, but for the last two, between attempts.
 #[derive(Clone, Default)]
-struct Kept {
+pub(super) struct Kept {
     /// A root that was made here and is not known to be in Vault. Kept until Vault has one: should
     /// a write of unknown outcome arrive late, it writes the same root.
     candidate: Option<Candidate>,
@@ -103,7 +103,7 @@ pub(super) struct Ended {
 
 /// How a round ended that nothing held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Round {
+pub(super) enum Round {
     Open,
     /// Something was done, by this or by others: read all again.
     Again,
@@ -175,7 +175,7 @@ impl<S: Store + Signer, C: Cluster + Bystanders> Attempts<S, C> {
     }
 
     /// Reads, plans, and takes one step.
-    async fn round(&mut self, state: &watch::Sender<Convergence>) -> Result<Round, Refused> {
+    pub(super) async fn round(&mut self, state: &watch::Sender<Convergence>) -> Result<Round, Refused> {
         let Some(seen) = self.see(state).await? else { return Ok(Round::Again) };
         let situation = seen.situation(&self.parts);
         let (step, contradicted_by) = (situation.step(), situation.contradiction());
@@ -334,11 +334,25 @@ impl<S: Store + Signer, C: Cluster + Bystanders> Attempts<S, C> {
 
 impl Kept {
     /// An attempt begins.
-    fn begin(&mut self) {
+    pub(super) fn begin(&mut self) {
         (self.has_written, self.step) = (false, None);
         if let Some(candidate) = &mut self.candidate {
             candidate.refused = None;
         }
+    }
+}
+
+#[cfg(test)]
+impl Kept {
+    /// Forgets what is only counted and told.
+    pub(super) fn forget_what_is_told(&mut self) {
+        (self.has_written, self.step) = (false, None);
+    }
+
+    /// What it comes to, for tests that compare.
+    pub(super) fn key(&self) -> String {
+        let candidate = self.candidate.as_ref().map(Candidate::key);
+        format!("{candidate:?} {:?} {:?}", self.publishing, self.pinning)
     }
 }
 

@@ -32,7 +32,7 @@ const SIGNER_LIFE: Duration = Duration::from_hours(90 * 24);
 /// Longer than any convergence takes that needs nobody.
 const SOON: Duration = Duration::from_secs(60);
 
-static COUNTED: LazyLock<Convergences> = LazyLock::new(|| {
+pub(super) static COUNTED: LazyLock<Convergences> = LazyLock::new(|| {
     let labels = Labels { cluster: "nas".to_owned(), role: Role::Sync, version: "0" };
     Metrics::new(labels).unwrap().convergences
 });

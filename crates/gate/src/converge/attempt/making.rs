@@ -9,6 +9,8 @@ use tokio::sync::watch;
 
 use super::{Attempts, Parts, Seen, note_doing};
 use crate::ca::bundle::Bundle;
+#[cfg(test)]
+use crate::ca::bundle::ROOT_CERT;
 use crate::ca::issue;
 use crate::ca::record::{IssuerName, SigningRecord};
 use crate::cluster::{Bystanders, Cluster, Happened};
@@ -40,6 +42,14 @@ pub(super) struct Candidate {
 enum Root {
     Here(Arc<Bundle>),
     InVault { certificate: String, issuer: IssuerName },
+}
+
+#[cfg(test)]
+impl Candidate {
+    /// What it comes to, for tests that compare: its certificate, and what was said of it.
+    pub(super) fn key(&self) -> String {
+        format!("{} {:?}", self.root.record()[ROOT_CERT], self.refused)
+    }
 }
 
 impl Root {
