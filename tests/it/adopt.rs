@@ -299,7 +299,8 @@ async fn a_pin_that_is_another_root_or_cannot_be_read_refuses() -> Result<()> {
     let world = World::start().await?;
     let pinned = "ab".repeat(32);
     world.put_pin(&pinned)?;
-    world.refused("RootChanged", &[&pinned, "ConfigMap istio-system/istio-ca-gate"]).await?;
+    let shown = ["AB"; 32].join(":");
+    world.refused("RootChanged", &[&shown, "ConfigMap istio-system/istio-ca-gate"]).await?;
     world.put_pin("tampered with")?;
     world.refused("RootChanged", &["root-sha256"]).await?;
     let read = format!("GET {CONFIG_MAPS}/istio-ca-gate");

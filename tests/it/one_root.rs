@@ -24,7 +24,7 @@ fn served(root: &str) -> Value {
 }
 
 fn sha256(authority: &Authority) -> Result<String> {
-    Ok(Sha256::of(&CertificateDer::from_pem_slice(authority.pem().as_bytes())?).hex())
+    Ok(Sha256::of(&CertificateDer::from_pem_slice(authority.pem().as_bytes())?).openssl())
 }
 
 #[tokio::test(flavor = "multi_thread")]
