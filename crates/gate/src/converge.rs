@@ -103,15 +103,7 @@ impl Converger {
         let mut pace = Pace::new(schedule);
         let (mut passes, mut turns) = (Passes::default(), Turns::default());
         loop {
-            tokio::select! {
-                () = self.wake.notified() => pace.bring_forward(),
-                () = at(pace.due) => {}
-                Ok(()) = watched.changed(), if pace.due.is_some() => {
-                    if self.is_changed() {
-                        pace.bring_forward();
-                    }
-                }
-            }
+            self.until_due(&mut pace, &mut watched).await;
             if pace.due.is_none_or(|due| due > Instant::now()) {
                 continue;
             }
@@ -119,12 +111,7 @@ impl Converger {
             let began = Instant::now();
             let Attempted { wait, has_written } = self.attempt(&mut attempts).await;
             pace.ended(began, wait);
-            // Also where only an earlier verification opens it.
-            let seen = self.look(|known| match known.standing(&policy, (self.now)()) {
-                Standing::Open(_) | Standing::OpenUnverified(..) => Some(true),
-                Standing::Blind => None,
-                Standing::Closed => Some(false),
-            });
+            let seen = self.sees(&policy);
             // Who cannot look does not see a turn.
             if let Some(open) = seen.filter(|open| *open || !self.is_blind()) {
                 self.tell_turn(turns.see(open, has_written), attempts.cluster());
@@ -138,6 +125,28 @@ impl Converger {
                 if matches!(pass, Pass::Failed | Pass::Unfinished) {
                     passes = Passes::default();
                     pace.within(SOON);
+                }
+            }
+        }
+    }
+
+    /// Whether it is open, also where only an earlier verification opens it. `None`: that cannot be told.
+    fn sees(&self, policy: &Policy) -> Option<bool> {
+        self.look(|known| match known.standing(policy, (self.now)()) {
+            Standing::Open(_) | Standing::OpenUnverified(..) => Some(true),
+            Standing::Blind => None,
+            Standing::Closed => Some(false),
+        })
+    }
+
+    /// Waits until an attempt is due, or may be.
+    async fn until_due(&self, pace: &mut Pace, watched: &mut watch::Receiver<Watched>) {
+        tokio::select! {
+            () = self.wake.notified() => pace.bring_forward(),
+            () = at(pace.due) => {}
+            Ok(()) = watched.changed(), if pace.due.is_some() => {
+                if self.is_changed() {
+                    pace.bring_forward();
                 }
             }
         }
