@@ -1,5 +1,5 @@
 //! Records of two roots, and the product's rule and changes on them. Each question is asked of the product once.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};

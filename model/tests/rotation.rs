@@ -1,5 +1,5 @@
 //! What the model explores, and that it finds what is wrong where something is.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::expect_used)]
 
 use model::rotation::{Rotations, Wrong};
 use stateright::{Checker, Model};

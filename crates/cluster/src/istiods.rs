@@ -1,6 +1,5 @@
 //! The pods of istiod, of any revision.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use kube::Client;
@@ -10,8 +9,8 @@ use serde::Deserialize;
 
 use super::{call, stream};
 use crate::mesh;
-use gate_core::ca::Sha256;
 use gate_core::ca::bundle::glance;
+use gate_core::life::witness::NamespaceRoots;
 use gate_core::reason::Held;
 
 /// What Istio's own charts and operators put on every istiod.
@@ -99,7 +98,7 @@ impl MeshSide {
     ///
     /// # Errors
     /// If it is not known which there are.
-    pub async fn served(&self) -> Result<Vec<(String, Option<BTreeSet<Sha256>>)>, Held> {
+    pub async fn served(&self) -> Result<NamespaceRoots, Held> {
         let doing = format!("list ConfigMaps {} of all namespaces", mesh::NAME);
         let params = ListParams::default().fields(&format!("metadata.name={}", mesh::NAME));
         let mut served = Vec::new();

@@ -164,7 +164,7 @@ fn next_json(next: &Next) -> Value {
         Next::Wait { until, then } => json!({ "state": "waiting", "step": then.as_str(), "until": stamp(*until) }),
         Next::Held { then, causes } => json!({
             "state": "held", "step": then.as_str(),
-            "causes": causes.iter().map(|cause| cause_json(cause)).collect::<Vec<_>>(),
+            "causes": causes.iter().map(cause_json).collect::<Vec<_>>(),
         }),
     }
 }

@@ -20,6 +20,9 @@ pub struct PublishedSigner {
     pub roots: BTreeSet<Sha256>,
 }
 
+/// Each namespace that the mesh gives roots to, and those; `None` where they cannot be read.
+pub type NamespaceRoots = Vec<(String, Option<BTreeSet<Sha256>>)>;
+
 /// What was seen of a cluster.
 #[derive(Clone, Debug)]
 pub struct Sight {
@@ -28,7 +31,7 @@ pub struct Sight {
     /// Each istiod's pod, and what stands behind its leaf; or why it is not known which there are.
     pub istiods: Result<Vec<(String, Presented)>, String>,
     /// Each namespace's roots, or why they are not known.
-    pub namespaces: Result<Vec<(String, Option<BTreeSet<Sha256>>)>, String>,
+    pub namespaces: Result<NamespaceRoots, String>,
 }
 
 /// The certificates behind an istiod's leaf, or why they could not be had.
@@ -119,10 +122,7 @@ fn judge_istiods(
     (istiods, why)
 }
 
-fn judge_namespaces(
-    seen: &Result<Vec<(String, Option<BTreeSet<Sha256>>)>, String>,
-    roots: &BTreeSet<Sha256>,
-) -> (Namespaces, Option<String>) {
+fn judge_namespaces(seen: &Result<NamespaceRoots, String>, roots: &BTreeSet<Sha256>) -> (Namespaces, Option<String>) {
     let seen = match seen {
         Ok(seen) => seen,
         Err(why) => return (Namespaces::default(), Some(why.clone())),

@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::sync::LazyLock;
 
@@ -51,7 +51,7 @@ fn trust_appends_a_block_and_keeps_the_bytes_that_are_there() {
     data.insert(ROOT_CERT.to_owned(), json!(odd));
     let after = take(&data, &Step::Trust);
     let end = pem(&NEW).replace("\r\n", "\n");
-    assert_eq!(roots(&after), format!("{odd}\n{}", format!("{}\n", end.trim())));
+    assert_eq!(roots(&after), format!("{odd}\n{}\n", end.trim()));
     assert_eq!(record(&after).issuer, record(&data).issuer);
 }
 
