@@ -506,10 +506,8 @@ impl Model for World {
                 if state.lies > 0 || is_outage {
                     actions.push(Action::Lose(at, *call));
                 }
-                if state.lies > 0 {
-                    if ask.is_write() {
-                        actions.extend([Action::LoseAnswer(at, *call), Action::Delay(at, *call)]);
-                    }
+                if state.lies > 0 && ask.is_write() {
+                    actions.extend([Action::LoseAnswer(at, *call), Action::Delay(at, *call)]);
                 }
             }
             if state.crashes > 0 {
