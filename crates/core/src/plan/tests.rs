@@ -626,7 +626,7 @@ fn what_vault_holds_is_checked_at_the_time_of_reading() {
     assert_eq!(sound.root, R1.root);
     let Stored::Unsound { version: 7, flaw } = stored(7, &bundle, at(NOW + 2 * YEARS)) else { panic!("not expired") };
     assert!(flaw.is_expired());
-    let mut keyless = bundle.clone();
+    let mut keyless = bundle;
     keyless.remove("key.pem");
     let Stored::Unsound { version: 7, flaw } = stored(7, &keyless, now()) else {
         panic!("not missing");

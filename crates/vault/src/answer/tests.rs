@@ -135,7 +135,7 @@ fn a_record_of_the_signing_kind_is_read_with_its_issuer_and_one_with_a_key_is_of
     let pem = String::from_utf8(R1.bundle.root_cert.clone()).unwrap();
     let record = SigningRecord::first(&pem, &"root-1".parse().unwrap());
     let read = |data| found(&reply(200, &version(Value::Object(data), "", false)));
-    assert_eq!(read(record.clone()), format!("signing 2: {} by Some(IssuerName(\"root-1\"))", R1.root));
+    assert_eq!(read(record), format!("signing 2: {} by Some(IssuerName(\"root-1\"))", R1.root));
     let mut shared = R1.bundle.to_record();
     shared.extend([("issuer".to_owned(), json!("root-1"))]);
     assert_eq!(read(shared), format!("sound 2: {}", R1.root));

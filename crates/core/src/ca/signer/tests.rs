@@ -112,7 +112,7 @@ fn it_is_a_ca_that_lets_nobody_sign_beneath_it() {
     for is_ca in
         [IsCa::Ca(BasicConstraints::Unconstrained), IsCa::Ca(BasicConstraints::Constrained(1)), IsCa::ExplicitNoCa]
     {
-        assert_eq!(verdict(|params| params.is_ca = is_ca.clone()), Err(SignerFlaw::PathLength), "{is_ca:?}");
+        assert_eq!(verdict(|params| params.is_ca = is_ca), Err(SignerFlaw::PathLength), "{is_ca:?}");
     }
 }
 
