@@ -55,7 +55,7 @@ pub struct Adopt {
     #[arg(long, env = "GATE_CLUSTER", value_parser = cluster_name)]
     pub cluster: Option<String>,
     /// Namespace of the Secret
-    #[arg(long, env = "GATE_NAMESPACE", default_value = "istio-system", value_parser = dns_label)]
+    #[arg(long, short, env = "GATE_NAMESPACE", default_value = "istio-system", value_parser = dns_label)]
     pub namespace: String,
     /// Name of the Secret that istiod reads its CA from
     #[arg(long, env = "GATE_SECRET", default_value = "cacerts", value_parser = dns_label)]

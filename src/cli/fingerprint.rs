@@ -39,7 +39,7 @@ pub struct Fingerprint {
     #[arg(long)]
     kubeconfig: Option<PathBuf>,
     /// Namespace of cacerts
-    #[arg(long, env = "GATE_NAMESPACE", default_value = "istio-system", value_parser = dns_label)]
+    #[arg(long, short, env = "GATE_NAMESPACE", default_value = "istio-system", value_parser = dns_label)]
     namespace: String,
     /// Name of the Secret that istiod reads its CA from
     #[arg(long, env = "GATE_SECRET", default_value = "cacerts", value_parser = dns_label)]

@@ -241,3 +241,25 @@ async fn check_tells_by_its_exit_code_whether_a_ca_is_sound_refused_or_unread() 
     ensure!(code == Some(0) && told[0]["verdict"] == "sound" && told[0]["usableUntil"].is_string(), "{told}");
     Ok(())
 }
+
+#[tokio::test]
+async fn the_usage_has_the_name_that_is_typed_as_kubectls_plugin_too() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    for (file, typed) in [
+        ("kubectl-istio_ca_gate", "kubectl istio-ca-gate"),
+        ("istio-ca-gate", "istio-ca-gate"),
+        ("gate-0.1.0", "istio-ca-gate"),
+    ] {
+        let path = folder.path().join(file);
+        std::os::unix::fs::symlink(binary(), &path)?;
+        let output = Command::new(&path).args(["verify", "--help"]).env_clear().output().await?;
+        let help = String::from_utf8(output.stdout)?;
+        ensure!(output.status.success() && help.contains(&format!("Usage: {typed} verify ")), "{help}");
+        ensure!(help.contains("-n, --namespace"), "{help}");
+        // A wrong word is told by the program's own name, as every error is.
+        let output = Command::new(&path).arg("nonsense").env_clear().output().await?;
+        let error = String::from_utf8(output.stderr)?;
+        ensure!(output.status.code() == Some(2) && error.starts_with("istio-ca-gate: "), "{error}");
+    }
+    Ok(())
+}

@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn codes_are_their_names() {
-        assert_eq!(Reason::ALL.len(), 22);
+        assert_eq!(Reason::ALL.len(), 23);
         assert_eq!(Reason::RootMissing.to_string(), "RootMissing");
     }
 

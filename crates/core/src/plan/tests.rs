@@ -531,7 +531,7 @@ fn the_sentences_of_all_holds_are_these() {
     let told = |held: &Held| {
         let mut text = held.sentence();
         for (sound, name) in [(&*R1, "R1"), (&*R2, "R2"), (&*BOTH, "BOTH")] {
-            text = text.replace(&sound.root.to_string(), name);
+            text = text.replace(&sound.root.openssl(), name);
         }
         format!("{}: {text}", held.reason)
     };

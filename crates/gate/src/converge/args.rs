@@ -20,7 +20,7 @@ pub struct ClusterArgs {
     #[arg(long = "cluster", id = "cluster", env = "GATE_CLUSTER", value_parser = cluster_name)]
     pub name: Option<String>,
     /// Namespace of cacerts and of this service
-    #[arg(long, env = "GATE_NAMESPACE", default_value = "istio-system", value_parser = dns_label)]
+    #[arg(long, short, env = "GATE_NAMESPACE", default_value = "istio-system", value_parser = dns_label)]
     pub namespace: String,
     /// Name of the Secret that istiod reads its CA from
     #[arg(long, env = "GATE_SECRET", default_value = "cacerts", value_parser = dns_label)]
