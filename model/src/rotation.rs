@@ -35,8 +35,6 @@ pub enum Wrong {
     RecordFirst,
     /// A decision is written however long ago it was made.
     LateDecision,
-    /// A cluster is settled since before it was away.
-    SettledWhileAway,
     /// A cluster attests only once it has published.
     AttestsLate,
     /// It is settled since before it was published anew, if that is for the same state.
@@ -219,10 +217,9 @@ impl Rotations {
         let cluster = &mut world.clusters[at];
         let state = Some(cluster.published?);
         let is_settled = cluster.is_settled() || self.is(Wrong::CertificateChanged);
-        let watched = if self.is(Wrong::SettledWhileAway) { OLD } else { OLD - 1 };
         let is_same = !cluster.is_unattested || self.is(Wrong::SettledByState);
         cluster.is_unattested = false;
-        let before = cluster.says.filter(|says| is_same && says.state == state && says.at <= watched);
+        let before = cluster.says.filter(|says| is_same && says.state == state && says.at < OLD);
         let kept = before.and_then(|says| says.settled).filter(|_| is_settled);
         let new = Some(if is_behind { OLD } else { 0 }).filter(|_| is_settled);
         cluster.says = Some(Says { state, settled: kept.or(new), at: 0 });

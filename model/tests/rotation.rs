@@ -115,11 +115,6 @@ fn a_decision_that_is_written_late_is_caught() {
 }
 
 #[test]
-fn a_cluster_that_was_settled_while_nobody_looked_is_caught() {
-    is_caught(Rotations { restores: true, ..Rotations::but(Wrong::SettledWhileAway) });
-}
-
-#[test]
 fn a_cluster_that_attests_only_once_it_has_published_is_caught() {
     is_caught(Rotations { joins: true, ..Rotations::but(Wrong::AttestsLate) });
 }
