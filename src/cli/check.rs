@@ -11,7 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 
 use super::paint::{self, Tone, paint};
-use crate::ca::check::{Flaw, Sound, check};
+use crate::ca::check::{Flaw, Note, Sound, check};
 use crate::ca::record::{IssuerName, SigningRecord};
 use crate::report::stamp;
 use crate::run::Failure;
@@ -142,7 +142,6 @@ fn report(place: String, judged: Result<Result<Passed, Flaw>, Unreadable>) -> Ju
             let issuer = record.issuer.as_ref().map_or("nobody yet", IssuerName::as_str);
             let cause = format!("a record of the signing kind, by which signers are certified by {issuer}");
             Judgement {
-                verdict: Verdict::Sound,
                 root_sha256: Some(record.glance().sha256.openssl()),
                 roots: record.roots().iter().map(|root| root.openssl()).collect(),
                 usable_until: Some(stamp(record.usable_until().at)),
@@ -153,20 +152,18 @@ fn report(place: String, judged: Result<Result<Passed, Flaw>, Unreadable>) -> Ju
         Ok(Ok(Passed::Ca(sound))) => Judgement {
             place,
             verdict: Verdict::Sound,
-            findings: sound
-                .notes
-                .iter()
-                .map(|note| {
-                    let kind = if note.is_warning() { "warning" } else { "note" };
-                    Finding { kind, cause: note.to_string(), remedy: None }
-                })
-                .collect(),
+            findings: sound.notes.iter().map(noted).collect(),
             root_sha256: Some(sound.root.openssl()),
             roots: sound.roots().iter().map(|root| root.openssl()).collect(),
             usable_until: Some(stamp(sound.usable_until.at)),
             usable_until_set_by: Some(sound.usable_until.by.to_string()),
         },
     }
+}
+
+fn noted(note: &Note) -> Finding {
+    let kind = if note.is_warning() { "warning" } else { "note" };
+    Finding { kind, cause: note.to_string(), remedy: None }
 }
 
 /// A line for the verdict on what is sound, and one for each finding.

@@ -63,7 +63,8 @@ const PUT_IN_PLACE: [(&str, &str); 9] = [
 ];
 
 /// What has to be so before a block that has this in it, as a script. `RESET` begins with version 1 of the record.
-const BEFORE: [(&str, &str); 18] = [
+const BEFORE: [(&str, &str); 19] = [
+    ("kubectl-istio_ca_gate  ", "mkdir -p ~/.cargo/bin"),
     ("create serviceaccount", "kubectl -n istio-system delete serviceaccount istio-ca-sync --ignore-not-found"),
     (
         "describe externalsecret",
