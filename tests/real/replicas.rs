@@ -43,19 +43,20 @@ impl Service {
     async fn start() -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
-        let (ready, made) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(BTreeMap::new())));
+        let (ready, made) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(BTreeMap::<u16, usize>::new())));
         let (backends, counted) = (Arc::clone(&ready), Arc::clone(&made));
         let accepting = tokio::spawn(async move {
-            let (mut connections, mut turn) = (JoinSet::new(), 0_usize);
+            let mut connections = JoinSet::new();
             while let Ok((mut near, _)) = listener.accept().await {
                 while connections.try_join_next().is_some() {}
                 let backend = {
-                    let backends: Vec<u16> = lock(&backends).clone();
-                    turn += 1;
-                    // Without one it is refused, as by kube-proxy.
-                    let Some(backend) = backends.get(turn % backends.len().max(1)) else { continue };
-                    *lock(&counted).entry(*backend).or_default() += 1;
-                    *backend
+                    let (backends, mut counted) = (lock(&backends).clone(), lock(&counted));
+                    // The one with the fewest, so that none is left out by chance. Without any it is refused, as by
+                    // kube-proxy.
+                    let fewest = |port: &&u16| counted.get(*port).copied().unwrap_or_default();
+                    let Some(backend) = backends.iter().min_by_key(fewest).copied() else { continue };
+                    *counted.entry(backend).or_default() += 1;
+                    backend
                 };
                 connections.spawn(async move {
                     if let Ok(mut far) = TcpStream::connect(("127.0.0.1", backend)).await {
