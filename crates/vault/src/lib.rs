@@ -48,7 +48,7 @@ pub use life::{AttestedAt, Life, Written};
 pub use login::Token;
 use login::{Credentials, Replacing, Session};
 use own_token::OwnToken;
-use plain::Plain;
+use plain::{Plain, Way};
 pub use requests::VaultRequests;
 use transport::{NoAnswer, Reply, Transport};
 
@@ -288,29 +288,13 @@ impl Vault {
         true
     }
 
-    /// Reads the record with a token. One that Vault no longer takes is replaced, once.
+    /// Reads the record.
     async fn ask(&mut self, at: usize) -> Result<Reply, Refused> {
-        let kept = self.session.is_some();
-        let reply = self.ask_once(at).await?;
-        let has_worked = self.session.as_ref().is_some_and(Session::has_worked);
-        if kept && reply.status == 403 && self.replace_refused(at, &reply, has_worked).await {
-            return self.ask_once(at).await;
-        }
-        Ok(reply)
-    }
-
-    async fn ask_once(&mut self, at: usize) -> Result<Reply, Refused> {
-        let token = self.session(at).await?;
-        let (mount, path) = (self.settings.mount.as_str(), self.settings.path.as_str());
-        let reply = match ReadSecretRequest::builder().mount(mount).path(path).build() {
-            Ok(request) => self.transports[at].call_last(request, &self.middleware(Some(&token))).await,
-            Err(error) => Err(NoAnswer::of(error)),
+        let record = |settings: &Settings| {
+            let (mount, path) = (settings.mount.as_str(), settings.path.as_str());
+            ReadSecretRequest::builder().mount(mount).path(path).build().map_err(NoAnswer::of)
         };
-        let reply = self.told(at, reply)?;
-        if let Some(session) = self.session.as_mut().filter(|_| reply.status != 403) {
-            session.worked();
-        }
-        Ok(reply)
+        self.with_token(at, Way::Last, record, |vault, reply| vault.told(at, reply)).await
     }
 
     /// The token to use, after a login at this address where there is none yet.

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::transport::Reply;
-use super::{Found, Plain, Refused, Vault, answer};
+use super::{Found, Plain, Refused, Vault, Way, answer};
 use gate_core::ca::record::SigningRecord;
 use gate_core::life::attestation::{Attestation, InvalidAttestation};
 use gate_core::life::audience::Heard;
@@ -216,20 +216,8 @@ impl Vault {
         }
     }
 
-    /// Asks with a token. One that Vault no longer takes is replaced, once.
     async fn request(&mut self, at: usize, request: &Plain) -> Result<Reply, Refused> {
-        let kept = self.session.is_some();
-        let reply = self.request_once(at, request).await?;
-        if kept && reply.status == 403 && self.replace_refused(at, &reply, true).await {
-            return self.request_once(at, request).await;
-        }
-        Ok(reply)
-    }
-
-    async fn request_once(&mut self, at: usize, request: &Plain) -> Result<Reply, Refused> {
-        let token = self.session(at).await?;
-        let reply = self.transports[at].call(request.clone(), &self.middleware(Some(&token))).await;
-        self.told(at, reply)
+        self.with_token(at, Way::Own, |_| Ok(request.clone()), |vault, reply| vault.told(at, reply)).await
     }
 
     fn denied(&self, reply: &Reply, right: &str, path: &str) -> Refused {

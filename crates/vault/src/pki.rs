@@ -13,7 +13,7 @@ use serde_json::json;
 use vaultrs::api::pki::requests::ReadIssuerCertificateRequest;
 
 use super::transport::{NoAnswer, Reply};
-use super::{Plain, Refused, Session, Vault, answer, is_elsewhere_worth_a_try};
+use super::{Plain, Refused, Vault, Way, answer, is_elsewhere_worth_a_try};
 use gate_core::signer::Signer;
 use said::{Asked, Question};
 
@@ -59,7 +59,7 @@ impl Signer for Vault {
         });
         let at = self.signs_at().await?;
         let path = format!("{}/issuer/{issuer}/sign-intermediate", question.mount);
-        let reply = self.ask_signer(at, &question, &Plain::post(path, body), self.settings.timeout).await?;
+        let reply = self.ask_signer(at, &question, &Plain::post(path, body)).await?;
         said::signer(&question, &reply)
     }
 
@@ -67,7 +67,7 @@ impl Signer for Vault {
         let question = self.question(Asked::Root { name: name.to_owned(), life: ROOT_LIFE })?;
         let at = self.signs_at().await?;
         let mount = Plain::get(format!("sys/internal/ui/mounts/{}", question.mount));
-        said::mount(&question, &self.ask_signer(at, &question, &mount, self.settings.timeout).await?)?;
+        said::mount(&question, &self.ask_signer(at, &question, &mount).await?)?;
         let body = json!({
             "issuer_name": name, "common_name": common_name, "organization": "Istio", "ttl": ttl(ROOT_LIFE),
             "key_type": "rsa", "key_bits": "4096", "not_before_duration": BACK_DATED, "exclude_cn_from_sans": "true",
@@ -75,7 +75,7 @@ impl Signer for Vault {
         });
         let make = Plain::post(format!("{}/root/generate/internal", question.mount), body);
         let patience = ROOT_PATIENCE.max(self.settings.timeout);
-        said::made(&question, &self.ask_signer(at, &question, &make, patience).await?)?;
+        said::made(&question, &self.ask_signer_by(Way::Within(patience), at, &question, &make).await?)?;
         self.never_outlived(at, name).await?;
         let certificate = self.issuer(name).await?;
         said::lasting(&question, certificate, Timestamp::now())
@@ -89,7 +89,7 @@ impl Vault {
         let path = format!("{}/issuer/{issuer}", question.mount);
         let body = json!({ "leaf_not_after_behavior": "always_enforce_err" });
         let change = Plain::patch(path, body);
-        said::changed(&question, &self.ask_signer(at, &question, &change, self.settings.timeout).await?)
+        said::changed(&question, &self.ask_signer(at, &question, &change).await?)
     }
 
     fn question(&self, asked: Asked) -> Result<Question, Refused> {
@@ -113,34 +113,18 @@ impl Vault {
         Err(answer::none_answered(silent))
     }
 
-    /// Asks with a token. One that Vault no longer takes is replaced, once.
-    async fn ask_signer(
-        &mut self,
-        at: usize,
-        question: &Question,
-        request: &Plain,
-        patience: Duration,
-    ) -> Result<Reply, Refused> {
-        let kept = self.session.is_some();
-        let reply = self.ask_signer_once(at, question, request, patience).await?;
-        let has_worked = self.session.as_ref().is_some_and(Session::has_worked);
-        if kept && reply.status == 403 && self.replace_refused(at, &reply, has_worked).await {
-            return self.ask_signer_once(at, question, request, patience).await;
-        }
-        Ok(reply)
+    async fn ask_signer(&mut self, at: usize, question: &Question, request: &Plain) -> Result<Reply, Refused> {
+        self.ask_signer_by(Way::Own, at, question, request).await
     }
 
-    async fn ask_signer_once(
+    async fn ask_signer_by(
         &mut self,
+        way: Way,
         at: usize,
         question: &Question,
         request: &Plain,
-        patience: Duration,
     ) -> Result<Reply, Refused> {
-        let token = self.session(at).await?;
-        let middleware = self.middleware(Some(&token));
-        let reply = self.transports[at].call_within(patience, request.clone(), &middleware).await;
-        self.answered(at, question, reply)
+        self.with_token(at, way, |_| Ok(request.clone()), |vault, reply| vault.answered(at, question, reply)).await
     }
 
     /// Sorts out what is no answer. The engine answers some questions with a 500, which is none of the server's.

@@ -6,10 +6,6 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use async_trait::async_trait;
-use rustify::Endpoint;
-use rustify::enums::{RequestMethod, RequestType, ResponseType};
-use rustify::errors::ClientError;
 use serde::Deserialize;
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -22,47 +18,20 @@ use gate_core::ca::check::Sound;
 use gate_core::ca::file;
 use gate_core::reason::{ByItself, Held, Reason};
 
-/// A root and its key, on their way into the engine. Cannot be printed; wiped on drop.
-struct Import {
-    path: String,
-    body: Zeroizing<Vec<u8>>,
-}
-
-impl Import {
-    /// Of the CA that signs, which has to be the root itself.
-    fn of(question: &Question, shared: &Sound) -> Result<Self, Held> {
-        let Bundle { ca_cert, ca_key, .. } = &*shared.bundle;
-        let texts = (std::str::from_utf8(ca_cert), std::str::from_utf8(ca_key.expose()));
-        let (true, (Ok(certificate), Ok(key))) = (shared.root == shared.signing_ca.sha256, texts) else {
-            return Err(question.held(
-                "what signs in Vault's record is not the root itself, so that the root's key is not there to be brought along",
-                "leave the root where it is, or make another one in the PKI engine and change to it",
-            ));
-        };
-        let bundle = Zeroizing::new(format!("{}\n{}\n", certificate.trim(), key.trim()));
-        let quoted = serde_json::to_vec(bundle.as_str()).map(Zeroizing::new).unwrap_or_default();
-        let body = Zeroizing::new([b"{\"pem_bundle\":", quoted.as_slice(), b"}"].concat());
-        Ok(Self { path: format!("{}/issuers/import/bundle", question.mount), body })
-    }
-}
-
-#[async_trait]
-impl Endpoint for Import {
-    type Response = ();
-    const REQUEST_BODY_TYPE: RequestType = RequestType::JSON;
-    const RESPONSE_BODY_TYPE: ResponseType = ResponseType::JSON;
-
-    fn path(&self) -> String {
-        self.path.clone()
-    }
-
-    fn method(&self) -> RequestMethod {
-        RequestMethod::POST
-    }
-
-    fn body(&self) -> Result<Option<Vec<u8>>, ClientError> {
-        Ok(Some(self.body.to_vec()))
-    }
+/// The root and its key, on their way into the engine: of the CA that signs, which has to be the root itself.
+fn import(question: &Question, shared: &Sound) -> Result<Plain, Held> {
+    let Bundle { ca_cert, ca_key, .. } = &*shared.bundle;
+    let texts = (std::str::from_utf8(ca_cert), std::str::from_utf8(ca_key.expose()));
+    let (true, (Ok(certificate), Ok(key))) = (shared.root == shared.signing_ca.sha256, texts) else {
+        return Err(question.held(
+            "what signs in Vault's record is not the root itself, so that the root's key is not there to be brought along",
+            "leave the root where it is, or make another one in the PKI engine and change to it",
+        ));
+    };
+    let bundle = Zeroizing::new(format!("{}\n{}\n", certificate.trim(), key.trim()));
+    let quoted = serde_json::to_vec(bundle.as_str()).map(Zeroizing::new).unwrap_or_default();
+    let body = Zeroizing::new([b"{\"pem_bundle\":", quoted.as_slice(), b"}"].concat());
+    Ok(Plain::post_text(format!("{}/issuers/import/bundle", question.mount), body))
 }
 
 impl Vault {
@@ -73,7 +42,7 @@ impl Vault {
     /// Why it is not there, or not known to be. Nothing of the record is changed.
     pub async fn import_root(&mut self, name: &str, shared: &Sound) -> Result<String, Refused> {
         let question = self.question(Asked::Import { name: name.to_owned() })?;
-        let import = Import::of(&question, shared)?;
+        let import = import(&question, shared)?;
         let at = self.signs_at().await?;
         let token = self.session(at).await?;
         let reply = self.transports[at].call(import, &self.middleware(Some(&token))).await;
@@ -83,7 +52,7 @@ impl Vault {
             Some(name) => name,
             None => {
                 let change = Plain::patch(format!("{}/issuer/{id}", question.mount), json!({ "issuer_name": name }));
-                let reply = self.ask_signer(at, &question, &change, self.settings.timeout).await?;
+                let reply = self.ask_signer(at, &question, &change).await?;
                 said::changed(&question, &reply)?;
                 name.to_owned()
             }

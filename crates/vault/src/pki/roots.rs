@@ -19,7 +19,7 @@ impl Vault {
         let question = self.question(Asked::Usage { issuer: issuer.to_owned() })?;
         let at = self.signs_at().await?;
         let request = Plain::get(format!("{}/issuer/{issuer}", question.mount));
-        let reply = self.ask_signer(at, &question, &request, self.settings.timeout).await?;
+        let reply = self.ask_signer(at, &question, &request).await?;
         Ok(!said::usage(&question, &reply)?.iter().any(|usage| usage == ISSUING))
     }
 
@@ -35,7 +35,7 @@ impl Vault {
         let at = self.signs_at().await?;
         let change = json!({ "usage": USAGES[usize::from(is_retired)] });
         let request = Plain::patch(format!("{}/issuer/{issuer}", question.mount), change);
-        said::changed(&question, &self.ask_signer(at, &question, &request, self.settings.timeout).await?)
+        said::changed(&question, &self.ask_signer(at, &question, &request).await?)
     }
 
     /// This root, certified by this issuer. Nothing is kept of it in Vault.
@@ -47,7 +47,7 @@ impl Vault {
         let at = self.signs_at().await?;
         let path = format!("{}/issuer/{issuer}/sign-self-issued", question.mount);
         let request = Plain::post(path, json!({ "certificate": root }));
-        let reply = self.ask_signer(at, &question, &request, self.settings.timeout).await?;
+        let reply = self.ask_signer(at, &question, &request).await?;
         said::issuer(&question, &reply)
     }
 }

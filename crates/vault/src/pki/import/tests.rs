@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+use rustify::Endpoint;
 use serde_json::{Value, json};
 
 use super::super::super::samples::reply;
@@ -16,17 +17,17 @@ fn question() -> Question {
 
 #[test]
 fn what_is_brought_along_is_the_root_and_its_key_and_nothing_else() {
-    let import = Import::of(&question(), &R1).unwrap();
-    let body: Value = serde_json::from_slice(&import.body).unwrap();
+    let request = import(&question(), &R1).unwrap();
+    let body: Value = serde_json::from_slice(&request.body().unwrap().unwrap()).unwrap();
     let text = |bytes: &[u8]| std::str::from_utf8(bytes).unwrap().trim().to_owned();
     let wanted = format!("{}\n{}\n", text(&R1.bundle.ca_cert), text(R1.bundle.ca_key.expose()));
     assert_eq!(body, json!({ "pem_bundle": wanted }));
-    assert_eq!(Endpoint::path(&import), "pki-mesh/issuers/import/bundle");
+    assert_eq!(request.path(), "pki-mesh/issuers/import/bundle");
 }
 
 #[test]
 fn a_root_whose_key_is_elsewhere_is_not_brought_along() {
-    let held = Import::of(&question(), &R1_OTHER_CA).err().unwrap();
+    let held = import(&question(), &R1_OTHER_CA).err().unwrap();
     assert_fit_for_users(&held.message("nas"));
     assert_eq!(held.reason, Reason::SigningRefused);
 }
