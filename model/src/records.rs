@@ -1,17 +1,18 @@
 //! Records of two roots, and the product's rule and changes on them. Each question is asked of the product once.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use gate_core::ca::Sha256;
 use gate_core::ca::fixtures::{Ca, now};
 use gate_core::ca::record::{CHAIN, ISSUER, Rotation, Sighting, SigningRecord};
-use gate_core::life::attestation::{Attestation, Istiods, Namespaces};
+use gate_core::life::attestation::Attestation;
 use gate_core::life::audience::Heard;
 use gate_core::life::change::{self, Data, Material};
 use gate_core::life::rule::{self, Next, Standing, Step};
+use gate_core::samples;
 use jiff::SignedDuration;
 
 /// Longer than an attestation is fresh; as long as the skew that the rule adds, which pays for a clock of whole ticks.
@@ -232,18 +233,9 @@ impl Product {
         let heard = |(name, member): (&str, &Member)| {
             let says = member.says?;
             let attestation = Attestation {
-                cluster: name.to_owned(),
                 state: says.state.map(|stand| self.record(&self.data(stand)).state()),
                 settled: says.settled.map(|age| now() - TICK * i32::from(age)),
-                at: now() - TICK * i32::from(says.at),
-                record_version: 1,
-                signer: None,
-                roots: BTreeSet::new(),
-                istiods: Istiods::default(),
-                namespaces: Namespaces::default(),
-                ttl_seen: None,
-                why: None,
-                version: String::new(),
+                ..samples::attestation(name, now() - TICK * i32::from(says.at))
             };
             Some((name.to_owned(), Ok(attestation)))
         };

@@ -224,8 +224,7 @@ async fn begin(args: Start) -> Result<ExitCode, Failure> {
 /// For others, who meet a rotation that they did not begin.
 fn whoever() -> String {
     let user = std::env::var("USER").unwrap_or_else(|_| "somebody".to_owned());
-    let host = rustix::system::uname();
-    foreign_text(&format!("{user}@{}", host.nodename().to_string_lossy()))
+    foreign_text(&format!("{user}@{}", parts::instance()))
 }
 
 async fn status(args: Status) -> Result<ExitCode, Failure> {

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use gate_core::samples;
 use istio_ca_gate::ca::record::SigningRecord;
 use istio_ca_gate::life::attestation::{Attestation, AttestedSigner, Istiods, Namespaces};
 use istio_ca_gate::signer::root_common_name;
@@ -115,18 +116,13 @@ impl<V: Deref<Target = VaultApi>> Mesh<V> {
         let (record, now) = (self.record().await?, Timestamp::now());
         let root = *record.roots().first().context("no root")?;
         let attestation = Attestation {
-            cluster: cluster.to_owned(),
             state: Some(record.state()),
             settled: Some(now - ago),
-            at: now,
-            record_version: 1,
             signer: Some(AttestedSigner { sha256: root, root, not_after: now + DAY }),
             roots: BTreeSet::clone(record.roots()),
             istiods: Istiods { settled: 1, behind: Vec::new() },
             namespaces: Namespaces { total: 3, behind: Vec::new() },
-            ttl_seen: None,
-            why: None,
-            version: "0".to_owned(),
+            ..samples::attestation(cluster, now)
         };
         let path = format!("secret/data/istio/clusters/{cluster}");
         self.vault.ok("POST", &path, Some(json!({ "data": attestation.data() }))).await?;

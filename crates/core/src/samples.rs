@@ -1,6 +1,7 @@
 //! What tests of several rooms decide on: few CAs, made once, and both sides' copies of them.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -13,9 +14,28 @@ use crate::ca::fixtures::{self, Ca, now};
 use crate::ca::issue::set_validity;
 use crate::ca::record::SigningRecord;
 use crate::clock::{Boot, Clocks};
+use crate::life::attestation::{Attestation, Istiods, Namespaces};
 use crate::plan::{Copy, Names, Owner, Pin, Published, Stored};
 use crate::reason::{ByItself, Held, Reason};
 use crate::snapshot::{Convergence, KnownRoot, LastVerified, Policy, Snapshot, VaultUnavailable, Verified, Watched};
+
+/// What a cluster attests to that has nothing to say.
+pub fn attestation(cluster: &str, at: Timestamp) -> Attestation {
+    Attestation {
+        cluster: cluster.to_owned(),
+        state: None,
+        settled: None,
+        at,
+        record_version: 1,
+        signer: None,
+        roots: BTreeSet::new(),
+        istiods: Istiods::default(),
+        namespaces: Namespaces::default(),
+        ttl_seen: None,
+        why: None,
+        version: "0".to_owned(),
+    }
+}
 
 /// Vault's version of the record.
 pub const VERSION: u64 = 3;

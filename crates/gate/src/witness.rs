@@ -95,7 +95,7 @@ impl WitnessTask {
         let before = later(over.attestation.as_ref(), looked.last.as_ref());
         let witness = Witness { cluster: &self.cluster, version: self.version };
         let attestation = witness.attestation(record, *version, &sight, before, now);
-        self.counted.saw(&attestation, record.rotation.as_ref().and_then(|read| read.as_ref().ok()));
+        self.counted.saw(&attestation, record.under_way());
         let is_due = is_due(over.attestation.as_ref(), &attestation, record);
         looked.last = Some(attestation.clone());
         if !is_due {

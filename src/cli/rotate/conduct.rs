@@ -58,12 +58,8 @@ pub(super) fn unchangeable(why: Unchangeable) -> Held {
 
 impl Surroundings {
     pub(super) fn rotation(&self) -> Option<&Rotation> {
-        rotation(&self.life.record)
+        self.life.record.under_way()
     }
-}
-
-fn rotation(record: &SigningRecord) -> Option<&Rotation> {
-    record.rotation.as_ref()?.as_ref().ok()
 }
 
 impl Conductor {
@@ -87,7 +83,7 @@ impl Conductor {
         if let Some(Err(_)) = life.record.rotation {
             return Err(unchangeable(Unchangeable::Unreadable));
         }
-        let Some(rotation) = rotation(&life.record) else {
+        let Some(rotation) = life.record.under_way() else {
             return Ok(Surroundings { life, next: Next::Rest, goal: None, looked });
         };
         let goal_name = rotation.goal.to_string();
@@ -220,7 +216,7 @@ impl Conductor {
     /// Holds for a cluster that is not known, or that is alive: it would be back within a minute.
     pub(super) async fn may_forget(&mut self, cluster: &str) -> Result<(), Held> {
         let life = self.read().await?;
-        let is_named = rotation(&life.record).is_some_and(|rotation| rotation.clusters.contains(cluster));
+        let is_named = life.record.under_way().is_some_and(|rotation| rotation.clusters.contains(cluster));
         let (what, next) = match life.heard.get(cluster) {
             None if !is_named => (format!("nobody knows cluster {cluster}"), "see `istio-ca-gate rotate status`"),
             Some(Ok(attestation)) if life.now.duration_since(attestation.at) <= FRESH => (
@@ -235,7 +231,7 @@ impl Conductor {
     /// The record first: with the attestation gone, and the name in the record, it would be waited for in vain.
     pub(super) async fn forget(&mut self, cluster: &str) -> Result<(), Held> {
         let life = self.read().await?;
-        if rotation(&life.record).is_some_and(|rotation| rotation.clusters.contains(cluster)) {
+        if life.record.under_way().is_some_and(|rotation| rotation.clusters.contains(cluster)) {
             self.change(|data| change::forgotten(data, cluster)).await?;
         }
         self.vault.forget(cluster).await.map_err(refused)
@@ -264,7 +260,7 @@ fn next(life: &Life, goal: Option<&str>, may_cross: bool, issuer_retired: bool) 
         roots: record.roots(),
         issuer: record.issuer.as_ref(),
         crossed_by: record.cross().map(|cross| cross.by),
-        rotation: rotation(record),
+        rotation: record.under_way(),
         goal: goal.and_then(|pem| file::first(pem.as_bytes()).ok()).map(|glance| glance.sha256),
         may_cross,
         issuer_retired,

@@ -137,6 +137,11 @@ impl SigningRecord {
             .collect()
     }
 
+    /// The change of the root that is under way, where it can be read.
+    pub fn under_way(&self) -> Option<&Rotation> {
+        self.rotation.as_ref()?.as_ref().ok()
+    }
+
     /// What clusters have to publish, as one number.
     pub fn state(&self) -> RecordState {
         let mut context = digest::Context::new(&digest::SHA256);

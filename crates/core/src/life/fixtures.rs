@@ -10,6 +10,7 @@ use super::audience::Heard;
 use crate::ca::Sha256;
 use crate::ca::fixtures::now;
 use crate::ca::record::{RecordState, Rotation, Sighting};
+use crate::samples::attestation;
 
 pub(super) const A: Sha256 = Sha256([0xaa; 32]);
 pub(super) const B: Sha256 = Sha256([0xbb; 32]);
@@ -36,18 +37,15 @@ pub(super) fn rotation() -> Rotation {
 /// What a cluster says that has been settled for so long.
 pub(super) fn settled(cluster: &str, since: SignedDuration) -> Attestation {
     Attestation {
-        cluster: cluster.to_owned(),
         state: Some(state()),
         settled: Some(now() - since),
-        at: now() - SignedDuration::from_secs(30),
         record_version: 3,
         signer: Some(AttestedSigner { sha256: Sha256([1; 32]), root: A, not_after: now() + HOUR * 2000 }),
         roots: BTreeSet::from([A]),
         istiods: Istiods { settled: 2, behind: Vec::new() },
         namespaces: Namespaces { total: 7, behind: Vec::new() },
-        ttl_seen: None,
-        why: None,
         version: "0.2.0".to_owned(),
+        ..attestation(cluster, now() - SignedDuration::from_secs(30))
     }
 }
 

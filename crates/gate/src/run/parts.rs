@@ -58,8 +58,8 @@ pub(super) fn assemble(
     Made { gated, clients, attempts, writer }
 }
 
-/// Which replica this is, for Events: in a pod, its name.
-fn instance() -> String {
+/// The name of this machine: in a pod, that of the replica.
+pub fn instance() -> String {
     let name = rustix::system::uname();
     name.nodename().to_string_lossy().into_owned()
 }

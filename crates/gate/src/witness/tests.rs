@@ -7,23 +7,10 @@ use tokio_rustls::rustls::ServerConfig;
 
 use super::*;
 use crate::ca::fixtures::{Ca, now};
-use crate::life::attestation::{Istiods, Namespaces};
+use crate::samples;
 
 fn attestation(at: Timestamp) -> Attestation {
-    Attestation {
-        cluster: "nas".to_owned(),
-        state: None,
-        settled: None,
-        at,
-        record_version: 1,
-        signer: None,
-        roots: BTreeSet::new(),
-        istiods: Istiods::default(),
-        namespaces: Namespaces::default(),
-        ttl_seen: None,
-        why: None,
-        version: String::new(),
-    }
+    samples::attestation("nas", at)
 }
 
 fn record(is_rotating: bool) -> SigningRecord {
