@@ -149,6 +149,11 @@ impl Webhook {
         }
     }
 
+    /// Whether it is about a gated pod, if it is about a pod's creation.
+    pub fn is_gated(&self, request: &Request) -> bool {
+        self.gated.matches(request.ask().labels)
+    }
+
     /// What `/mutate` changes in a gated pod that is let in.
     pub fn patch(&self, request: &Request, decision: &Decision) -> Option<Patch> {
         let (root, version) = match decision {

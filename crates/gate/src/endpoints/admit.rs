@@ -40,7 +40,7 @@ impl Endpoint {
 
 async fn admit(state: &State, uri: &Uri, request: HttpRequest, endpoint: Endpoint) -> Response {
     let mut admission = state.metrics.admissions.begin(endpoint.as_str());
-    let request = match receive(request).await {
+    let request = match receive(state, request, endpoint).await {
         Ok(request) => request,
         Err((status, what)) => {
             admission.malformed();
@@ -74,13 +74,14 @@ async fn admit(state: &State, uri: &Uri, request: HttpRequest, endpoint: Endpoin
 }
 
 /// The review, whose body is not kept while it waits for its answer.
-async fn receive(request: HttpRequest) -> Result<Request, (StatusCode, String)> {
+async fn receive(state: &State, request: HttpRequest, endpoint: Endpoint) -> Result<Request, (StatusCode, String)> {
     let body = body::read(request).await.map_err(|unread| match unread {
         NotRead::TooSlow => (StatusCode::REQUEST_TIMEOUT, "the body took too long".to_owned()),
         NotRead::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {BODY_MAX} bytes")),
         NotRead::Broken => (StatusCode::BAD_REQUEST, "the body ended early".to_owned()),
     })?;
-    Request::parse(&body).map_err(|what| (StatusCode::BAD_REQUEST, what))
+    let is_patched = |request: &Request| endpoint == Endpoint::Mutate && state.webhook.is_gated(request);
+    Request::parse(&body, is_patched).map_err(|what| (StatusCode::BAD_REQUEST, what))
 }
 
 /// The budget of this very call, which the API server tells in the query.

@@ -1,18 +1,16 @@
 //! `admission.k8s.io/v1` AdmissionReview: the few fields that the gate reads, and the answer.
 
 mod shape;
+mod skim;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::marker::PhantomData;
 
 use json_patch::Patch;
 use k8s_openapi::ByteString;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::ca::Sha256;
@@ -22,6 +20,7 @@ use crate::k8s::flux::{HelmRelease, message_about};
 use crate::patch::Shape;
 use crate::reason::{Held, Reason, foreign_text};
 use crate::self_test;
+use skim::Raw;
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
@@ -38,17 +37,18 @@ const LABELS_MAX: usize = 1000;
 
 /// The wire's shape, with nothing decoded that is not read.
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct Review<'a> {
     #[serde(borrow, rename = "apiVersion")]
     api_version: Option<Cow<'a, str>>,
     #[serde(borrow)]
     kind: Option<Cow<'a, str>>,
     #[serde(borrow)]
-    request: Option<Map<WireRequest<'a>>>,
+    request: Option<WireRequest<'a>>,
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "an object")]
 struct WireRequest<'a> {
     #[serde(borrow)]
     uid: Cow<'a, str>,
@@ -59,15 +59,16 @@ struct WireRequest<'a> {
     #[serde(borrow, default)]
     name: Cow<'a, str>,
     #[serde(borrow)]
-    resource: Map<Resource<'a>>,
+    resource: Resource<'a>,
     #[serde(borrow, default)]
     sub_resource: Cow<'a, str>,
     dry_run: Option<bool>,
     #[serde(borrow)]
-    object: Option<Map<Object<'a>>>,
+    object: Option<Object<'a>>,
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct Resource<'a> {
     #[serde(borrow, default)]
     group: Cow<'a, str>,
@@ -76,27 +77,28 @@ struct Resource<'a> {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct Object<'a> {
     #[serde(borrow)]
-    metadata: Option<Map<Metadata<'a>>>,
-    // Only a pod's is looked into.
+    metadata: Option<Metadata<'a>>,
+    // Only a pod's is looked into, and only where it is patched.
     #[serde(borrow)]
-    spec: Option<&'a RawValue>,
+    spec: Option<Raw<'a>>,
 }
 
 #[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, expecting = "an object")]
 struct Metadata<'a> {
     labels: Option<Labels>,
-    annotations: Option<Map<IgnoredAny>>,
+    annotations: Option<Unread>,
     #[serde(borrow)]
     generate_name: Cow<'a, str>,
     #[serde(borrow)]
-    owner_references: Vec<Map<OwnerReference<'a>>>,
+    owner_references: Vec<OwnerReference<'a>>,
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "an object")]
 struct OwnerReference<'a> {
     #[serde(borrow, default)]
     api_version: Cow<'a, str>,
@@ -109,28 +111,10 @@ struct OwnerReference<'a> {
     controller: Option<bool>,
 }
 
-/// A JSON object. serde's structs would take an array, too.
-struct Map<T>(T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Map<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
-            type Value = T;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map))
-            }
-        }
-
-        deserializer.deserialize_map(Fields(PhantomData)).map(Self)
-    }
-}
+/// An object of which nothing is read.
+#[derive(Deserialize)]
+#[serde(expecting = "an object")]
+struct Unread {}
 
 /// A bounded number of labels.
 struct Labels(BTreeMap<String, String>);
@@ -183,12 +167,12 @@ pub struct Request {
 }
 
 impl Request {
-    /// Parses a body.
+    /// Parses a body. The volumes of a pod that is created are read where `is_patched` says that they matter.
     ///
     /// # Errors
     /// In words that say what is wrong, for the caller of a malformed request.
-    pub fn parse(body: &[u8]) -> Result<Self, String> {
-        let Map(review): Map<Review<'_>> = serde_json::from_slice(body)
+    pub fn parse(body: &[u8], is_patched: impl FnOnce(&Self) -> bool) -> Result<Self, String> {
+        let review: Review<'_> = skim::from_slice(body)
             // serde repeats what it did not expect, at any length.
             .map_err(|error| format!("the body is not an AdmissionReview: {}", foreign_text(&error.to_string())))?;
         if review.kind.as_deref() != Some(KIND) {
@@ -197,19 +181,19 @@ impl Request {
         if review.api_version.as_deref() != Some(API_VERSION) {
             return Err(format!("apiVersion is not {API_VERSION}"));
         }
-        let Map(request) = review.request.ok_or("it has no request")?;
+        let request = review.request.ok_or("it has no request")?;
         if request.uid.is_empty() || request.uid.len() > UID_MAX {
             return Err(format!("request.uid is empty or longer than {UID_MAX} bytes"));
         }
         let without_object = request.object.is_none();
-        let spec = request.object.as_ref().and_then(|Map(object)| object.spec);
+        let spec = request.object.as_ref().and_then(|object| object.spec);
         let mut request = Self::from(request);
         // Without its labels it cannot be told whether the pod is gated.
         if without_object && request.is_pod && request.is_create {
             return Err("it creates a pod, and has no request.object".to_owned());
         }
-        if let Some(spec) = spec.filter(|_| request.is_pod && request.is_create) {
-            request.shape.secrets = shape::secrets(spec.get()).map_err(|error| {
+        if let Some(Raw(spec)) = spec.filter(|_| request.is_pod && request.is_create && is_patched(&request)) {
+            request.shape.secrets = shape::secrets(spec).map_err(|error| {
                 format!("the volumes of request.object are not a pod's: {}", foreign_text(&error.to_string()))
             })?;
         }
@@ -251,14 +235,14 @@ impl Request {
 
 impl From<WireRequest<'_>> for Request {
     fn from(wire: WireRequest<'_>) -> Self {
-        let metadata = wire.object.and_then(|Map(object)| object.metadata).map(|Map(metadata)| metadata);
+        let metadata = wire.object.and_then(|object| object.metadata);
         let Metadata { labels, annotations, generate_name, owner_references } = metadata.unwrap_or_default();
         let name = if wire.name.is_empty() { generate_name } else { wire.name };
-        let owner = owner_references.iter().map(|Map(owner)| owner).find(|owner| owner.controller == Some(true));
+        let owner = owner_references.iter().find(|owner| owner.controller == Some(true));
         let known = |owner: &OwnerReference<'_>| {
             Controller::new(&owner.api_version, &owner.kind, &wire.namespace, &owner.name, &owner.uid)
         };
-        let Map(Resource { group, resource }) = wire.resource;
+        let Resource { group, resource } = wire.resource;
         Self {
             uid: wire.uid.into_owned(),
             namespace: short(&wire.namespace),

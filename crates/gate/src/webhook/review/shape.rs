@@ -7,28 +7,30 @@ use std::marker::PhantomData;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::Map;
+use super::skim;
 use crate::patch::SecretSource;
 
 /// Most volumes, or sources of one, that are read: ten times what any pod has.
 const LIST_MAX: usize = 1000;
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct Spec<'a> {
     #[serde(borrow)]
-    volumes: Option<Bounded<Map<Volume<'a>>>>,
+    volumes: Option<Bounded<Volume<'a>>>,
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct Volume<'a> {
     #[serde(borrow)]
-    secret: Option<Map<SecretVolume<'a>>>,
+    secret: Option<SecretVolume<'a>>,
     #[serde(borrow)]
-    projected: Option<Map<Projected<'a>>>,
+    projected: Option<Projected<'a>>,
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "an object")]
 struct SecretVolume<'a> {
     #[serde(borrow, default)]
     secret_name: Cow<'a, str>,
@@ -36,18 +38,21 @@ struct SecretVolume<'a> {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct Projected<'a> {
     #[serde(borrow)]
-    sources: Option<Bounded<Map<Source<'a>>>>,
+    sources: Option<Bounded<Source<'a>>>,
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct Source<'a> {
     #[serde(borrow)]
-    secret: Option<Map<ProjectedSecret<'a>>>,
+    secret: Option<ProjectedSecret<'a>>,
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct ProjectedSecret<'a> {
     #[serde(borrow, default)]
     name: Cow<'a, str>,
@@ -55,16 +60,16 @@ struct ProjectedSecret<'a> {
 }
 
 /// What of a pod's `spec` is filled from Secrets.
-pub(super) fn secrets(spec: &str) -> serde_json::Result<Vec<SecretSource>> {
-    let Map(spec): Map<Spec<'_>> = serde_json::from_str(spec)?;
+pub(super) fn secrets(spec: &[u8]) -> serde_json::Result<Vec<SecretSource>> {
+    let spec: Spec<'_> = skim::from_slice(spec)?;
     let mut found = Vec::new();
-    for (volume, Map(Volume { secret, projected })) in spec.volumes.into_iter().flat_map(|list| list.0).enumerate() {
-        if let Some(Map(SecretVolume { secret_name, optional })) = secret {
+    for (volume, Volume { secret, projected }) in spec.volumes.into_iter().flat_map(|list| list.0).enumerate() {
+        if let Some(SecretVolume { secret_name, optional }) = secret {
             found.push(source(volume, None, &secret_name, optional));
         }
-        let sources = projected.and_then(|Map(projected)| projected.sources);
-        for (index, Map(Source { secret })) in sources.into_iter().flat_map(|list| list.0).enumerate() {
-            if let Some(Map(ProjectedSecret { name, optional })) = secret {
+        let sources = projected.and_then(|projected| projected.sources);
+        for (index, Source { secret }) in sources.into_iter().flat_map(|list| list.0).enumerate() {
+            if let Some(ProjectedSecret { name, optional }) = secret {
                 found.push(source(volume, Some(index), &name, optional));
             }
         }
