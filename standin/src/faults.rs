@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::Method;
+use http::{Method, header};
 use tokio::sync::watch;
 
 use crate::wire::Request;
@@ -129,6 +129,7 @@ pub struct Aim {
     method: Option<Method>,
     path: String,
     times: Option<usize>,
+    spared: Option<String>,
 }
 
 impl Aim {
@@ -155,8 +156,17 @@ impl Aim {
         Self { times: Some(times), ..self }
     }
 
+    /// At requests only without this bearer token: at those of everybody but an administrator.
+    #[must_use]
+    pub fn sparing(self, token: &str) -> Self {
+        Self { spared: Some(format!("Bearer {token}")), ..self }
+    }
+
     fn is_at(&self, request: &Request) -> bool {
-        self.method.as_ref().is_none_or(|method| *method == request.method)
+        let by = request.header(header::AUTHORIZATION);
+        let is_spared = self.spared.as_deref().is_some_and(|spared| by == Some(spared));
+        !is_spared
+            && self.method.as_ref().is_none_or(|method| *method == request.method)
             && request.uri.path_and_query().is_some_and(|target| target.as_str().contains(&self.path))
     }
 }
@@ -285,6 +295,17 @@ mod tests {
         assert_eq!(faults.of(&write), Some(Fault::AnswerLost));
         assert_eq!(faults.of(&write), Some(Fault::AnswerLost));
         assert_eq!((faults.of(&write), switch.hits()), (None, 2));
+    }
+
+    #[test]
+    fn who_is_spared_is_not_hit() {
+        let faults = Faults::default();
+        let switch = faults.inject(Fault::Cut, Aim::all().sparing("admin"));
+        let mut asked = request(Method::GET, "/");
+        asked.headers.insert(header::AUTHORIZATION, "Bearer admin".parse().unwrap());
+        assert_eq!((faults.of(&asked), switch.hits()), (None, 0));
+        asked.headers.insert(header::AUTHORIZATION, "Bearer other".parse().unwrap());
+        assert_eq!((faults.of(&asked), switch.hits()), (Some(Fault::Cut), 1));
     }
 
     #[test]

@@ -49,6 +49,7 @@ use self::refusal::Refusal;
 use self::server::Core;
 use self::tokens::{Account, Tokens};
 use crate::faults::Faults;
+use crate::journal::Journal;
 use crate::scripted::Embedded;
 use crate::wire::{Server, random_hex};
 
@@ -101,6 +102,11 @@ impl Kubernetes {
     /// What goes wrong with it, and with the network before it.
     pub fn faults(&self) -> &Faults {
         self.server.faults()
+    }
+
+    /// What it was asked and did.
+    pub fn journal(&self) -> &Journal {
+        self.server.journal()
     }
 
     /// Forgets the past: watches and lists that would go on from there are told so (410 Gone).

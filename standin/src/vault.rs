@@ -34,6 +34,7 @@ use k8s_openapi::jiff::Timestamp;
 use testbed::VaultApi;
 
 use crate::faults::{Fault, Faults};
+use crate::journal::Journal;
 use crate::scripted::Embedded;
 use crate::wire::{self, Answer, Request, Server, Service, random_hex};
 use moment::Moment;
@@ -72,6 +73,11 @@ impl Vault {
     /// What goes wrong with it, and with the network before it.
     pub fn faults(&self) -> &Faults {
         self.server.faults()
+    }
+
+    /// What it was asked and did.
+    pub fn journal(&self) -> &Journal {
+        self.server.journal()
     }
 }
 

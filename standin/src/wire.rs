@@ -26,6 +26,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use crate::faults::{Fault, Faults};
+use crate::journal::Journal;
 
 /// Larger requests are refused, as both real servers do at some size.
 const BODY_MAX: usize = 4 << 20;
@@ -120,6 +121,7 @@ pub struct Server {
     url: String,
     ca_pem: String,
     faults: Arc<Faults>,
+    journal: Arc<Journal>,
     serving: JoinHandle<()>,
     _port: Port,
 }
@@ -137,12 +139,14 @@ impl Server {
         let port = Port::reserve()?;
         let number = port.number();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, number)).await?;
-        let faults = Arc::new(Faults::default());
-        let shared = Shared { tls: Arc::new(tls).into(), service, faults: Arc::clone(&faults) };
+        let (faults, journal) = (Arc::<Faults>::default(), Arc::<Journal>::default());
+        let shared =
+            Shared { tls: Arc::new(tls).into(), service, faults: Arc::clone(&faults), journal: Arc::clone(&journal) };
         Ok(Self {
             url: format!("https://127.0.0.1:{number}"),
             ca_pem: authority.certificate_pem().to_owned(),
             faults,
+            journal,
             serving: tokio::spawn(serve(listener, number, shared)),
             _port: port,
         })
@@ -162,6 +166,11 @@ impl Server {
     pub fn faults(&self) -> &Faults {
         &self.faults
     }
+
+    /// What it was asked and did.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
 }
 
 impl Drop for Server {
@@ -174,11 +183,30 @@ struct Shared<S> {
     tls: TlsAcceptor,
     service: Arc<S>,
     faults: Arc<Faults>,
+    journal: Arc<Journal>,
 }
 
 impl<S> Clone for Shared<S> {
     fn clone(&self) -> Self {
-        Self { tls: self.tls.clone(), service: Arc::clone(&self.service), faults: Arc::clone(&self.faults) }
+        Self {
+            tls: self.tls.clone(),
+            service: Arc::clone(&self.service),
+            faults: Arc::clone(&self.faults),
+            journal: Arc::clone(&self.journal),
+        }
+    }
+}
+
+impl<S: Service> Shared<S> {
+    /// Acts on a request, and keeps what the journal wants.
+    async fn act(&self, request: Request) -> Answer {
+        let kept = self.journal.wants(&request).then(|| request.clone());
+        let answer = self.service.answer(request).await;
+        let Some(request) = kept else { return answer };
+        let (parts, body) = answer.into_parts();
+        let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        self.journal.add(request, parts.status.as_u16(), body.clone());
+        Response::from_parts(parts, Full::new(body).map_err(|never| match never {}).boxed_unsync())
     }
 }
 
@@ -240,33 +268,32 @@ async fn answer<S: Service>(request: http::Request<hyper::body::Incoming>, share
         return Ok(text(413, "text/plain", "request body too large"));
     };
     let request = Request { method: parts.method, uri: parts.uri, headers: parts.headers, body: body.to_bytes() };
-    let service = &shared.service;
     match shared.faults.of(&request) {
-        None | Some(Fault::Refused) => Ok(service.answer(request).await),
-        Some(fault @ (Fault::Status(_) | Fault::Sealed)) => Ok(service.pretend(&request, fault)),
+        None | Some(Fault::Refused) => Ok(shared.act(request).await),
+        Some(fault @ (Fault::Status(_) | Fault::Sealed)) => Ok(shared.service.pretend(&request, fault)),
         Some(Fault::Silent) => std::future::pending().await,
         Some(Fault::RequestLost) => anyhow::bail!("lost"),
         Some(Fault::AnswerLost) => {
-            service.answer(request).await;
+            shared.act(request).await;
             anyhow::bail!("lost")
         }
         Some(Fault::Late(by)) => {
-            let service = Arc::clone(service);
+            let shared = shared.clone();
             tokio::spawn(async move {
                 tokio::time::sleep(by).await;
-                service.answer(request).await;
+                shared.act(request).await;
             });
             anyhow::bail!("lost")
         }
         Some(Fault::Html(status)) => Ok(text(status, "text/html", format!("<html><h1>{status}</h1></html>"))),
         Some(Fault::Slow(by)) => {
-            let answer = service.answer(request).await;
+            let answer = shared.act(request).await;
             tokio::time::sleep(by).await;
             Ok(answer)
         }
-        Some(Fault::ByteByByte) => Ok(service.answer(request).await.map(|body| mangled(body, Mangle::Drip))),
-        Some(Fault::Endless) => Ok(service.answer(request).await.map(|body| mangled(body, Mangle::Repeat))),
-        Some(Fault::Cut) => Ok(service.answer(request).await.map(|body| mangled(body, Mangle::Cut))),
+        Some(Fault::ByteByByte) => Ok(shared.act(request).await.map(|body| mangled(body, Mangle::Drip))),
+        Some(Fault::Endless) => Ok(shared.act(request).await.map(|body| mangled(body, Mangle::Repeat))),
+        Some(Fault::Cut) => Ok(shared.act(request).await.map(|body| mangled(body, Mangle::Cut))),
     }
 }
 
