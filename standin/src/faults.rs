@@ -1,12 +1,14 @@
 //! Switches for what can go wrong with a server and the network before it, each by name.
 
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::{Method, header};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::wire::Request;
@@ -201,9 +203,17 @@ impl Switch {
 pub struct Faults {
     switches: Mutex<Vec<Arc<Switch>>>,
     refused: watch::Sender<bool>,
+    port: Option<u16>,
+    /// Listens from the moment on at which `refused` ends, not from when the server comes to it.
+    reopened: Mutex<Option<std::net::TcpListener>>,
 }
 
 impl Faults {
+    /// Those of the server at this port of the loopback address.
+    pub(crate) fn of_port(port: u16) -> Self {
+        Self { port: Some(port), ..Self::default() }
+    }
+
     /// Switches a fault on. Of several that a request is in the way of, the first that was switched on hits.
     pub fn inject(&self, fault: Fault, aim: Aim) -> Arc<Switch> {
         let switch = Arc::new(Switch { fault, aim, hits: AtomicUsize::new(0) });
@@ -232,7 +242,11 @@ impl Faults {
     /// What hits this request.
     pub(crate) fn of(&self, request: &Request) -> Option<Fault> {
         let switches = self.switches();
-        let mut aimed = switches.iter().filter(|switch| switch.fault != Fault::Refused && switch.aim.is_at(request));
+        // Also what came before the server knew that it refuses.
+        if switches.iter().any(|switch| switch.fault == Fault::Refused) {
+            return Some(Fault::Refused);
+        }
+        let mut aimed = switches.iter().filter(|switch| switch.aim.is_at(request));
         aimed.find(|switch| switch.hit()).map(|switch| switch.fault)
     }
 
@@ -248,9 +262,27 @@ impl Faults {
         }
     }
 
+    /// What listens since `refused` ended, unless another program had the port at that moment.
+    pub(crate) fn reopened(&self) -> Option<TcpListener> {
+        let listener = self.listening().take()?;
+        listener.set_nonblocking(true).ok()?;
+        TcpListener::from_std(listener).ok()
+    }
+
     fn update_refused(&self) {
         let refused = self.switches().iter().any(|switch| switch.fault == Fault::Refused);
-        self.refused.send_if_modified(|was| std::mem::replace(was, refused) != refused);
+        self.refused.send_if_modified(|was| {
+            let changed = std::mem::replace(was, refused) != refused;
+            if changed {
+                let listen = |port| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok();
+                *self.listening() = self.port.filter(|_| !refused).and_then(listen);
+            }
+            changed
+        });
+    }
+
+    fn listening(&self) -> MutexGuard<'_, Option<std::net::TcpListener>> {
+        self.reopened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn switches(&self) -> MutexGuard<'_, Vec<Arc<Switch>>> {

@@ -22,6 +22,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
 use testbed::{Authority, Port};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
@@ -139,15 +140,17 @@ impl Server {
         let port = Port::reserve()?;
         let number = port.number();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, number)).await?;
-        let (faults, journal) = (Arc::<Faults>::default(), Arc::<Journal>::default());
+        let (faults, journal) = (Arc::new(Faults::of_port(number)), Arc::<Journal>::default());
         let shared =
             Shared { tls: Arc::new(tls).into(), service, faults: Arc::clone(&faults), journal: Arc::clone(&journal) };
+        // Before anybody can switch anything.
+        let refused = faults.refused();
         Ok(Self {
             url: format!("https://127.0.0.1:{number}"),
             ca_pem: authority.certificate_pem().to_owned(),
             faults,
             journal,
-            serving: tokio::spawn(serve(listener, number, shared)),
+            serving: tokio::spawn(serve(listener, number, shared, refused)),
             _port: port,
         })
     }
@@ -210,8 +213,7 @@ impl<S: Service> Shared<S> {
     }
 }
 
-async fn serve<S: Service>(listener: TcpListener, port: u16, shared: Shared<S>) {
-    let mut refused = shared.faults.refused();
+async fn serve<S: Service>(listener: TcpListener, port: u16, shared: Shared<S>, mut refused: watch::Receiver<bool>) {
     let mut listener = Some(listener);
     // Dropped with this task, it ends the connections.
     let mut connections = JoinSet::new();
@@ -236,7 +238,10 @@ async fn serve<S: Service>(listener: TcpListener, port: u16, shared: Shared<S>) 
                     connections.shutdown().await;
                     shared.faults.refusing();
                 } else if listener.is_none() {
-                    listener = Some(bind(port).await);
+                    listener = Some(match shared.faults.reopened() {
+                        Some(listener) => listener,
+                        None => bind(port).await,
+                    });
                 }
             }
         }
@@ -269,10 +274,10 @@ async fn answer<S: Service>(request: http::Request<hyper::body::Incoming>, share
     };
     let request = Request { method: parts.method, uri: parts.uri, headers: parts.headers, body: body.to_bytes() };
     match shared.faults.of(&request) {
-        None | Some(Fault::Refused) => Ok(shared.act(request).await),
+        None => Ok(shared.act(request).await),
         Some(fault @ (Fault::Status(_) | Fault::Sealed)) => Ok(shared.service.pretend(&request, fault)),
         Some(Fault::Silent) => std::future::pending().await,
-        Some(Fault::RequestLost) => anyhow::bail!("lost"),
+        Some(Fault::Refused | Fault::RequestLost) => anyhow::bail!("lost"),
         Some(Fault::AnswerLost) => {
             shared.act(request).await;
             anyhow::bail!("lost")
@@ -356,4 +361,39 @@ pub(crate) fn random_hex(bytes: usize) -> Result<String> {
     let mut random = vec![0; bytes];
     rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut random).ok().context("no randomness")?;
     Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::faults::Aim;
+
+    struct Hello;
+
+    impl Service for Hello {
+        async fn answer(&self, _request: Request) -> Answer {
+            text(200, "text/plain", "hello")
+        }
+
+        fn pretend(&self, _request: &Request, _fault: Fault) -> Answer {
+            text(500, "text/plain", "")
+        }
+    }
+
+    #[tokio::test]
+    async fn from_the_moment_on_at_which_refused_ends_somebody_listens() {
+        let server = Server::start("hello", Arc::new(Hello)).await.unwrap();
+        let address = server.url().trim_start_matches("https://").to_owned();
+        for _ in 0..20 {
+            let switch = server.faults().inject(Fault::Refused, Aim::all());
+            while switch.hits() == 0 {
+                tokio::task::yield_now().await;
+            }
+            assert!(std::net::TcpStream::connect(&address).is_err());
+            server.faults().heal();
+            // The server has not run since.
+            std::net::TcpStream::connect(&address).unwrap();
+        }
+    }
 }

@@ -27,12 +27,6 @@ pub(crate) const BODY_SMALL: usize = 32 << 10;
 /// Bodies up to this take of what all share; larger ones are read one at a time.
 const BODY_LARGE: usize = 1 << 20;
 
-/// A body that has got more than a small one's memory has to be there within this: others wait for it.
-const LARGE_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// The API server sends a body at once; the longest call takes 30 s in all.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// A body that nobody wants is read for so long, so that the sender gets to read the answer.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -81,7 +75,7 @@ pub(crate) async fn discard(mut body: Body) {
 pub async fn read(request: Request) -> Result<Whole, NotRead> {
     // A router that is called without a server has nobody to share with.
     let room = request.extensions().get().map_or_else(|| Room::new(Limits::default(), Arc::default()), Arc::clone);
-    let deadline = Instant::now() + BODY_TIMEOUT;
+    let deadline = Instant::now() + room.limits.body;
     timeout_at(deadline, collect(request.into_body(), &room, deadline)).await.unwrap_or(Err(NotRead::TooSlow))
 }
 
@@ -102,7 +96,7 @@ async fn collect(mut body: Body, room: &Room, mut deadline: Instant) -> Result<W
         if size > whole.read.capacity() {
             whole = timeout_at(deadline, whole.grown(size, told, room)).await.map_err(|_| NotRead::TooSlow)?;
             if whole.held.is_some() {
-                deadline = deadline.min(Instant::now() + LARGE_TIMEOUT);
+                deadline = deadline.min(Instant::now() + room.limits.large_body);
             }
         }
         whole.read.extend_from_slice(&data);

@@ -16,6 +16,12 @@ const HEAD: Duration = Duration::from_secs(10);
 /// closed here just as it is used again costs a call.
 const IDLE: Duration = Duration::from_secs(120);
 
+/// The API server sends a body at once; the longest call takes 30 s in all.
+const BODY: Duration = Duration::from_secs(10);
+
+/// A body that has got more than a small one's memory has to be there within this: others wait for it.
+const LARGE_BODY: Duration = Duration::from_secs(3);
+
 /// A body that is not there by then loses its room if another request needs it. The API server's come at once; this is
 /// for a lost packet that is sent again.
 const BODY_GRACE: Duration = Duration::from_millis(500);
@@ -54,7 +60,7 @@ const RESERVED: u64 = 128;
 /// Fewer are of no use, whatever the descriptors.
 const CONNECTIONS_MIN: u64 = 16;
 
-/// The deadlines and caps of all servers of a process. Bodies have more of their own.
+/// The deadlines and caps of all servers of a process.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// For a TLS handshake.
@@ -63,7 +69,11 @@ pub struct Limits {
     pub head: Duration,
     /// For the next request's first byte.
     pub idle: Duration,
-    /// For a body while others need its room; else it has the deadline that all bodies have.
+    /// For a body.
+    pub body: Duration,
+    /// For a body that has got more memory than a small one.
+    pub large_body: Duration,
+    /// For a body while others need its room.
     pub body_grace: Duration,
     /// For an answer to be taken by its peer.
     pub answer: Duration,
@@ -85,6 +95,8 @@ impl Default for Limits {
             handshake: HANDSHAKE,
             head: HEAD,
             idle: IDLE,
+            body: BODY,
+            large_body: LARGE_BODY,
             body_grace: BODY_GRACE,
             answer: ANSWER,
             answer_grace: ANSWER_GRACE,
