@@ -100,7 +100,7 @@ unsafe fn taken(write: impl FnOnce(*mut *mut u8) -> usize) -> Vec<u8> {
 }
 
 /// Which side of a connection a certificate is for.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// A client shows it.
     Client,

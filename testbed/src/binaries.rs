@@ -64,9 +64,9 @@ pub static EXTERNAL_SECRETS: Module = Module {
     built: OnceLock::new(),
 };
 
-/// istiod, and the client that asks it for workload certificates, as one program.
+/// istiod, the agent beside each proxy, and a client that asks for one workload certificate, as one program.
 pub static ISTIO: Module =
-    Module { name: "istio", package: ".", linker_flags: "-s -w", cold_build: "4 minutes", built: OnceLock::new() };
+    Module { name: "istio", package: ".", linker_flags: "-s -w", cold_build: "5 minutes", built: OnceLock::new() };
 
 /// Helm's command line.
 pub static HELM: Module = Module {
@@ -183,7 +183,7 @@ pub fn external_secrets_definitions() -> Result<PathBuf> {
     EXTERNAL_SECRETS.dependency("github.com/external-secrets/external-secrets", "config/crds/bases")
 }
 
-/// Builds a part of Istio, `pilot-discovery` or `workload-certificate`, unless it is built.
+/// Builds a part of Istio, `pilot-discovery`, `pilot-agent` or `workload-certificate`, unless it is built.
 pub fn istio(part: &str) -> Result<Program> {
     Ok(Program::new(ISTIO.build()?).arg(part))
 }

@@ -1,6 +1,7 @@
 //! The real istiod, started from a pod as its kubelet would start it.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -24,6 +25,9 @@ const START: Duration = Duration::from_secs(120);
 /// it to the chart as `env.ISTIOD_CUSTOM_HOST`.
 const HOST: &str = "localhost";
 
+/// Where istiod takes the calls of proxies.
+const SECURE: u16 = 15012;
+
 /// The Service `istiod` of a cluster: ports of this machine, on which an istiod listens once it is started.
 #[derive(Debug)]
 pub struct IstiodService {
@@ -41,10 +45,20 @@ impl IstiodService {
     /// Reserves the ports. Nothing listens there yet: a connection is refused, as kube-proxy refuses it for a Service
     /// without endpoints.
     pub fn reserve() -> Result<Self> {
+        Self::with_secure(Port::reserve()?)
+    }
+
+    /// The same for a pod with an address of its own, on which proxies are served at the port that istiod has in every
+    /// cluster.
+    pub fn reserve_pod() -> Result<Self> {
+        Self::with_secure(Port::of_a_pod(SECURE)?)
+    }
+
+    fn with_secure(secure: Port) -> Result<Self> {
         Ok(Self {
             http: Port::reserve()?,
             plain: Port::reserve()?,
-            secure: Port::reserve()?,
+            secure,
             webhooks: Port::reserve()?,
             monitoring: Port::reserve()?,
         })
@@ -123,7 +137,7 @@ impl IstiodService {
             ("httpsAddr", &self.webhooks),
             ("monitoringAddr", &self.monitoring),
         ];
-        let listeners = flags.iter().map(|(flag, port)| format!("--{flag}=127.0.0.1:{}", port.number()));
+        let listeners = flags.iter().map(|(flag, port)| format!("--{flag}={}", port.address()));
         // The introspection is on any port that is free.
         listeners.chain(["--ctrlz_address=127.0.0.1".into(), "--ctrlz_port=0".into()]).collect()
     }
@@ -181,6 +195,16 @@ impl Istiod {
         self.process.until("istiod to be ready", START, probe).await
     }
 
+    /// Where it takes the calls of proxies.
+    pub fn address(&self) -> SocketAddr {
+        self.service.secure.address()
+    }
+
+    /// Brings its volumes up to date, as a kubelet does now and then.
+    pub async fn remount(&self, cluster: &Cluster, pod: &Value) -> Result<Mounting> {
+        mount_volumes(cluster, pod, &self.folder.path().join("root")).await
+    }
+
     /// The root that istiod serves: ConfigMap `istio-ca-root-cert` of a namespace, once it is there.
     pub async fn served_root(&self, cluster: &Cluster, namespace: &str) -> Result<String> {
         let path = format!("/api/v1/namespaces/{namespace}/configmaps/istio-ca-root-cert");
@@ -205,7 +229,7 @@ impl Istiod {
         fs::write(&token, cluster.service_account_token(namespace, account, &["istio-ca"], 600).await?)?;
         let identity = format!("spiffe://cluster.local/ns/{namespace}/sa/{account}");
         binaries::istio("workload-certificate")?
-            .args(["--address", &format!("127.0.0.1:{}", self.service.secure.number())])
+            .args(["--address", &self.address().to_string()])
             .args(["--server-name", "istiod.istio-system.svc", "--identity", &identity])
             .arg("--root")
             .arg(root)

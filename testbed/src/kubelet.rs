@@ -1,6 +1,8 @@
 //! The part of a kubelet without which no container of a pod starts: its volumes.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -19,7 +21,7 @@ pub enum Mounting {
     Waits(String),
 }
 
-/// Mounts the volumes of a pod's first container below `root`, as they are now.
+/// Mounts the volumes of a pod's first container below `root`, as they are now; or brings them up to date.
 ///
 /// Secrets and ConfigMaps are written with all of their keys, as a kubelet does, and one that is optional and missing
 /// leaves an empty folder. So does every other kind of volume: a token is no file here.
@@ -65,11 +67,42 @@ impl<'a> Source<'a> {
 }
 
 fn write(source: &Source<'_>, data: &Value, folder: &Path) -> Result<()> {
+    let mut files = BTreeMap::new();
     for (key, value) in data.as_object().into_iter().flatten() {
         let text = value.as_str().context("data that is no string")?;
         let bytes = if source.plural == "secrets" { STANDARD.decode(text)? } else { text.into() };
         ensure!(!key.contains('/'), "{key} is no file name");
-        fs::write(folder.join(key), bytes)?;
+        files.insert(key.as_str(), bytes);
     }
-    Ok(())
+    swap(&files, folder)
+}
+
+/// All files at once, as a kubelet does it: each is a link through `..data`, which is a link to the folder that has them.
+fn swap(files: &BTreeMap<&str, Vec<u8>>, folder: &Path) -> Result<()> {
+    let data = folder.join("..data");
+    let old = fs::read_link(&data).ok().map(|name| folder.join(name));
+    let is_there = |(name, bytes): (&&str, &Vec<u8>)| fs::read(data.join(name)).is_ok_and(|there| there == *bytes);
+    let count = fs::read_dir(&data).map_or(0, Iterator::count);
+    if old.is_some() && count == files.len() && files.iter().all(is_there) {
+        return Ok(());
+    }
+    let fresh = tempfile::Builder::new().prefix("..").tempdir_in(folder)?.keep();
+    for (name, bytes) in files {
+        fs::write(fresh.join(name), bytes)?;
+    }
+    let next = folder.join("..data_tmp");
+    symlink(fresh.file_name().context("a folder without name")?, &next)?;
+    fs::rename(&next, &data)?;
+    for name in files.keys().filter(|name| folder.join(name).symlink_metadata().is_err()) {
+        symlink(Path::new("..data").join(name), folder.join(name))?;
+    }
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let is_stale = name.to_str().is_some_and(|name| !name.starts_with("..") && !files.contains_key(name));
+        if is_stale {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    old.map_or(Ok(()), |old| Ok(fs::remove_dir_all(old)?))
 }

@@ -4,6 +4,7 @@
 //! dropped, also when the test process is killed. [`binaries`] says where their programs come from.
 //! Set `TESTBED_KEEP` to keep the temporary folders.
 
+mod agent;
 mod api;
 pub mod binaries;
 mod cluster;
@@ -20,6 +21,7 @@ mod tls;
 mod vault;
 mod vault_api;
 
+pub use agent::Agent;
 pub use cluster::Cluster;
 pub use eventually::{Attempt, eventually};
 pub use flux::{Flux, definition};

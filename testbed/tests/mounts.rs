@@ -48,5 +48,19 @@ async fn what_is_there_is_mounted_what_is_optional_may_be_missing_and_what_is_re
     for empty in ["etc/later", "scratch"] {
         ensure!(fs::read_dir(folder.path().join(empty))?.count() == 0, "{empty} is not empty");
     }
+
+    // What changes is swapped as a whole, and what is gone goes.
+    let keys = folder.path().join("etc/keys");
+    let before = fs::read_link(keys.join("..data"))?;
+    ensure!(mount().await? == Mounting::Done && fs::read_link(keys.join("..data"))? == before, "nothing had changed");
+    let other =
+        json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "keys" }, "data": { "other": "AQ==" } });
+    cluster.kubectl_stdin(&["replace", "-f", "-"], &other.to_string()).await?;
+    ensure!(mount().await? == Mounting::Done && fs::read_link(keys.join("..data"))? != before, "it was not swapped");
+    let mut names: Vec<_> = fs::read_dir(&keys)?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<Result<_>>()?;
+    names.retain(|name| !name.starts_with(".."));
+    ensure!(names == ["other"] && fs::read(keys.join("other"))? == [1], "{names:?}");
     Ok(())
 }

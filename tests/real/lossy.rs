@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use reqwest::{Certificate, Client, Method};
 use serde_json::json;
 use standin::scripted::{Answer, Request, StandIn};
 use testbed::{Vault, eventually};
 
 use crate::gate::{Gate, Options};
+use crate::onward::Onward;
 use crate::story::decode;
 use crate::world::{NAMESPACE, SOON, Side, SmallWorld};
 
@@ -47,8 +47,7 @@ struct Proxy {
 }
 
 struct Network {
-    vault: Client,
-    address: String,
+    onward: Onward,
     state: Mutex<State>,
 }
 
@@ -61,10 +60,8 @@ struct State {
 
 impl Proxy {
     async fn start(vault: &Vault) -> Result<Self> {
-        let client = Client::builder().tls_certs_only([Certificate::from_pem(vault.ca_pem().as_bytes())?]);
         let network = Arc::new(Network {
-            vault: client.no_proxy().build()?,
-            address: vault.address().to_owned(),
+            onward: Onward::to(vault)?,
             state: Mutex::new(State { fault: Fault::None, hits: 0, written: Vec::new() }),
         });
         let shared = Arc::clone(&network);
@@ -146,27 +143,11 @@ impl Network {
     }
 
     async fn forward(&self, request: &Request) -> Answer {
-        match self.ask(request).await {
-            Ok(answer) => answer,
-            Err(error) => Answer::new(502, "text/plain", format!("{error:#}")),
-        }
-    }
-
-    async fn ask(&self, request: &Request) -> Result<Answer> {
-        let url = format!("{}{}", self.address, request.target);
-        let mut onward = self.vault.request(Method::from_bytes(request.method.as_bytes())?, url);
-        onward = onward.body(request.body.clone());
-        for name in ["x-vault-token", "x-vault-request", "content-type"] {
-            if let Some(value) = request.header(name) {
-                onward = onward.header(name, value);
-            }
-        }
-        let answer = onward.send().await?;
-        let status = answer.status().as_u16();
+        let (status, answer) = self.onward.forward(request).await;
         if request.line() == WRITE {
             self.state().written.push(status);
         }
-        Ok(Answer::new(status, "application/json", answer.bytes().await?.to_vec()))
+        answer
     }
 }
 

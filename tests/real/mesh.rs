@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use judge::boring::Purpose;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::sign::CertifiedKey;
 use rustls::{
     ClientConfig, ClientConnection, ConnectionCommon, DigitallySignedStruct, RootCertStore, ServerConfig,
     ServerConnection, SideData, SignatureScheme,
@@ -18,6 +20,7 @@ use serde_json::Value;
 use testbed::side::Side;
 use testbed::{Cluster, Helm, Istiod, IstiodService, Program, WorkloadCertificate, binaries};
 
+use crate::life::envoy::AsEnvoy;
 use crate::world::NAMESPACE;
 
 /// Istio as Helm installed it in a cluster. No container runs yet.
@@ -88,10 +91,19 @@ pub async fn openssl_verifies(root: &str, workload: &WorkloadCertificate) -> Res
     program.arg(root_file).arg("-untrusted").arg(&chain_file).arg(&chain_file).output(None).await
 }
 
-/// One end of a connection in the mesh: what it shows, and the root that it trusts.
+/// One end of a connection in the mesh: what it shows, and the roots that it trusts.
 pub struct End<'a> {
     pub workload: &'a WorkloadCertificate,
     pub root: &'a str,
+}
+
+/// Who verifies certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verifier {
+    /// ztunnel's.
+    Webpki,
+    /// AWS-LC, a fork of BoringSSL, with Envoy's flags.
+    Envoy,
 }
 
 impl End<'_> {
@@ -103,12 +115,22 @@ impl End<'_> {
         Ok(PrivateKeyDer::from_pem_slice(self.workload.key_pem.as_bytes())?)
     }
 
-    fn verifier(&self) -> Result<Arc<dyn ClientCertVerifier>> {
+    /// Whether the key is that of the chain's leaf.
+    pub fn fits(&self) -> Result<bool> {
+        let roots = CertificateDer::pem_slice_iter(self.root.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+        Ok(!roots.is_empty() && CertifiedKey::from_der(self.chain()?, self.key()?, &provider()).is_ok())
+    }
+
+    fn verifier(&self, verifier: Verifier, purpose: Purpose) -> Result<Arc<dyn ClientCertVerifier>> {
         let mut roots = RootCertStore::empty();
         for root in CertificateDer::pem_slice_iter(self.root.as_bytes()) {
             roots.add(root?)?;
         }
-        Ok(WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build()?)
+        let webpki = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build()?;
+        Ok(match verifier {
+            Verifier::Webpki => webpki,
+            Verifier::Envoy => Arc::new(AsEnvoy::new(self.root, purpose, webpki)),
+        })
     }
 }
 
@@ -118,16 +140,21 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 
 /// A mutual TLS handshake, and a word each way. An error of the setting up, or of the handshake.
 pub fn handshake(client: &End<'_>, server: &End<'_>) -> Result<Result<(), rustls::Error>> {
+    handshake_by(Verifier::Webpki, client, server)
+}
+
+/// The same, where both ends verify so.
+pub fn handshake_by(by: Verifier, client: &End<'_>, server: &End<'_>) -> Result<Result<(), rustls::Error>> {
     let config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(ByChain(client.verifier()?)))
+        .with_custom_certificate_verifier(Arc::new(ByChain(client.verifier(by, Purpose::Server)?)))
         .with_client_auth_cert(client.chain()?, client.key()?)?;
     // In the mesh the name says nothing.
     let mut client_side = ClientConnection::new(Arc::new(config), ServerName::try_from("mesh.test")?)?;
     let config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
-        .with_client_cert_verifier(server.verifier()?)
+        .with_client_cert_verifier(server.verifier(by, Purpose::Client)?)
         .with_single_cert(server.chain()?, server.key()?)?;
     let mut server_side = ServerConnection::new(Arc::new(config))?;
 

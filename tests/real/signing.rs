@@ -109,7 +109,7 @@ async fn a_signer_is_renewed_live_whatever_kept_it_from_being_so() -> Result<()>
     Ok(())
 }
 
-async fn patch(vault: &testbed::Vault, change: serde_json::Value) -> Result<()> {
+pub async fn patch(vault: &testbed::Vault, change: serde_json::Value) -> Result<()> {
     let (status, answer) = vault.api("PATCH", "pki-mesh/issuer/root-1", Some(change)).await?;
     ensure!(status == 200, "{answer}");
     Ok(())
@@ -124,7 +124,7 @@ async fn failures(gate: &Gate, reason: &str) -> Result<f64> {
 }
 
 /// Waits until renewals fail for this reason. The gate is open.
-async fn fails(gate: &Gate, reason: &str) -> Result<()> {
+pub async fn fails(gate: &Gate, reason: &str) -> Result<()> {
     let before = failures(gate, reason).await?;
     let what = format!("renewals to fail with {reason}");
     eventually(&what, SOON, || async {

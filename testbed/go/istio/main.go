@@ -1,5 +1,5 @@
-// istiod's program, and the client with which a proxy asks istiod for its certificate, chosen by the first argument:
-// pilot-discovery or workload-certificate.
+// istiod's program, the agent beside each proxy, and a client that asks istiod for a certificate once, chosen by the first
+// argument: pilot-discovery, pilot-agent or workload-certificate.
 package main
 
 import (
@@ -7,9 +7,18 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	meshconfig "istio.io/api/mesh/v1alpha1"
+	agent "istio.io/istio/pilot/cmd/pilot-agent/app"
 	"istio.io/istio/pilot/cmd/pilot-discovery/app"
+	istioagent "istio.io/istio/pkg/istio-agent"
 	"istio.io/istio/pkg/log"
+	"istio.io/istio/pkg/security"
+	"istio.io/istio/security/pkg/nodeagent/sds"
 )
+
+func sdsServer(options *security.Options, secrets security.SecretManager, provider *meshconfig.PrivateKeyProvider) istioagent.SDSService {
+	return sds.NewServer(options, secrets, provider)
+}
 
 func main() {
 	if len(os.Args) < 2 {
@@ -23,6 +32,9 @@ func main() {
 	case "pilot-discovery":
 		log.EnableKlogWithCobra()
 		command = app.NewRootCommand()
+	case "pilot-agent":
+		log.EnableKlogWithCobra()
+		command = agent.NewRootCommand(sdsServer)
 	case "workload-certificate":
 		command = newWorkloadCertificateCommand()
 	default:
@@ -34,6 +46,6 @@ func main() {
 }
 
 func usage() {
-	fmt.Fprintln(os.Stderr, "usage: istio pilot-discovery|workload-certificate [argument ...]")
+	fmt.Fprintln(os.Stderr, "usage: istio pilot-discovery|pilot-agent|workload-certificate [argument ...]")
 	os.Exit(2)
 }
