@@ -87,7 +87,7 @@ async fn of_file(path: &Path) -> Result<Glance, Failure> {
 async fn of_vault(args: &VaultArgs) -> Result<Glance, Failure> {
     let mut vault = source::vault(args)?;
     let asked = source::stored(&mut vault, Timestamp::now());
-    within("Vault", asked).await.map(|(glance, _)| glance)
+    within("Vault", asked).await.map(|stored| stored.glance)
 }
 
 async fn of_cluster(args: &Fingerprint) -> Result<Glance, Failure> {
@@ -95,8 +95,8 @@ async fn of_cluster(args: &Fingerprint) -> Result<Glance, Failure> {
     let context = args.context.clone().or_else(variable);
     let client = parts::client(&KubernetesArgs { kubeconfig: args.kubeconfig.clone(), context }).await?;
     let asked = source::object(&client, Holder::Secret, &args.namespace, &args.secret);
-    let pem = within("the API server", asked).await?;
-    first(&pem, &format!("root-cert.pem of Secret {}/{}", args.namespace, args.secret))
+    let files = within("the API server", asked).await?;
+    first(&files.root_cert, &format!("root-cert.pem of Secret {}/{}", args.namespace, args.secret))
 }
 
 fn first(pem: &[u8], shown: &str) -> Result<Glance, Failure> {

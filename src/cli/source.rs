@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
@@ -10,8 +11,9 @@ use zeroize::Zeroizing;
 
 use crate::args::VaultArgs;
 use crate::ca::bundle::{Glance, MAX_BUNDLE};
+use crate::ca::record::SigningRecord;
 use crate::k8s::Failed;
-use crate::k8s::root_cert::{self, Holder};
+use crate::k8s::root_cert::{self, Holder, PublicFiles};
 use crate::plan::{Names, OnRootChange, Published, Role, Situation, Step, Stored};
 use crate::reason::{Held, Reason};
 use crate::run::{Failure, parts};
@@ -86,11 +88,16 @@ async fn blocking<R: Read>(
     read.map_err(|error| Unread::new(format!("cannot read {shown}: {error}")))
 }
 
-/// `root-cert.pem` of an object of a cluster.
-pub(crate) async fn object(client: &Client, holder: Holder, namespace: &str, name: &str) -> Result<Vec<u8>, Unread> {
+/// `root-cert.pem` of an object of a cluster, and what signs beneath it.
+pub(crate) async fn object(
+    client: &Client,
+    holder: Holder,
+    namespace: &str,
+    name: &str,
+) -> Result<PublicFiles, Unread> {
     let object = format!("{} {namespace}/{name}", holder.kind());
     match root_cert::read(client, holder, namespace, name).await {
-        Ok(Some(pem)) => Ok(pem),
+        Ok(Some(files)) => Ok(files),
         Ok(None) => Err(Unread::new(format!("{object} has no root-cert.pem: see who writes it"))),
         Err(Failed::NotFound) => Err(Unread::new(match holder {
             Holder::Secret => format!("there is no {object}: have it published by `serve`, `bootstrap` or `sync`"),
@@ -105,13 +112,29 @@ pub(crate) fn vault(args: &VaultArgs) -> Result<Vault, Failure> {
     parts::vault(args, Role::Sync)
 }
 
-/// Vault's root, and until when it can be used.
-pub(crate) async fn stored(vault: &mut Vault, now: Timestamp) -> Result<(Glance, Timestamp), Unread> {
+/// What Vault has.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredRoot {
+    /// Its roots.
+    pub(crate) glance: Glance,
+    /// Until when they can be used.
+    pub(crate) end: Timestamp,
+    /// The record, where each cluster has a signer of its own.
+    pub(crate) signing: Option<Arc<SigningRecord>>,
+}
+
+/// Vault's root.
+pub(crate) async fn stored(vault: &mut Vault, now: Timestamp) -> Result<StoredRoot, Unread> {
     let record = vault.settings().record();
     match vault.read(now).await {
         Ok(found) => {
             let (glance, end) = glance(&found.stored, &record)?;
-            Ok((glance, found.deleted_at.map_or(end, |deleted| deleted.min(end))))
+            let end = found.deleted_at.map_or(end, |deleted| deleted.min(end));
+            let signing = match found.stored {
+                Stored::Signing { record, .. } => Some(record),
+                _ => None,
+            };
+            Ok(StoredRoot { glance, end, signing })
         }
         Err(Refused { held, .. }) => Err(held.into()),
     }

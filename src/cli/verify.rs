@@ -2,8 +2,10 @@
 
 mod ask;
 mod compare;
+mod life;
 mod served;
 mod show;
+mod signed;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -99,7 +101,8 @@ pub async fn run(args: Verify) -> Result<ExitCode, Failure> {
     if let Some(interval) = args.watch {
         return watch(places, args.output, interval).await;
     }
-    let comparison = compare(places.ask().await);
+    let (asked, life) = places.ask().await;
+    let comparison = compare(asked).with(life);
     let text = match args.output {
         Output::Json => show::json(&comparison, Timestamp::now(), true),
         Output::Yaml => show::yaml(&comparison, Timestamp::now()),
@@ -116,7 +119,7 @@ async fn watch(mut places: Places, output: Output, interval: Duration) -> Result
     let mut last = ExitCode::from(2);
     loop {
         let comparison = tokio::select! {
-            asked = places.ask() => compare(asked),
+            (asked, life) = places.ask() => compare(asked).with(life),
             () = signals.next() => return Ok(last),
         };
         last = code(&comparison);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use testbed::side::{SOON, Side};
 use testbed::{VaultApi, eventually};
 
-use crate::signers::{enable, files, record};
+use crate::signers::{enable, event, files, record};
 use crate::world::{Gate, World};
 
 /// What component signing grants the gate.
@@ -55,6 +55,41 @@ async fn serve_roots(side: &Side, namespace: &str, roots: &str) -> Result<()> {
     Ok(())
 }
 
+/// A change of the root begins, and everybody who looks at the gate sees it.
+async fn shows_a_rotation(homelab: &Side, vault: &VaultApi, gate: &Gate) -> Result<()> {
+    let report = async || anyhow::Ok(serde_json::from_str::<Value>(&gate.get("fingerprint").await?)?);
+    let told = report().await?;
+    ensure!(told["mesh"]["settled"].is_string() && told["rotation"].is_null(), "{told}");
+    let root =
+        json!({ "issuer_name": "root-2", "common_name": "Istio Root CA root-2", "ttl": "87600h", "key_type": "ec" });
+    vault.ok("POST", "pki-mesh/root/generate/internal", Some(root)).await?;
+    let mut data = record(vault).await?;
+    data["rotation"] = json!({
+        "goal": "root-2", "from": ["root-1"], "clusters": ["homelab", "nas"], "ttl": "24h",
+        "started": Timestamp::now().to_string(), "by": "ops@laptop",
+    });
+    vault.ok("POST", "secret/data/istio/ca", Some(json!({ "data": data }))).await?;
+    let told = eventually("the rotation in /fingerprint", SOON * 2, || async {
+        let told = report().await?;
+        ensure!(told["rotation"]["next"] == "trust", "{told}");
+        Ok(told)
+    })
+    .await?;
+    ensure!(told["mesh"]["settled"].is_string() && told["rotation"]["clusters"] == json!(["homelab", "nas"]), "{told}");
+    let page = gate.get("").await?;
+    ensure!(
+        page.contains("The root is being replaced by <strong class=\"wait\">root-2")
+            && page.contains("nothing is known")
+    );
+    let metrics = gate.get("metrics").await?;
+    for name in ["rotation_info", "rotation_ttl_seconds", "rotation_step_timestamp_seconds"] {
+        let line = metrics.lines().find(|line| line.starts_with(&format!("istio_ca_gate_{name}{{")));
+        ensure!(line.is_some_and(|line| line.contains("goal=\"root-2\"")), "{name}: {line:?}");
+    }
+    ensure!(metrics.contains("step=\"trust\""), "{metrics}");
+    event(homelab, "RotationStep").await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gate_attests_to_its_mesh_and_what_it_cannot_see_is_not_settled() -> Result<()> {
     let (world, folder) = (World::embedded().await?, tempfile::tempdir()?);
@@ -97,6 +132,8 @@ async fn a_gate_attests_to_its_mesh_and_what_it_cannot_see_is_not_settled() -> R
     let metrics = gate.get("metrics").await?;
     let settled = metrics.lines().find(|line| line.starts_with("istio_ca_gate_settled"));
     ensure!(settled.is_some_and(|line| line.ends_with(" 1")), "{settled:?}");
+
+    shows_a_rotation(homelab, vault, &gate).await?;
 
     // One namespace has other roots: a bundle that lacks the newest, say.
     serve_roots(homelab, "default", "none yet").await?;

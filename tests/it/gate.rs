@@ -155,6 +155,7 @@ impl Gate {
             serving: Arc::clone(&serving),
             role: Role::Sync,
             peers: Arc::default(),
+            last_look: Default::default(),
             has_self_test: false,
             readiness: Arc::new(Readiness::default()),
             lines: endpoints::lines(),

@@ -10,7 +10,7 @@ use istio_ca_gate::reason::Reason;
 use serde_json::Value;
 
 /// What `/metrics` has, beside `process_*`; of a histogram the name without its suffixes.
-pub const METRICS: [&str; 25] = [
+pub const METRICS: [&str; 27] = [
     "istio_ca_gate_admission_duration_seconds",
     "istio_ca_gate_admission_in_flight",
     "istio_ca_gate_admission_requests_total",
@@ -27,6 +27,8 @@ pub const METRICS: [&str; 25] = [
     "istio_ca_gate_root_info",
     "istio_ca_gate_root_not_after_timestamp_seconds",
     "istio_ca_gate_rotation_info",
+    "istio_ca_gate_rotation_step_timestamp_seconds",
+    "istio_ca_gate_rotation_ttl_seconds",
     "istio_ca_gate_self_test_ok",
     "istio_ca_gate_serving_certificate_not_after_timestamp_seconds",
     "istio_ca_gate_settled",

@@ -136,6 +136,65 @@ async fn a_signer_has_alerts_of_its_own_in_place_of_those_of_the_root() -> Resul
     Ok(())
 }
 
+/// What fires in a cluster of a mesh whose root is being replaced, by these series and those of a look at its mesh.
+async fn firing_in_rotation(changed: &[(&str, &str)], minutes: u32) -> Result<Vec<String>> {
+    let usual = [
+        (r#"istio_ca_gate_rotation_info{goal="root-2",step="drop""#, "1x3000"),
+        (r#"istio_ca_gate_rotation_ttl_seconds{goal="root-2""#, "86400x3000"),
+        (r#"istio_ca_gate_rotation_step_timestamp_seconds{goal="root-2""#, "0x3000"),
+        (r#"istio_ca_gate_settled{pod="a""#, "1x3000"),
+        (r#"istio_ca_gate_attested_timestamp_seconds{pod="a""#, "0+60x3000"),
+        (r#"istio_ca_gate_istiods{state="settled""#, "2x3000"),
+        (r#"istio_ca_gate_istiods{state="behind""#, "0x3000"),
+    ];
+    let mut nas: Vec<_> =
+        usual.into_iter().filter(|(name, _)| changed.iter().all(|(other, _)| name != other)).collect();
+    nas.extend(changed);
+    alerts(two_clusters(&nas).into_iter().map(|line| line.replace("x600", "x3000")).collect(), minutes).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_has_alerts_about_whom_it_waits_for_and_about_its_steps() -> Result<()> {
+    ensure!(firing_in_rotation(&[], 1440).await?.is_empty(), "a rotation that waits for a day is nothing to tell of");
+    for (series, values, minutes, wanted) in [
+        (r#"istio_ca_gate_settled{pod="a""#, "0x3000", 60, vec!["ClusterBehind"]),
+        (r#"istio_ca_gate_settled{pod="a""#, "0x10 1x3000", 60, vec![]),
+        (r#"istio_ca_gate_attested_timestamp_seconds{pod="a""#, "0x3000", 60, vec!["NotAttesting"]),
+        (r#"istio_ca_gate_istiods{state="behind""#, "1x3000", 60, vec!["IstiodsApart"]),
+        (r#"istio_ca_gate_rotation_step_timestamp_seconds{goal="root-2""#, "0x3000", 1900, vec!["RotationStuck"]),
+        (r#"istio_ca_gate_rotation_step_timestamp_seconds{goal="root-2""#, "0x1440 86400x3000", 1900, vec![]),
+        // Nobody waits for a cluster where nothing is replaced.
+        (r#"istio_ca_gate_rotation_info{goal="root-2",step="drop""#, "0x3000", 60, vec![]),
+    ] {
+        let wanted: Vec<_> = wanted.into_iter().map(|name| format!("IstioCaGate{name} nas")).collect();
+        let fired = firing_in_rotation(&[(series, values)], minutes).await?;
+        ensure!(fired == wanted, "{series} {values}: {fired:?}, wanted {wanted:?}");
+    }
+    let at_rest = [
+        (r#"istio_ca_gate_rotation_info{goal="root-2",step="drop""#, "stale"),
+        (r#"istio_ca_gate_rotation_step_timestamp_seconds{goal="root-2""#, "stale"),
+        (r#"istio_ca_gate_settled{pod="a""#, "0x3000"),
+    ];
+    ensure!(firing_in_rotation(&at_rest, 1900).await?.is_empty(), "at rest nobody waits");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_that_can_be_replaced_step_by_step_is_told_of_two_years_before_its_end() -> Result<()> {
+    let signer = [
+        (r#"istio_ca_gate_signer_not_before_timestamp_seconds{pod="a""#, "0x600"),
+        (r#"istio_ca_gate_signer_not_after_timestamp_seconds{pod="a""#, "7776000x600"),
+    ];
+    for (days, wanted) in [(731, vec![]), (729, vec!["IstioCaGateRootFor2Years nas"])] {
+        let ends = format!("{}x600", days * 86_400);
+        let vault = (r#"istio_ca_gate_usable_until_timestamp_seconds{source="vault""#, ends.as_str());
+        let fired = firing(&[&signer[..], &[vault]].concat(), 120).await?;
+        ensure!(fired == wanted, "{days} days: {fired:?}");
+        ensure!(firing(&[vault], 120).await?.is_empty(), "a root whose key all clusters have");
+    }
+    Ok(())
+}
+
 /// What fires after so many minutes, as `alert cluster`.
 async fn firing(nas: &[(&str, &str)], minutes: u32) -> Result<Vec<String>> {
     alerts(two_clusters(nas), minutes).await

@@ -39,6 +39,10 @@ enum What {
     CacertsPublished,
     SignerRenewed,
     SignerRenewalFailed(Reason),
+    RotationStep,
+    RotationHeld,
+    ClusterSettled,
+    RootExpiresSoon,
     GateOpened,
     GateHeld(Reason),
 }
@@ -50,6 +54,10 @@ impl What {
             Self::CacertsPublished => "CacertsPublished",
             Self::SignerRenewed => "SignerRenewed",
             Self::SignerRenewalFailed(_) => "SignerRenewalFailed",
+            Self::RotationStep => "RotationStep",
+            Self::RotationHeld => "RotationHeld",
+            Self::ClusterSettled => "ClusterSettled",
+            Self::RootExpiresSoon => "RootExpiresSoon",
             Self::GateOpened => "GateOpened",
             Self::GateHeld(_) => "GateHeld",
         }
@@ -57,7 +65,7 @@ impl What {
 
     const fn kind(self) -> &'static str {
         match self {
-            Self::GateHeld(_) | Self::SignerRenewalFailed(_) => "Warning",
+            Self::GateHeld(_) | Self::SignerRenewalFailed(_) | Self::RotationHeld | Self::RootExpiresSoon => "Warning",
             _ => "Normal",
         }
     }
@@ -133,6 +141,30 @@ impl Events {
     pub fn signer_not_renewed(&self, held: &Held, until: Timestamp) {
         let note = format!("{}; the signer in use ends at {until}", held.message(&self.cluster));
         self.tell(What::SignerRenewalFailed(held.reason), Regarding::Secret, note);
+    }
+
+    /// A change of the root began, came to its next step, or ended.
+    pub fn rotation_step(&self, what: &str) {
+        self.tell(What::RotationStep, Regarding::Secret, format!("cluster {}: {what}", self.cluster));
+    }
+
+    /// It waits for this cluster.
+    pub fn rotation_held(&self, why: &str) {
+        let note = format!("cluster {}: the change of the root waits for this cluster: {why}", self.cluster);
+        self.tell(What::RotationHeld, Regarding::Secret, note);
+    }
+
+    /// All of this cluster's mesh works with what the record says.
+    pub fn settled(&self) {
+        let note = format!("cluster {}: every istiod and every namespace has what Vault's record says", self.cluster);
+        self.tell(What::ClusterSettled, Regarding::Secret, note);
+    }
+
+    /// It is time to replace the root.
+    pub fn root_ends(&self, until: Timestamp) {
+        let note =
+            format!("cluster {}: the last root of Vault's record ends at {until}: replace it in time", self.cluster);
+        self.tell(What::RootExpiresSoon, Regarding::Secret, note);
     }
 
     /// Gated pods are let in from now on; `bridged`: by an earlier verification, since Vault cannot be asked.

@@ -38,7 +38,7 @@ impl Served {
             Err(_) => Err(unreachable_api(&doing, "its answer took too long")),
             Ok(Err(Failed::NotFound)) => Ok(Mesh::Absent),
             Ok(Err(failed)) => Err(failed.into_held(&doing)),
-            Ok(Ok(file)) => Ok(of(file.as_deref())),
+            Ok(Ok(files)) => Ok(of(files.as_ref().map(|files| files.root_cert.as_slice()))),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! `root-cert.pem` of a Secret or a ConfigMap, for who only compares: the key beside it is not even decoded.
+//! `root-cert.pem` of a Secret or a ConfigMap, and what signs beneath it, for who only compares: the key beside them is
+//! not even decoded.
 
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -43,13 +44,24 @@ struct Object<T> {
 struct Data<T> {
     #[serde(rename = "root-cert.pem")]
     root_cert: Option<T>,
+    #[serde(rename = "ca-cert.pem")]
+    ca_cert: Option<T>,
 }
 
-/// Reads it. `None`: the object has no such key.
+/// What is public of a CA.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicFiles {
+    /// `root-cert.pem`.
+    pub root_cert: Vec<u8>,
+    /// `ca-cert.pem`, which only a Secret has.
+    pub ca_cert: Option<Vec<u8>>,
+}
+
+/// Reads them. `None`: the object has no `root-cert.pem`.
 ///
 /// # Errors
 /// The reason, in words that repeat nothing of the object's content.
-pub async fn read(client: &Client, holder: Holder, namespace: &str, name: &str) -> Result<Option<Vec<u8>>, Failed> {
+pub async fn read(client: &Client, holder: Holder, namespace: &str, name: &str) -> Result<Option<PublicFiles>, Failed> {
     let doing = format!("read {} {namespace}/{name}", holder.kind());
     let plural = match holder {
         Holder::Secret => "secrets",
@@ -57,15 +69,20 @@ pub async fn read(client: &Client, holder: Holder, namespace: &str, name: &str) 
     };
     let answer = get(client, &format!("/api/v1/namespaces/{namespace}/{plural}/{name}"), &doing).await?;
     match holder {
-        Holder::Secret => root_cert::<ByteString>(&answer, &doing).map(|file| file.map(|bytes| bytes.0)),
-        Holder::ConfigMap => root_cert::<String>(&answer, &doing).map(|file| file.map(String::into_bytes)),
+        Holder::Secret => public_files(&answer, &doing, |bytes: ByteString| bytes.0),
+        Holder::ConfigMap => public_files(&answer, &doing, String::into_bytes),
     }
 }
 
-fn root_cert<T: DeserializeOwned>(answer: &[u8], doing: &str) -> Result<Option<T>, Failed> {
+fn public_files<T: DeserializeOwned>(
+    answer: &[u8],
+    doing: &str,
+    bytes: impl Fn(T) -> Vec<u8>,
+) -> Result<Option<PublicFiles>, Failed> {
     let object: Object<T> =
         serde_json::from_slice(answer).map_err(|error| failed(doing, &kube::Error::SerdeError(error)))?;
-    Ok(object.data.and_then(|data| data.root_cert))
+    let Some(Data { root_cert: Some(root_cert), ca_cert }) = object.data else { return Ok(None) };
+    Ok(Some(PublicFiles { root_cert: bytes(root_cert), ca_cert: ca_cert.map(bytes) }))
 }
 
 async fn get(client: &Client, path: &str, doing: &str) -> Result<bytes::Bytes, Failed> {
@@ -94,16 +111,20 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
 
-    fn secret(data: &str) -> Result<Option<Vec<u8>>, Failed> {
-        root_cert::<ByteString>(format!("{{\"kind\":\"Secret\",\"data\":{data}}}").as_bytes(), "read it")
-            .map(|file| file.map(|bytes| bytes.0))
+    fn secret(data: &str) -> Result<Option<PublicFiles>, Failed> {
+        let answer = format!("{{\"kind\":\"Secret\",\"data\":{data}}}");
+        public_files(answer.as_bytes(), "read it", |bytes: ByteString| bytes.0)
     }
 
     #[test]
-    fn only_the_root_is_taken_of_a_secret() {
-        assert_eq!(secret("{\"root-cert.pem\":\"YWJj\",\"ca-key.pem\":\"a2V5\"}").unwrap(), Some(b"abc".to_vec()));
+    fn only_what_is_public_is_taken_of_a_secret() {
+        let root = |ca_cert: Option<&[u8]>| {
+            Some(PublicFiles { root_cert: b"abc".to_vec(), ca_cert: ca_cert.map(<[u8]>::to_vec) })
+        };
+        assert_eq!(secret("{\"root-cert.pem\":\"YWJj\",\"ca-key.pem\":\"a2V5\"}").unwrap(), root(None));
         // Not even decoded: what is not a string would be an error.
-        assert_eq!(secret("{\"ca-key.pem\":4711,\"root-cert.pem\":\"YWJj\"}").unwrap(), Some(b"abc".to_vec()));
+        let signer = "{\"ca-key.pem\":4711,\"root-cert.pem\":\"YWJj\",\"ca-cert.pem\":\"ZGVm\"}";
+        assert_eq!(secret(signer).unwrap(), root(Some(b"def")));
     }
 
     #[test]

@@ -2,11 +2,12 @@
 //! names a goal, each cluster attests to what its mesh works with, and a rule says the one write that is due. Anybody may
 //! run it, any number at once: nothing is kept but the record and the attestations.
 //!
-//! In reading order: [`attestation`], [`audience`], [`rule`], [`change`], [`start`] and [`witness`].
+//! In reading order: [`attestation`], [`audience`], [`rule`], [`change`], [`start`], [`witness`] and [`course`].
 
 pub mod attestation;
 pub mod audience;
 pub mod change;
+pub mod course;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod fixtures;

@@ -4,9 +4,14 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::ca::Sha256;
 use crate::ca::bundle::Glance;
-use crate::ca::signer::renewal_due;
+use crate::ca::record::IssuerName;
+use crate::ca::signer::{SigningCa, renewal_due};
 use crate::clock::Clocks;
+use crate::life::attestation::{Attestation, NAMED_MOST};
+use crate::life::course::{Course, Outlook};
+use crate::life::rule::Step;
 use crate::plan::Role;
 use crate::reason::Reason;
 use crate::snapshot::{Policy, Snapshot};
@@ -33,6 +38,12 @@ pub struct Report {
     pub vault: Option<VaultSide>,
     /// The cluster's copy, where it is known.
     pub cacerts: Option<CacertsSide>,
+    /// What all of its mesh works with, where its gate attests to that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mesh: Option<ReportedMesh>,
+    /// The change of the root that is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<ReportedRotation>,
 }
 
 /// The roots of one side.
@@ -120,6 +131,99 @@ pub struct ReportedSigner {
     pub renewal_due: String,
 }
 
+/// What a gate attests to.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReportedMesh {
+    /// Since when all of it works with what the record says.
+    pub settled: Option<String>,
+    /// Why it does not.
+    pub why: Option<String>,
+    /// Istiods that present the published signer.
+    pub istiods_settled: u64,
+    /// Those that do not.
+    pub istiods_behind: Vec<String>,
+    /// Namespaces that have the mesh's roots, or should have.
+    pub namespaces: u64,
+    /// Those that have other roots.
+    pub namespaces_behind: Vec<String>,
+    /// When it was looked at.
+    pub at: String,
+}
+
+/// A change of the root, as the record says.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReportedRotation {
+    /// The issuer that it leads to.
+    pub goal: String,
+    /// That issuer's root, as openssl prints its SHA-256.
+    pub goal_sha256: Option<String>,
+    /// Where it came from.
+    pub from: Vec<String>,
+    /// The step that comes next, where it is known.
+    pub next: Option<String>,
+    /// Not before then, where there is a wait that has begun.
+    pub not_before: Option<String>,
+    /// No step is taken.
+    pub paused: bool,
+    /// The longest life of a workload's certificate.
+    pub ttl: String,
+    /// When it began.
+    pub started: String,
+    /// Who began it.
+    pub by: String,
+    /// The clusters that it waits for by name.
+    pub clusters: Vec<String>,
+}
+
+impl ReportedSigner {
+    /// Of this cluster, under this root.
+    pub fn of(signer: &SigningCa, root: Sha256, cluster: &str) -> Self {
+        Self {
+            sha256: signer.sha256.openssl(),
+            root: root.openssl(),
+            not_after: stamp(signer.valid_until),
+            renewal_due: stamp(renewal_due(signer, cluster)),
+        }
+    }
+}
+
+impl ReportedMesh {
+    /// What is attested to.
+    pub fn of(attestation: &Attestation) -> Self {
+        let Attestation { settled, why, istiods, namespaces, at, .. } = attestation;
+        let first = |names: &[String]| names.iter().take(NAMED_MOST).cloned().collect();
+        Self {
+            settled: settled.map(stamp),
+            why: why.clone(),
+            istiods_settled: istiods.settled,
+            istiods_behind: first(&istiods.behind),
+            namespaces: namespaces.total,
+            namespaces_behind: first(&namespaces.behind),
+            at: stamp(*at),
+        }
+    }
+}
+
+impl From<&Course> for ReportedRotation {
+    fn from(course: &Course) -> Self {
+        let Course { rotation, goal, next, not_before } = course;
+        Self {
+            goal: rotation.goal.to_string(),
+            goal_sha256: goal.as_ref().map(Sha256::openssl),
+            from: rotation.from.iter().map(IssuerName::to_string).collect(),
+            next: next.as_ref().map(Step::as_str).map(str::to_owned),
+            not_before: not_before.map(stamp),
+            paused: rotation.paused,
+            ttl: humantime::format_duration(rotation.ttl).to_string(),
+            started: stamp(rotation.started),
+            by: rotation.by.clone(),
+            clusters: rotation.clusters.iter().cloned().collect(),
+        }
+    }
+}
+
 /// Tells what is known.
 pub fn report(cluster: &str, role: Role, known: Snapshot<'_>, policy: &Policy, now: Clocks) -> Report {
     let Snapshot { watched, convergence } = known;
@@ -145,13 +249,10 @@ pub fn report(cluster: &str, role: Role, known: Snapshot<'_>, policy: &Policy, n
             root: root(glance),
             end: end(watched.end()),
             resource_version: version.to_owned(),
-            signer: watched.signer().map(|(signer, root)| ReportedSigner {
-                sha256: signer.sha256.openssl(),
-                root: root.openssl(),
-                not_after: stamp(signer.valid_until),
-                renewal_due: stamp(renewal_due(signer, cluster)),
-            }),
+            signer: watched.signer().map(|(signer, root)| ReportedSigner::of(signer, root, cluster)),
         }),
+        mesh: None,
+        rotation: None,
     }
 }
 
@@ -171,6 +272,14 @@ fn state(known: Snapshot<'_>, policy: &Policy, now: Clocks) -> &'static str {
 }
 
 impl Report {
+    /// The same with what the witness saw last.
+    #[must_use]
+    pub fn with(self, outlook: Option<&Outlook>) -> Self {
+        let mesh = outlook.map(|outlook| ReportedMesh::of(&outlook.attestation));
+        let rotation = outlook.and_then(|outlook| outlook.course.as_ref()).map(ReportedRotation::from);
+        Self { mesh, rotation, ..self }
+    }
+
     /// The lines of `openssl x509 -fingerprint`, for `Accept: text/plain`: SHA-256 and SHA-1 of the
     /// cluster's root, else of Vault's.
     pub fn openssl(&self) -> String {

@@ -1,7 +1,7 @@
 //! What tests of several rooms decide on: few CAs, made once, and both sides' copies of them.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::ca::bundle::{Beside, Bundle};
 use crate::ca::check::{Flaw, Sound, check};
 use crate::ca::fixtures::{self, Ca, now};
 use crate::ca::issue::set_validity;
-use crate::ca::record::SigningRecord;
+use crate::ca::record::{Rotation, SigningRecord};
 use crate::clock::{Boot, Clocks};
 use crate::life::attestation::{Attestation, Istiods, Namespaces};
 use crate::plan::{Copy, Names, Owner, Pin, Published, Stored};
@@ -34,6 +34,20 @@ pub fn attestation(cluster: &str, at: Timestamp) -> Attestation {
         ttl_seen: None,
         why: None,
         version: "0".to_owned(),
+    }
+}
+
+/// A change of the root to `root-2` that has begun.
+pub fn rotation() -> Rotation {
+    Rotation {
+        goal: "root-2".parse().unwrap(),
+        from: vec!["root-1".parse().unwrap()],
+        clusters: ["homelab", "nas"].map(str::to_owned).into(),
+        ttl: Duration::from_secs(24 * 3600),
+        paused: false,
+        started: now() - SignedDuration::from_hours(2),
+        by: "ops@laptop".to_owned(),
+        seen: BTreeMap::new(),
     }
 }
 

@@ -13,6 +13,8 @@ use crate::refused::Refused;
 pub struct Found<P> {
     /// What is there.
     pub stored: Stored,
+    /// When that version was written, by the store's clock, where it tells that.
+    pub written_at: Option<Timestamp>,
     /// When that version goes by itself.
     pub deleted_at: Option<Timestamp>,
     /// When the token that it was read with ends, where nobody renews it.

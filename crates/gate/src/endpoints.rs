@@ -26,6 +26,7 @@ use crate::readiness::Readiness;
 use crate::report::{self, Report};
 use crate::serving::Serving;
 use crate::webhook::Webhook;
+use crate::witness::LastLook;
 use admit::{mutate, validate};
 pub use counted::{Admission, Admissions};
 use shared::Shared;
@@ -47,6 +48,8 @@ pub struct State {
     pub role: Role,
     /// The gates of other clusters.
     pub peers: Arc<Peers>,
+    /// What the witness saw, where there is one.
+    pub last_look: LastLook,
     /// The self-test is asked for.
     pub has_self_test: bool,
     /// What is still missing.
@@ -129,7 +132,8 @@ async fn fingerprint(extract::State(state): extract::State<State>, headers: Head
     let State { webhook, role, .. } = &state;
     let make = || {
         let (policy, now) = (&webhook.policy, Clocks::now());
-        Arc::new(webhook.converger.look(|known| report::report(&webhook.cluster, *role, known, policy, now)))
+        let report = webhook.converger.look(|known| report::report(&webhook.cluster, *role, known, policy, now));
+        Arc::new(report.with(state.last_look.last().as_deref()))
     };
     let report = state.shown.fingerprint.get(make).await;
     let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -144,7 +148,7 @@ async fn page(extract::State(state): extract::State<State>, uri: Uri) -> Respons
     let make = || {
         let now = Clocks::now();
         let here = webhook.converger.look(|known| Here::of(&webhook.cluster, *role, known, &webhook.policy, now));
-        let here = here.with(webhook.kept_out().all(now.wall), state.self_tested());
+        let here = here.with(webhook.kept_out().all(now.wall), state.self_tested(), state.last_look.last().as_deref());
         Bytes::from(page::page(&here, &peers.heard(), metrics.labels().version, now.wall))
     };
     let page = state.shown.page.get(make).await;

@@ -4,6 +4,7 @@
 mod clusters;
 mod html;
 mod parts;
+mod rotation;
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -19,6 +20,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::ca::Sha256;
 use crate::clock::Clocks;
 use crate::explain::Explanation;
+use crate::life::course::Outlook;
 use crate::peers::Heard;
 use crate::plan::Role;
 use crate::report::{self, Report};
@@ -107,8 +109,8 @@ impl Here {
     }
 
     /// The same with what stands beside the convergence.
-    pub fn with(self, waiting: Vec<Waiting>, self_test: SelfTested) -> Self {
-        Self { waiting, self_test, ..self }
+    pub fn with(self, waiting: Vec<Waiting>, self_test: SelfTested, outlook: Option<&Outlook>) -> Self {
+        Self { report: self.report.with(outlook), waiting, self_test, ..self }
     }
 }
 

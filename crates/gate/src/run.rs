@@ -35,7 +35,7 @@ use crate::snapshot::Policy;
 use crate::telemetry;
 use crate::vault::Vault;
 use crate::webhook::{WAITING_MAX, Webhook};
-use crate::witness::WitnessTask;
+use crate::witness::{LastLook, WitnessTask};
 pub use once::{bootstrap, sync};
 use parts::Made;
 
@@ -178,6 +178,7 @@ impl Service {
             webhook: Arc::new(webhook),
             role: args.role,
             peers,
+            last_look: LastLook::default(),
             has_self_test: args.self_test.self_test.is_some(),
             readiness: Arc::new(Readiness::default()),
             metrics,
@@ -206,7 +207,7 @@ impl Service {
         if vault.settings().pki_mount.is_none() {
             return Ok(None);
         }
-        let endpoints::State { metrics, .. } = &self.state;
+        let endpoints::State { metrics, webhook, last_look, .. } = &self.state;
         Ok(Some(WitnessTask {
             cluster: self.args.cluster_name(),
             version,
@@ -214,6 +215,8 @@ impl Service {
             cacerts: Arc::clone(&self.cacerts),
             mesh: MeshSide::new(self.client.clone(), &self.args.cluster.namespace),
             counted: metrics.witnessed().map_err(Failure::Broken)?,
+            last_look: last_look.clone(),
+            events: webhook.events.clone(),
         }))
     }
 

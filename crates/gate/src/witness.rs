@@ -3,6 +3,8 @@
 
 mod counted;
 mod handshake;
+mod last;
+mod news;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -12,19 +14,24 @@ use std::time::Duration;
 use futures::{StreamExt, stream};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use crate::ca::Sha256;
 use crate::ca::record::SigningRecord;
+use crate::ca::{Sha256, file};
 use crate::k8s::cacerts::Cacerts;
+use crate::k8s::events::Events;
 use crate::k8s::istiods::{IstiodPod, MeshSide};
 use crate::life::attestation::{Attestation, AttestedSigner};
+use crate::life::course::{Course, Outlook};
 use crate::life::witness::{Presented, PublishedSigner, Sight, Witness};
 use crate::plan::{Published, Stored};
 use crate::reason::Held;
+use crate::signer::Signer as _;
 use crate::skew::Ahead;
 use crate::store::Store;
 use crate::vault::{Vault, Written};
 pub use counted::Witnessed;
 use handshake::Handshake;
+pub use last::LastLook;
+use news::News;
 
 /// How often it looks. A rotation's steps wait for it, and each look is a handshake with each istiod.
 const LOOK: Duration = Duration::from_secs(10);
@@ -55,13 +62,23 @@ pub struct WitnessTask {
     pub mesh: MeshSide,
     /// What is told to Prometheus.
     pub counted: Witnessed,
+    /// What is told on the page.
+    pub last_look: LastLook,
+    /// What is told to people.
+    pub events: Events,
 }
 
 /// What it keeps between two looks.
 #[derive(Default)]
 struct Looked {
     /// What it saw last, whether or not it attested to that.
-    last: Option<Attestation>,
+    last: Option<Outlook>,
+    /// Since when this cluster has not been settled.
+    unsettled: Option<Timestamp>,
+    /// That it keeps a change of the root waiting was told.
+    held: bool,
+    /// That the root ends was told.
+    ends: bool,
     /// What it could not do, told once.
     failed: Option<String>,
 }
@@ -85,28 +102,73 @@ impl WitnessTask {
     async fn look(&mut self, looked: &mut Looked, handshake: &Handshake) -> Result<(), Held> {
         self.vault.begin();
         let found = Store::read(&mut self.vault, None, Timestamp::now()).await.map_err(|refused| refused.held)?;
-        let Stored::Signing { version, record } = &found.stored else { return Ok(()) };
+        let Stored::Signing { version, record } = &found.stored else {
+            self.last_look.saw(None);
+            return Ok(());
+        };
         let ahead = Ahead { vault: found.ahead, api: None };
         ahead.judge()?;
         let over = self.vault.attested(&self.cluster).await.map_err(|refused| refused.held)?;
-        let sight = self.see(handshake).await?;
+        let (sight, goal) = (self.see(handshake).await?, self.goal(record).await);
         // All clusters' times are by one clock.
         let now = Timestamp::now().saturating_add(found.ahead.unwrap_or_default()).unwrap_or(Timestamp::MAX);
-        let before = later(over.attestation.as_ref(), looked.last.as_ref());
+        let before = later(over.attestation.as_ref(), looked.last.as_ref().map(|last| &last.attestation));
         let witness = Witness { cluster: &self.cluster, version: self.version };
         let attestation = witness.attestation(record, *version, &sight, before, now);
-        self.counted.saw(&attestation, record.under_way());
         let is_due = is_due(over.attestation.as_ref(), &attestation, record);
-        looked.last = Some(attestation.clone());
+        let outlook = Outlook { attestation, course: Course::of(record, goal, now) };
+        self.counted.saw(&outlook, found.written_at);
+        self.last_look.saw(Some(outlook.clone()));
+        let before = looked.last.replace(outlook.clone());
+        self.tell_own(&outlook, record, looked);
         if !is_due {
             return Ok(());
         }
-        // Who lost has another replica that attested.
-        match self.vault.attest(&over, &attestation).await.map_err(|refused| refused.held)? {
-            Written::Applied(_) => self.counted.attested(now),
-            Written::Lost => {}
+        // Who lost has another replica that attested, and tells of it.
+        if let Written::Applied(_) =
+            self.vault.attest(&over, &outlook.attestation).await.map_err(|refused| refused.held)?
+        {
+            self.counted.attested(now);
+            before.iter().flat_map(|before| news::news(before, &outlook)).for_each(|news| self.tell(&news));
         }
         Ok(())
+    }
+
+    /// The root that a change of the root leads to. Only for people: what cannot be had is not known.
+    async fn goal(&mut self, record: &SigningRecord) -> Option<Sha256> {
+        let goal = record.under_way()?.goal.to_string();
+        let pem = self.vault.issuer(&goal).await.ok()?;
+        file::first(pem.as_bytes()).ok().map(|glance| glance.sha256)
+    }
+
+    /// What each replica tells, once.
+    fn tell_own(&self, outlook: &Outlook, record: &SigningRecord, looked: &mut Looked) {
+        let at = outlook.attestation.at;
+        if outlook.attestation.settled.is_some() {
+            (looked.unsettled, looked.held) = (None, false);
+        } else if let Some(held) = news::held(*looked.unsettled.get_or_insert(at), outlook).filter(|_| !looked.held) {
+            looked.held = true;
+            self.tell(&held);
+        }
+        let until = record.usable_until().at;
+        if !looked.ends && news::ends_soon(until, at) {
+            looked.ends = true;
+            self.events.root_ends(until);
+        }
+    }
+
+    fn tell(&self, news: &News) {
+        match news {
+            News::Settled => self.events.settled(),
+            News::Step(what) => {
+                tracing::info!("{what}");
+                self.events.rotation_step(what);
+            }
+            News::Held(why) => {
+                tracing::warn!("the change of the root waits for this cluster: {why}");
+                self.events.rotation_held(why);
+            }
+        }
     }
 
     async fn see(&self, handshake: &Handshake) -> Result<Sight, Held> {

@@ -188,8 +188,14 @@ pub(super) fn read(reply: &Reply, settings: &Settings, now: Timestamp) -> Result
     }
 }
 
-/// When Vault deletes the version that it answered with by itself, by `delete_version_after`.
-pub(super) fn deletion_time(reply: &Reply) -> Option<Timestamp> {
+/// When the version was written that Vault answered with, and when Vault deletes it by itself, by `delete_version_after`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Times {
+    pub(super) written_at: Option<Timestamp>,
+    pub(super) deleted_at: Option<Timestamp>,
+}
+
+pub(super) fn times(reply: &Reply) -> Times {
     // Without the record: its key need not be copied.
     #[derive(Deserialize)]
     struct Body {
@@ -201,9 +207,14 @@ pub(super) fn deletion_time(reply: &Reply) -> Option<Timestamp> {
     }
     #[derive(Deserialize)]
     struct Metadata {
+        #[serde(default)]
+        created_time: String,
         deletion_time: String,
     }
-    serde_json::from_slice::<Body>(&reply.body).ok()?.data.metadata.deletion_time.parse().ok()
+    let Ok(Body { data: Data { metadata } }) = serde_json::from_slice::<Body>(&reply.body) else {
+        return Times::default();
+    };
+    Times { written_at: metadata.created_time.parse().ok(), deleted_at: metadata.deletion_time.parse().ok() }
 }
 
 /// Three different things are a 404, and only one of them may start a bootstrap.

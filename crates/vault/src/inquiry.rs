@@ -137,7 +137,7 @@ impl Inquiry<'_> {
             Ok(request) => self.ask(request).await?,
             Err(error) => return Err(answer::unreachable(self.address(), &foreign_text(&error.to_string())).into()),
         };
-        let deleted_at = answer::deletion_time(&reply);
+        let deleted_at = answer::times(&reply).deleted_at;
         let stored = match answer::read(&reply, settings, now)? {
             answer::Read::Stored(stored) => stored,
             answer::Read::NeverWritten => {

@@ -32,7 +32,7 @@ use vaultrs::api::EndpointMiddleware;
 use vaultrs::api::kv2::requests::{ReadSecretRequest, SetSecretRequest, SetSecretRequestOptions};
 
 use addresses::is_elsewhere_worth_a_try;
-use answer::Read;
+use answer::{Read, Times};
 pub use args::VaultArgs;
 pub use claims::Claims;
 use gate_core::ca::Sha256;
@@ -213,7 +213,8 @@ impl Vault {
         let token_end = self.token_end(at).await;
         let address = self.transports[at].address().to_owned();
         let place = Place { node, cluster_id, at };
-        Ok(Found { stored, deleted_at: answer::deletion_time(reply), token_end, address, ahead, place })
+        let Times { written_at, deleted_at } = answer::times(reply);
+        Ok(Found { stored, written_at, deleted_at, token_end, address, ahead, place })
     }
 
     /// Holds unless the mount is positively KV version 2, the only one with check-and-set.

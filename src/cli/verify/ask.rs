@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::{BoxFuture, FutureExt, join};
+use futures::future::{BoxFuture, FutureExt, join, join3};
 use futures::stream::{self, StreamExt};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
@@ -13,12 +13,14 @@ use url::Url;
 
 use super::Verify;
 use super::compare::{Kind, Place};
+use super::life::{self, MeshLife};
 use super::served;
-use crate::ca::file;
+use crate::ca::{file, signer};
 use crate::cli::source::{self, Unread};
 use crate::k8s::client;
-use crate::k8s::root_cert::Holder;
+use crate::k8s::root_cert::{Holder, PublicFiles};
 use crate::peers::served::{Client as Gates, Root};
+use crate::report::ReportedSigner;
 use crate::run::Failure;
 use crate::vault::Vault;
 
@@ -78,19 +80,24 @@ impl Places {
         })
     }
 
-    /// Asks them, and waits for none longer than its deadline. Vault, which the others are compared with, comes first.
-    pub(super) async fn ask(&mut self) -> Vec<Place> {
+    /// Asks them, and waits for none longer than its deadline. Vault, which the others are compared with, comes first, and
+    /// tells what it has beside its roots.
+    pub(super) async fn ask(&mut self) -> (Vec<Place>, Option<MeshLife>) {
         let Self { vault, clusters, gates, urls, files, timeout } = self;
         let timeout = *timeout;
-        let vault = vault.iter_mut().map(|vault| ask_vault(vault, timeout).boxed());
+        let vault = async {
+            match vault {
+                Some(vault) => Some(ask_vault(vault, timeout).await),
+                None => None,
+            }
+        };
         let urls = urls.iter().map(|url| ask_url(gates, url, timeout).boxed());
         let files = files.iter().map(|path| ask_file(path, timeout).boxed());
         let clusters = clusters.iter().map(|cluster| cluster.ask(timeout).boxed());
-        let others = vault.chain(urls).chain(files);
-        let (clusters, others) = join(gather(clusters, CLUSTERS_AT_ONCE), gather(others, AT_ONCE)).await;
-        let is_vault = |place: &Place| place.kind == Kind::Vault;
-        let (vault, others): (Vec<_>, Vec<_>) = others.into_iter().partition(is_vault);
-        vault.into_iter().chain(clusters).chain(others).collect()
+        let others = gather(urls.chain(files), AT_ONCE);
+        let (vault, clusters, others) = join3(vault, gather(clusters, CLUSTERS_AT_ONCE), others).await;
+        let (vault, life) = vault.unzip();
+        (vault.into_iter().chain(clusters).chain(others).collect(), life.flatten())
     }
 }
 
@@ -104,7 +111,7 @@ async fn gather<'a>(asked: impl Iterator<Item = Asked<'a>>, at_once: usize) -> V
 }
 
 /// What is told before the deadline.
-async fn within<T>(timeout: Duration, asked: impl Future<Output = Result<T, Unread>>) -> Result<T, Unread> {
+pub(super) async fn within<T>(timeout: Duration, asked: impl Future<Output = Result<T, Unread>>) -> Result<T, Unread> {
     tokio::time::timeout(timeout, asked).await.unwrap_or_else(|_| Err(late(timeout)))
 }
 
@@ -113,24 +120,28 @@ fn late(timeout: Duration) -> Unread {
     Unread::new(format!("no answer within {timeout}: check the network, or give it more time with --timeout"))
 }
 
-async fn ask_vault(vault: &mut Vault, timeout: Duration) -> Vec<Place> {
+async fn ask_vault(vault: &mut Vault, timeout: Duration) -> (Place, Option<MeshLife>) {
     let name = format!("Vault {}", vault.settings().record());
     vault.reload_ca();
     let told = within(timeout, source::stored(vault, Timestamp::now())).await;
-    let told = told.map(|(glance, end)| Root { usable_until: Some(end), ..Root::from(glance) });
-    vec![Place { kind: Kind::Vault, name, told }]
+    let life = match told.as_ref().ok().and_then(|stored| stored.signing.clone()) {
+        Some(record) => Some(life::ask(vault, &record, timeout).await),
+        None => None,
+    };
+    let told = told.map(|stored| Root { usable_until: Some(stored.end), ..Root::from(stored.glance) });
+    (Place::new(Kind::Vault, name, told), life)
 }
 
 async fn ask_url(gates: &Gates, url: &Url, timeout: Duration) -> Vec<Place> {
     tokio::time::timeout(timeout, served::ask(gates, url))
         .await
-        .unwrap_or_else(|_| vec![Place { kind: Kind::Gate, name: url.to_string(), told: Err(late(timeout)) }])
+        .unwrap_or_else(|_| vec![Place::new(Kind::Gate, url.to_string(), Err(late(timeout)))])
 }
 
 async fn ask_file(path: &Path, timeout: Duration) -> Vec<Place> {
     let name = path.display().to_string();
     let told = within(timeout, source::file(path)).await.and_then(|pem| roots(&pem, &name));
-    vec![Place { kind: Kind::File, name, told }]
+    vec![Place::new(Kind::File, name, told)]
 }
 
 fn roots(pem: &[u8], file: &str) -> Result<Root, Unread> {
@@ -172,7 +183,7 @@ impl Cluster {
                         .unwrap_or_else(|_| Err(late(timeout))),
                     Err(unread) => Err(unread.clone()),
                 };
-                Place { kind, name: format!("{} {object}", self.context), told }
+                Place::new(kind, format!("{} {object}", self.context), told)
             }
         };
         let (cacerts, served) = join(ask(both[0]), ask(both[1])).await;
@@ -180,8 +191,11 @@ impl Cluster {
     }
 
     async fn object(&self, client: &Client, holder: Holder, name: &str) -> Result<Root, Unread> {
-        let pem = source::object(client, holder, &self.namespace, name).await?;
-        roots(&pem, &format!("root-cert.pem of {} {}/{name}", holder.kind(), self.namespace))
+        let PublicFiles { root_cert, ca_cert } = source::object(client, holder, &self.namespace, name).await?;
+        let root = roots(&root_cert, &format!("root-cert.pem of {} {}/{name}", holder.kind(), self.namespace))?;
+        let signer = ca_cert.and_then(|ca_cert| signer::seen(&ca_cert, &root_cert));
+        let signer = signer.map(|seen| ReportedSigner::of(&seen.ca, seen.root, &seen.cluster));
+        Ok(Root { signer, ..root })
     }
 
     /// A client for this context. Its credentials may be from a program, which is waited for elsewhere.
@@ -260,7 +274,7 @@ mod tests {
                     tokio::task::yield_now().await;
                 }
                 now.fetch_sub(1, Ordering::Relaxed);
-                vec![Place { kind: Kind::File, name: index.to_string(), told: Err(Unread::new("x")) }]
+                vec![Place::new(Kind::File, index.to_string(), Err(Unread::new("x")))]
             }
             .boxed()
         };

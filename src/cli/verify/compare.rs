@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::life::{MeshLife, Signed, attested_place};
 use crate::ca::Sha256;
 use crate::cli::source::Unread;
+use crate::life::attestation::Attestation;
 use crate::peers::served::Root;
+use crate::report::{ReportedMesh, ReportedRotation};
 
 /// What kind of place something was read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +32,24 @@ pub(super) struct Place {
     pub(super) kind: Kind,
     pub(super) name: String,
     pub(super) told: Result<Root, Unread>,
+    /// What a gate tells beside that.
+    pub(super) says: GateSays,
+}
+
+/// What a gate tells beside the roots of its cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct GateSays {
+    /// What its mesh works with.
+    pub(super) mesh: Option<ReportedMesh>,
+    /// The change of the root that it saw.
+    pub(super) rotation: Option<ReportedRotation>,
+}
+
+impl Place {
+    /// A place that is no gate.
+    pub(super) fn new(kind: Kind, name: impl Into<String>, told: Result<Root, Unread>) -> Self {
+        Self { kind, name: name.into(), told, says: GateSays::default() }
+    }
 }
 
 /// A place beside the reference.
@@ -36,6 +57,8 @@ pub(super) struct Place {
 pub(super) enum Verdict {
     /// The same set of roots.
     Equal,
+    /// The same, of a record whose root is being replaced: several, of which one goes.
+    Rotating,
     /// Another set, with some of the same in it.
     Partly,
     /// Other roots.
@@ -78,9 +101,53 @@ pub(super) struct Comparison {
     /// None, if no place could be read.
     pub(super) reference: Option<(Reference, BTreeSet<Sha256>)>,
     pub(super) outcome: Agreement,
+    /// The signers of the clusters that have their own, by who tells them.
+    pub(super) signed: Vec<Signed>,
+    /// The clusters that attest, by name, and how what they attest to is to the reference.
+    pub(super) attested: Vec<(Attestation, Verdict)>,
+    /// Why it is not known what clusters attest to.
+    pub(super) unheard: Option<Unread>,
+    /// The change of the root that is under way.
+    pub(super) rotation: Option<ReportedRotation>,
 }
 
 impl Comparison {
+    /// The same with what Vault has beside its roots. What clusters attest to is compared, too, and has no vote.
+    pub(super) fn with(mut self, life: Option<MeshLife>) -> Self {
+        let (Some(MeshLife { rotation, heard }), Some((_, roots))) = (life, &self.reference) else { return self };
+        match heard {
+            Ok(heard) => {
+                // Which key of one cannot be read, `rotate status` tells.
+                for (name, attestation) in heard.into_iter().filter_map(|(name, read)| Some((name, read.ok()?))) {
+                    self.signed.push(Signed::attested(&attested_place(&name), &attestation));
+                    let verdict = verdict(Some(&attestation.roots).filter(|roots| !roots.is_empty()), Some(roots));
+                    self.attested.push((attestation, verdict));
+                }
+            }
+            Err(unread) => self.unheard = Some(unread),
+        }
+        let is_between = rotation.is_some() && roots.len() > 1;
+        self.rotation = rotation;
+        let verdicts = self.places.iter_mut().map(|(_, verdict)| verdict);
+        let verdicts = verdicts.chain(self.attested.iter_mut().map(|(_, verdict)| verdict));
+        for verdict in verdicts.filter(|verdict| is_between && **verdict == Verdict::Equal) {
+            *verdict = Verdict::Rotating;
+        }
+        self.outcome = self.agreement();
+        self
+    }
+
+    fn agreement(&self) -> Agreement {
+        let attested = self.attested.iter().map(|(_, verdict)| *verdict);
+        let mut verdicts: Vec<_> = self.places.iter().map(|(_, verdict)| *verdict).chain(attested).collect();
+        verdicts.sort_by_key(|verdict| !matches!(verdict, Verdict::Partly | Verdict::Differs));
+        match verdicts.first() {
+            Some(Verdict::Partly | Verdict::Differs) => Agreement::Differs,
+            Some(_) if !verdicts.contains(&Verdict::Unread) => Agreement::Equal,
+            _ => Agreement::Unknown,
+        }
+    }
+
     /// How many places got this verdict.
     pub(super) fn count(&self, is: impl Fn(Verdict) -> bool) -> usize {
         self.places.iter().filter(|(_, verdict)| is(*verdict)).count()
@@ -89,22 +156,27 @@ impl Comparison {
 
 pub(super) fn compare(places: Vec<Place>) -> Comparison {
     let reference = reference(&places);
-    let verdict = |place: &Place| match (&place.told, &reference) {
-        (Ok(root), Some((_, roots))) if root.roots == *roots => Verdict::Equal,
-        (Ok(root), Some((_, roots))) if !root.roots.is_disjoint(roots) => Verdict::Partly,
-        (Ok(_), _) => Verdict::Differs,
-        (Err(_), _) => Verdict::Unread,
+    let judge = |place: Place| {
+        let told = place.told.as_ref().ok().map(|root| &root.roots);
+        let verdict = verdict(told, reference.as_ref().map(|(_, roots)| roots));
+        (place, verdict)
     };
-    let places: Vec<_> = places.into_iter().map(|place| (verdict(&place), place)).map(|(v, p)| (p, v)).collect();
-    let any = |is: &[Verdict]| places.iter().any(|(_, verdict)| is.contains(verdict));
-    let outcome = if any(&[Verdict::Partly, Verdict::Differs]) {
-        Agreement::Differs
-    } else if any(&[Verdict::Unread]) || places.is_empty() {
-        Agreement::Unknown
-    } else {
-        Agreement::Equal
-    };
-    Comparison { places, reference, outcome }
+    let signed = places.iter().filter_map(Signed::of).collect();
+    let rotation = places.iter().find_map(|place| place.says.rotation.clone());
+    let places: Vec<_> = places.into_iter().map(judge).collect();
+    let outcome = Agreement::Unknown;
+    let comparison = Comparison { places, reference, outcome, signed, attested: Vec::new(), unheard: None, rotation };
+    Comparison { outcome: comparison.agreement(), ..comparison }
+}
+
+/// How these roots are to those of the reference.
+fn verdict(roots: Option<&BTreeSet<Sha256>>, reference: Option<&BTreeSet<Sha256>>) -> Verdict {
+    match (roots, reference) {
+        (None, _) => Verdict::Unread,
+        (Some(roots), Some(reference)) if roots == reference => Verdict::Equal,
+        (Some(roots), Some(reference)) if !roots.is_disjoint(reference) => Verdict::Partly,
+        (Some(_), _) => Verdict::Differs,
+    }
 }
 
 fn reference(places: &[Place]) -> Option<(Reference, BTreeSet<Sha256>)> {
@@ -146,12 +218,12 @@ pub(super) mod tests {
             subject: Some(format!("CN=Root {}", roots[0])),
             signer: None,
         };
-        Place { kind, name: name.to_owned(), told: Ok(root) }
+        Place::new(kind, name, Ok(root))
     }
 
     /// A place that cannot be read.
     pub(in super::super) fn silent(kind: Kind, name: &str) -> Place {
-        Place { kind, name: name.to_owned(), told: Err(Unread::new("no answer within 5s")) }
+        Place::new(kind, name, Err(Unread::new("no answer within 5s")))
     }
 
     fn file(roots: &[u8]) -> Place {
@@ -220,6 +292,63 @@ pub(super) mod tests {
         let comparison = compare(vec![said(&[2]), said(&[2]), place(Kind::Gate, "gate", &[1])]);
         assert_eq!(verdicts(&comparison), [Differs, Differs, Equal]);
         assert_eq!((comparison.outcome, by(&comparison)), (Agreement::Differs, Reference::Most { have: 1, of: 1 }));
+    }
+
+    /// Vault's life with this rotation, in which these clusters attest to these roots.
+    pub(in super::super) fn life(rotation: Option<ReportedRotation>, clusters: &[(&str, &[u8])]) -> MeshLife {
+        let attests = |(name, roots): &(&str, &[u8])| {
+            let roots = roots.iter().map(|root| sha256(*root)).collect();
+            ((*name).to_owned(), Ok(Attestation { roots, ..crate::samples::attestation(name, now()) }))
+        };
+        MeshLife { rotation, heard: Ok(clusters.iter().map(attests).collect()) }
+    }
+
+    /// A change of the root that comes to its drop.
+    pub(in super::super) fn rotation() -> ReportedRotation {
+        let rotation = crate::samples::rotation();
+        let next = Some(crate::life::rule::Step::Drop);
+        let not_before = Some(now() + k8s_openapi::jiff::SignedDuration::from_hours(2));
+        (&crate::life::course::Course { rotation, goal: Some(sha256(2)), next, not_before }).into()
+    }
+
+    #[test]
+    fn what_clusters_attest_to_is_compared_with_vaults_and_has_no_vote() {
+        let with = |clusters: &[(&str, &[u8])]| {
+            compare(vec![place(Kind::Vault, "vault", &[1]), file(&[1])]).with(Some(life(None, clusters)))
+        };
+        for (clusters, outcome) in [
+            (&[("nas", &[1][..])][..], Agreement::Equal),
+            (&[("nas", &[1]), ("homelab", &[1, 2])], Agreement::Differs),
+            (&[("nas", &[2]), ("homelab", &[2])], Agreement::Differs),
+            // A cluster without a sound cacerts.
+            (&[("nas", &[])], Agreement::Unknown),
+        ] {
+            let comparison = with(clusters);
+            assert_eq!((comparison.outcome, by(&comparison)), (outcome, Reference::Vault));
+            assert_eq!((comparison.attested.len(), comparison.signed.len()), (clusters.len(), clusters.len()));
+        }
+    }
+
+    #[test]
+    fn a_bundle_that_is_the_records_is_rotating_while_a_root_is_replaced_and_another_one_is_not() {
+        let vault = |roots| place(Kind::Vault, "vault", roots);
+        let rotating = |places| compare(places).with(Some(life(Some(rotation()), &[("nas", &[1, 2])])));
+        let all = rotating(vec![vault(&[1, 2]), file(&[1, 2])]);
+        assert_eq!(verdicts(&all), [Verdict::Rotating, Verdict::Rotating]);
+        assert_eq!((all.outcome, all.attested[0].1), (Agreement::Equal, Verdict::Rotating));
+        let behind = rotating(vec![vault(&[1, 2]), file(&[1])]);
+        assert_eq!((verdicts(&behind)[1], behind.outcome), (Partly, Agreement::Differs));
+        // One root alone is as ever.
+        let one = compare(vec![vault(&[1])]).with(Some(life(Some(rotation()), &[("nas", &[1])])));
+        assert_eq!((verdicts(&one)[0], one.outcome), (Equal, Agreement::Equal));
+    }
+
+    #[test]
+    fn a_vault_that_does_not_tell_what_clusters_attest_to_changes_no_outcome() {
+        let silent = MeshLife { rotation: None, heard: Err(Unread::new("no right")) };
+        let comparison = compare(vec![place(Kind::Vault, "vault", &[1])]).with(Some(silent));
+        assert_eq!(comparison.outcome, Agreement::Equal);
+        assert!(comparison.unheard.is_some());
     }
 
     #[test]

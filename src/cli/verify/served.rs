@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use super::compare::{Kind, Place};
+use super::compare::{GateSays, Kind, Place};
 use crate::cli::source::Unread;
 use crate::peers::served::{Client, Told};
 
@@ -12,15 +12,15 @@ pub(super) async fn ask(client: &Client, url: &Url) -> Vec<Place> {
 }
 
 fn places(url: &str, told: Result<Told, String>) -> Vec<Place> {
-    let place = |kind, name: String, told| Place { kind, name, told };
-    let gate = |told| place(Kind::Gate, url.to_owned(), told);
     let told = match told {
         Ok(told) => told,
-        Err(why) => return vec![gate(Err(Unread::new(why)))],
+        Err(why) => return vec![Place::new(Kind::Gate, url, Err(Unread::new(why)))],
     };
+    let says = GateSays { mesh: told.mesh.clone(), rotation: told.rotation.clone() };
+    let gate = |told| Place { says: says.clone(), ..Place::new(Kind::Gate, url, told) };
     match (told.cacerts.clone(), told.vault.clone()) {
         (Some(cluster), Some(vault)) if vault.roots != cluster.roots => {
-            vec![gate(Ok(cluster)), place(Kind::GateVault, format!("{url}, of Vault"), Ok(vault))]
+            vec![gate(Ok(cluster)), Place::new(Kind::GateVault, format!("{url}, of Vault"), Ok(vault))]
         }
         (Some(cluster), _) => vec![gate(Ok(cluster))],
         (None, _) => vec![gate(Err(unread(told)))],
@@ -57,8 +57,15 @@ mod tests {
 
     #[test]
     fn a_gate_tells_its_clusters_roots() {
-        let [Place { kind: Kind::Gate, name, told: Ok(root) }] = &of(|_| ())[..] else { panic!() };
+        let [Place { kind: Kind::Gate, name, told: Ok(root), .. }] = &of(|_| ())[..] else { panic!() };
         assert_eq!((name.as_str(), root.sha256), (URL, sha256(1)));
+    }
+
+    #[test]
+    fn a_gate_tells_what_its_mesh_works_with_and_what_is_under_way() {
+        let rotation = crate::cli::verify::compare::tests::rotation();
+        let [place] = &of(|told| told.rotation = Some(rotation.clone()))[..] else { panic!() };
+        assert_eq!((&place.says.rotation, &place.says.mesh), (&Some(rotation), &None));
     }
 
     #[test]

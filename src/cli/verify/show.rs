@@ -9,10 +9,11 @@ use tabled::settings::peaker::PriorityMax;
 use tabled::settings::{Padding, Style, Width as Wrap};
 
 use super::compare::{Agreement, Comparison, Kind, Place, Reference, Verdict};
+use super::signed;
 use crate::ca::Sha256;
 use crate::cli::paint::{Tone, paint};
 use crate::peers::served::Root;
-use crate::report::{ReportedSigner, stamp};
+use crate::report::{ReportedRotation, ReportedSigner, stamp};
 
 /// The most characters of a subject in the table: the fingerprint beside it has 95. JSON has more.
 const SUBJECT_WIDTH: usize = 50;
@@ -27,7 +28,7 @@ const SHORT: usize = 4;
 const SOON: SignedDuration = SignedDuration::from_hours(90 * 24);
 
 /// Stands where there is nothing to tell.
-const NOTHING: &str = "-";
+pub(super) const NOTHING: &str = "-";
 
 /// How much room there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,9 +60,14 @@ pub(super) fn table(comparison: &Comparison, now: Timestamp, width: Width) -> St
             let _ = write!(text, "\n{}: {unread}", place.name);
         }
     }
-    let (tone, summary) = summary(comparison);
-    let _ = writeln!(text, "\n{}", paint(tone, &summary));
-    text
+    let signed = signed::table(comparison, width);
+    if !signed.is_empty() {
+        let _ = write!(text, "\n{signed}");
+    }
+    for (tone, line) in signed::lines(comparison, now).into_iter().chain([summary(comparison)]) {
+        let _ = write!(text, "\n{}", paint(tone, &line));
+    }
+    text + "\n"
 }
 
 /// Between one comparison and the next.
@@ -78,6 +84,7 @@ fn row(place: &Place, verdict: Verdict, now: Timestamp, width: Width) -> Vec<Cel
         Ok(root) => {
             let verdict = match verdict {
                 Verdict::Equal => ("equal", Tone::Good),
+                Verdict::Rotating => ("rotating", Tone::Good),
                 Verdict::Partly => ("differs in part", Tone::Bad),
                 Verdict::Differs | Verdict::Unread => ("differs", Tone::Bad),
             };
@@ -105,7 +112,8 @@ fn row(place: &Place, verdict: Verdict, now: Timestamp, width: Width) -> Vec<Cel
     cells
 }
 
-fn short(fingerprint: &str) -> String {
+/// So much of a fingerprint as eyes compare.
+pub(super) fn short(fingerprint: &str) -> String {
     let pairs: Vec<_> = fingerprint.split(':').take(SHORT).collect();
     format!("{}…", pairs.join(":"))
 }
@@ -144,6 +152,13 @@ fn summary(comparison: &Comparison) -> (Tone, String) {
         None => return (Tone::Doubtful, format!("Could not tell: none of {} could be read.", places(all))),
     };
     match comparison.outcome {
+        // The places are not to blame.
+        Agreement::Differs if others == 0 => {
+            (Tone::Bad, format!("Not equal: a cluster attests to other roots than {than}."))
+        }
+        Agreement::Unknown if unread == 0 => {
+            (Tone::Doubtful, "Could not tell: a cluster attests to no root.".to_owned())
+        }
         Agreement::Equal if all == 1 => (Tone::Good, "One place, and nothing to compare it with.".to_owned()),
         Agreement::Equal => (Tone::Good, format!("Equal: all {} have the same roots.", places(all))),
         Agreement::Differs => {
@@ -169,6 +184,10 @@ struct Document<'a> {
     verdict: &'static str,
     reference: Option<ReferenceOf>,
     places: Vec<PlaceOf<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attested: Option<Vec<signed::AttestedOf<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rotation: Option<&'a ReportedRotation>,
 }
 
 #[derive(Serialize)]
@@ -224,6 +243,8 @@ fn document(comparison: &Comparison, now: Timestamp) -> Document<'_> {
             roots: openssl(roots),
         }),
         places: comparison.places.iter().map(|(place, verdict)| of(place, *verdict)).collect(),
+        attested: signed::attested(comparison),
+        rotation: comparison.rotation.as_ref(),
     }
 }
 
@@ -240,12 +261,7 @@ fn of(place: &Place, verdict: Verdict) -> PlaceOf<'_> {
             Kind::File => "file",
         },
         place: &place.name,
-        verdict: match verdict {
-            Verdict::Equal => "equal",
-            Verdict::Partly => "differs-in-part",
-            Verdict::Differs => "differs",
-            Verdict::Unread => "unread",
-        },
+        verdict: word(verdict),
         reason: unread.and_then(|unread| unread.reason).map(|reason| reason.as_str()),
         message: unread.map(|unread| unread.sentence.as_str()),
         sha256: root.map(|root| root.sha256.openssl()),
@@ -254,6 +270,17 @@ fn of(place: &Place, verdict: Verdict) -> PlaceOf<'_> {
         not_after: root.map(|root| stamp(root.not_after)),
         usable_until: root.and_then(|root| root.usable_until).map(stamp),
         signer: root.and_then(|root| root.signer.as_ref()),
+    }
+}
+
+/// A verdict for programs.
+pub(super) const fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Equal => "equal",
+        Verdict::Rotating => "rotating",
+        Verdict::Partly => "differs-in-part",
+        Verdict::Differs => "differs",
+        Verdict::Unread => "unread",
     }
 }
 

@@ -21,7 +21,9 @@ use super::shape::id;
 use super::{Sha256, file};
 
 mod due;
+mod seen;
 pub use due::renewal_due;
+pub use seen::{SeenSigner, seen};
 
 /// How far Vault's clock may be off from this one, and an answer on its way.
 const SKEW: Duration = Duration::from_mins(10);

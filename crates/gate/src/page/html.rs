@@ -6,7 +6,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::clusters::clusters;
 use super::parts::{BAD, GOOD, WAIT, distance, end_at, fingerprint, fingerprints, moment, moment_at, row, time};
-use super::{Here, RELOAD_SECONDS, RELOADING, STYLE, SelfTested};
+use super::{Here, RELOAD_SECONDS, RELOADING, STYLE, SelfTested, rotation};
 use crate::ca::Sha256;
 use crate::explain::{self, Explanation};
 use crate::peers::Heard;
@@ -22,6 +22,7 @@ pub(super) fn document(here: &Here, peers: &[Heard], version: &str, now: Timesta
         }
         main {
             @if !peers.is_empty() { (clusters(here, peers, now)) }
+            @if let Some(rotation) = &here.report.rotation { (rotation::section(rotation, here, peers, now)) }
             (this_cluster(here, now))
         }
         footer {

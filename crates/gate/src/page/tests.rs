@@ -3,11 +3,15 @@
 use super::parts::distance;
 use super::*;
 use crate::ca::fixtures::now;
+use crate::life::attestation::{Attestation, Istiods, Namespaces};
+use crate::life::course::Course;
+use crate::life::rule::Step;
 use crate::peers::samples::{heard, told};
 use crate::peers::served::{Root, Told};
 use crate::plan::Contradiction;
 use crate::reason::{ByItself, Held, Reason};
-use crate::samples::{Known, POLICY as DEFAULTS, R1, R2, ago, known_root};
+use crate::report::{ReportedMesh, ReportedSigner};
+use crate::samples::{Known, POLICY as DEFAULTS, R1, R2, ago, attestation, known_root, rotation};
 use k8s_openapi::jiff::SignedDuration;
 
 fn here(known: &Known) -> Here {
@@ -166,7 +170,7 @@ fn since_when_it_is_not_well_who_waits_the_pin_and_the_self_test_stand_there() {
         (SelfTested::Last(true, ago(10)), "the API server calls a gate: 2026-12-31"),
         (SelfTested::Last(false, ago(10)), "the API server did not call a gate: 2026-12-31"),
     ] {
-        let text = text_of(&page(&here(&known).with(vec![waiting.clone()], self_test), &[], "0.1.0", now()));
+        let text = text_of(&page(&here(&known).with(vec![waiting.clone()], self_test, None), &[], "0.1.0", now()));
         for says in [
             says,
             "ReplicaSet istio-system/istiod-1: its pods were refused 3 times, since 2026-12-31 23:59:00 UTC (60 s ago), last 5 s ago",
@@ -234,4 +238,72 @@ fn a_distance_is_told_in_a_unit_that_people_count_in() {
     {
         assert_eq!(distance(SignedDuration::from_secs(seconds)), says);
     }
+}
+
+/// An open gate with a witness, while a root is replaced, and this is next.
+fn rotating(settled: bool, change: impl FnOnce(&mut Course)) -> Here {
+    let (why, settled) = if settled { (None, Some(ago(600))) } else { (Some("no istiod runs".to_owned()), None) };
+    let istiods = Istiods { settled: 1, behind: if why.is_some() { vec!["istiod-7".to_owned()] } else { Vec::new() } };
+    let namespaces = Namespaces { total: 3, behind: Vec::new() };
+    let attestation = Attestation { settled, why, istiods, namespaces, ..attestation("nas", now()) };
+    let next = Some(Step::Drop);
+    let not_before = Some(now() + SignedDuration::from_hours(3));
+    let mut course = Course { rotation: rotation(), goal: Some(R2.root), next, not_before };
+    change(&mut course);
+    here(&open()).with(Vec::new(), SelfTested::Off, Some(&Outlook { attestation, course: Some(course) }))
+}
+
+fn rotating_text(here: &Here, peers: &[Heard]) -> String {
+    text_of(&page(here, peers, "1.2.3", now()))
+}
+
+#[test]
+fn a_rotation_says_what_comes_next_what_is_waited_for_and_until_when() {
+    let well = rotating_text(&rotating(true, |course| course.rotation.clusters = ["nas".to_owned()].into()), &[]);
+    for says in [
+        "The root is being replaced by root-2",
+        "It waits until 2027-01-01 03:00:00 UTC (in 3 h): certificates from before are about until then. Then comes drop.",
+        "Fromroot-1",
+        &format!("Toroot-2{}", R2.root.openssl()),
+        "by ops@laptop",
+        "switch, all signers are certified by the new root: done",
+        "drop, the old root is no longer trusted: next",
+        "done, it is over: later",
+        "settled since 2026-12-31 23:50:00 UTC (10 min ago)",
+        "1 of 1 istiods, 3 of 3 namespaces",
+    ] {
+        assert!(well.contains(says), "{says:?} in {well}");
+    }
+    let behind = rotating_text(&rotating(false, |_| ()), &[]);
+    for says in [
+        "It waits until every cluster works with what Vault's record says: nas, homelab.",
+        "not yet: no istiod runs",
+        "1 of 2 istiods",
+        "behind: istiod-7",
+        "homelab–nothing is known of it here",
+    ] {
+        assert!(behind.contains(says), "{says:?} in {behind}");
+    }
+    let paused = rotating_text(&rotating(true, |course| course.rotation.paused = true), &[]);
+    assert!(paused.contains("It is paused: no step is taken until istio-ca-gate rotate resume."), "{paused}");
+    let unknown = rotating_text(&rotating(false, |course| course.next = None), &[]);
+    assert_eq!(unknown.matches(": not known").count(), 4, "{unknown}");
+    assert!(!text(&open(), &[]).contains("replaced"));
+}
+
+#[test]
+fn a_rotation_shows_the_other_clusters_as_their_gates_tell() {
+    let mut homelab = told("homelab", 1);
+    let signer = ReportedSigner {
+        sha256: R1.root.openssl(),
+        root: R2.root.openssl(),
+        not_after: "2027-03-01T00:00:00Z".to_owned(),
+        renewal_due: "2027-02-01T00:00:00Z".to_owned(),
+    };
+    homelab.cacerts.as_mut().unwrap().signer = Some(signer);
+    homelab.mesh = Some(ReportedMesh::of(&Attestation { settled: Some(ago(60)), ..attestation("homelab", ago(5)) }));
+    let text = rotating_text(&rotating(true, |course| course.not_before = None), &[heard(homelab)]);
+    assert!(text.contains("Next is drop: istio-ca-gate rotate step takes it."), "{text}");
+    assert!(text.contains("homelabroot-2settled since 2026-12-31 23:59:00 UTC (60 s ago)"), "{text}");
+    assert!(text.contains("seen 5 s ago"), "{text}");
 }

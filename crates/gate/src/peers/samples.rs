@@ -50,6 +50,8 @@ pub fn told(cluster: &str, byte: u8) -> Told {
         sentence: String::new(),
         vault: Some(root(byte)),
         cacerts: Some(root(byte)),
+        mesh: None,
+        rotation: None,
     }
 }
 

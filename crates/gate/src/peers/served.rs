@@ -10,8 +10,9 @@ use reqwest::redirect::Policy;
 use url::Url;
 
 use crate::ca::{Glance, Sha256};
+use crate::life::attestation::NAMED_MOST;
 use crate::reason::{Reason, foreign_text, gates_sentence, innermost};
-use crate::report::{Report, ReportedRoot, ReportedSigner, UsableUntil, stamp};
+use crate::report::{Report, ReportedMesh, ReportedRoot, ReportedRotation, ReportedSigner, UsableUntil, stamp};
 
 /// Largest answer that is read. Ten roots on each side are below 4 KiB.
 const ANSWER_MAX: usize = 64 << 10;
@@ -58,6 +59,10 @@ pub struct Told {
     pub vault: Option<Root>,
     /// The roots of its `cacerts`.
     pub cacerts: Option<Root>,
+    /// What its mesh works with, where it attests to that.
+    pub mesh: Option<ReportedMesh>,
+    /// The change of the root that it saw.
+    pub rotation: Option<ReportedRotation>,
 }
 
 /// The roots of a place.
@@ -171,6 +176,8 @@ impl Told {
             sentence,
             vault: vault.transpose()?,
             cacerts: cacerts.transpose()?,
+            mesh: report.mesh.as_ref().and_then(mesh),
+            rotation: report.rotation.as_ref().and_then(rotation),
         })
     }
 }
@@ -187,9 +194,54 @@ fn root(told: &ReportedRoot, end: &UsableUntil) -> Result<Root, String> {
     read().ok_or_else(|| NOT_A_GATES.to_owned())
 }
 
+/// A moment that can be read, told anew.
+fn moment(text: &str) -> Option<String> {
+    Some(stamp(text.parse().ok()?))
+}
+
+/// The same of one that may not be there.
+fn some_moment(text: Option<&str>) -> Option<Option<String>> {
+    text.map_or(Some(None), |text| moment(text).map(Some))
+}
+
+fn names(told: &[String]) -> Vec<String> {
+    told.iter().take(NAMED_MOST).map(|name| foreign_text(name)).collect()
+}
+
+/// What a mesh works with, told anew.
+fn mesh(told: &ReportedMesh) -> Option<ReportedMesh> {
+    Some(ReportedMesh {
+        settled: some_moment(told.settled.as_deref())?,
+        why: told.why.as_deref().map(foreign_text),
+        istiods_behind: names(&told.istiods_behind),
+        namespaces_behind: names(&told.namespaces_behind),
+        at: moment(&told.at)?,
+        ..*told
+    })
+}
+
+/// A change of the root, told anew.
+fn rotation(told: &ReportedRotation) -> Option<ReportedRotation> {
+    let goal_sha256 = match &told.goal_sha256 {
+        Some(text) => Some(fingerprint(text)?.openssl()),
+        None => None,
+    };
+    Some(ReportedRotation {
+        goal: foreign_text(&told.goal),
+        goal_sha256,
+        from: names(&told.from),
+        next: told.next.as_deref().map(foreign_text),
+        not_before: some_moment(told.not_before.as_deref())?,
+        paused: told.paused,
+        ttl: foreign_text(&told.ttl),
+        started: moment(&told.started)?,
+        by: foreign_text(&told.by),
+        clusters: names(&told.clusters),
+    })
+}
+
 /// A signer that can be read, told anew.
 fn signer(told: &ReportedSigner) -> Option<ReportedSigner> {
-    let moment = |text: &str| Some(stamp(text.parse().ok()?));
     Some(ReportedSigner {
         sha256: fingerprint(&told.sha256)?.openssl(),
         root: fingerprint(&told.root)?.openssl(),

@@ -3,8 +3,8 @@
 use k8s_openapi::jiff::Timestamp;
 use prometheus::{Gauge, GaugeVec, Opts, Registry};
 
-use crate::ca::record::Rotation;
 use crate::life::attestation::Attestation;
+use crate::life::course::Outlook;
 
 /// Gauges of the last look. Clones count together.
 #[derive(Clone)]
@@ -14,6 +14,8 @@ pub struct Witnessed {
     settled: Gauge,
     attested: Gauge,
     rotation: GaugeVec,
+    step: GaugeVec,
+    ttl: GaugeVec,
 }
 
 impl Witnessed {
@@ -41,20 +43,39 @@ impl Witnessed {
             )?,
             settled: gauge("settled", "1 if all of the mesh works with what is published, as the last look had it.")?,
             attested: gauge("attested_timestamp_seconds", "When this replica last attested to it in Vault.")?,
-            rotation: vector("rotation_info", "1 while a root is replaced, with the goal.", &["goal"])?,
+            rotation: vector(
+                "rotation_info",
+                "1 while a root is replaced, with the goal and the step that comes next.",
+                &["goal", "step"],
+            )?,
+            step: vector(
+                "rotation_step_timestamp_seconds",
+                "When the record of a change of the root was last written, as Unix time.",
+                &["goal"],
+            )?,
+            ttl: vector(
+                "rotation_ttl_seconds",
+                "The longest life of a workload's certificate, by which a change of the root waits.",
+                &["goal"],
+            )?,
         })
     }
 
     /// Of a look.
-    pub(super) fn saw(&self, attestation: &Attestation, rotation: Option<&Rotation>) {
-        let Attestation { istiods, namespaces, settled, .. } = attestation;
+    pub(super) fn saw(&self, outlook: &Outlook, written_at: Option<Timestamp>) {
+        let Outlook { attestation: Attestation { istiods, namespaces, settled, .. }, course } = outlook;
         self.istiods.with_label_values(&["settled"]).set(istiods.settled as f64);
         self.istiods.with_label_values(&["behind"]).set(istiods.behind.len() as f64);
         self.namespaces_behind.set(namespaces.behind.len() as f64);
         self.settled.set(if settled.is_some() { 1.0 } else { 0.0 });
-        self.rotation.reset();
-        if let Some(rotation) = rotation {
-            self.rotation.with_label_values(&[rotation.goal.as_str()]).set(1.0);
+        [&self.rotation, &self.step, &self.ttl].into_iter().for_each(GaugeVec::reset);
+        if let Some(course) = course {
+            let goal = course.rotation.goal.as_str();
+            self.rotation.with_label_values(&[goal, course.step()]).set(1.0);
+            self.ttl.with_label_values(&[goal]).set(course.rotation.ttl.as_secs_f64());
+            if let Some(at) = written_at {
+                self.step.with_label_values(&[goal]).set(at.as_second() as f64);
+            }
         }
     }
 

@@ -47,7 +47,15 @@ impl Store for MemoryStore {
     async fn read(&mut self, _: Option<Sha256>, _: Timestamp) -> Result<Found<()>, Refused> {
         let stored = self.call(Call::ReadVault, |state| state.stored.clone()).await?;
         let ahead = Some(SignedDuration::ZERO);
-        Ok(Found { stored, deleted_at: None, token_end: None, address: "https://vault".to_owned(), ahead, place: () })
+        Ok(Found {
+            stored,
+            written_at: None,
+            deleted_at: None,
+            token_end: None,
+            address: "https://vault".to_owned(),
+            ahead,
+            place: (),
+        })
     }
 
     async fn is_one(&self, _: &Found<()>) -> Result<(), Refused> {

@@ -220,7 +220,15 @@ impl Store for ScriptedStore {
             Record::Root { root, version } => Stored::Sound { version: version.into(), sound: Arc::clone(sound(root)) },
         };
         let ahead = Some(SignedDuration::ZERO);
-        Ok(Found { stored, deleted_at: None, token_end: None, address: "https://vault".to_owned(), ahead, place })
+        Ok(Found {
+            stored,
+            written_at: None,
+            deleted_at: None,
+            token_end: None,
+            address: "https://vault".to_owned(),
+            ahead,
+            place,
+        })
     }
 
     async fn is_one(&self, found: &Found<u8>) -> Result<(), Refused> {
