@@ -5,9 +5,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use testbed::side::{MUTATING_WEBHOOKS, WEBHOOKS};
-use testbed::{Vault, WorkloadCertificate, eventually};
+use testbed::{Vault, eventually};
 
-use super::prober::{Credentials, Party, Tally};
+use super::prober::{Credentials, Tally};
 use super::rig::{Beginning, LIVES, LONG, Member, Rig};
 use crate::mesh::{Verifier, handshake_by};
 
@@ -134,42 +134,20 @@ async fn a_cacerts_of_another_root_breaks_handshakes() -> Result<()> {
 async fn a_signer_of_another_key_under_the_old_chain_breaks_a_handshake() -> Result<()> {
     let rig = ungated().await?;
     let [shop, .., archive] = rig.prober.parties() else { anyhow::bail!("no workloads") };
-    let old = read(shop).await?;
+    let old = Credentials::of(shop).await?;
     publish(rig.homelab(), &signer(&rig.vault, "root-1").await?, "", &roots_of(rig.homelab()).await?).await?;
     let new = eventually("a certificate by the new signer", LONG, || async {
-        let new = read(shop).await?;
-        ensure!(behind_the_leaf(&new) != behind_the_leaf(&old), "by the old one");
+        let new = Credentials::of(shop).await?;
+        ensure!(new.behind_the_leaf() != old.behind_the_leaf(), "by the old one");
         Ok(new)
     })
     .await?;
-    let peer = read(archive).await?;
+    let peer = Credentials::of(archive).await?;
     for verifier in [Verifier::Webpki, Verifier::Envoy] {
-        let mixed = format!("{}{}", leaf(&new), behind_the_leaf(&old));
-        let mixed = with_chain(&new, mixed);
         handshake_by(verifier, &new.end(), &peer.end())??;
-        let outcome = handshake_by(verifier, &mixed.end(), &peer.end())?;
+        let outcome = handshake_by(verifier, &new.behind(&old).end(), &peer.end())?;
         println!("life: control: a leaf by a new key behind the chain of the old one: {verifier:?}: {outcome:?}");
         ensure!(outcome.is_err(), "it was taken");
     }
     Ok(())
-}
-
-const END: &str = "-----END CERTIFICATE-----\n";
-
-fn leaf(credentials: &Credentials) -> &str {
-    let chain = &credentials.workload.chain_pem;
-    chain.split_inclusive(END).next().unwrap_or_default()
-}
-
-fn behind_the_leaf(credentials: &Credentials) -> &str {
-    &credentials.workload.chain_pem[leaf(credentials).len()..]
-}
-
-fn with_chain(of: &Credentials, chain_pem: String) -> Credentials {
-    let workload = WorkloadCertificate { identity: String::new(), chain_pem, key_pem: of.workload.key_pem.clone() };
-    Credentials { workload, roots: of.roots.clone() }
-}
-
-async fn read(party: &Party) -> Result<Credentials> {
-    eventually("a workload's files", LONG, || async { Credentials::read(party) }).await
 }

@@ -13,6 +13,7 @@ use k8s_openapi::jiff::Timestamp;
 use testbed::WorkloadCertificate;
 
 use super::openssl;
+use super::rig::LONG;
 use crate::mesh::{End, Verifier, handshake_by};
 
 /// From one round of all pairs to the next.
@@ -20,6 +21,8 @@ const ROUND: Duration = Duration::from_millis(100);
 
 /// So many failures are kept with their circumstances.
 const KEPT: usize = 12;
+
+const END: &str = "-----END CERTIFICATE-----\n";
 
 /// Who verifies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,7 +59,7 @@ pub struct Credentials {
 
 impl Credentials {
     /// `None`: there is nothing, or a part of it is just being written.
-    pub fn read(party: &Party) -> Option<Self> {
+    fn read(party: &Party) -> Option<Self> {
         let file = |name| std::fs::read_to_string(party.files.join(name)).ok();
         let workload = WorkloadCertificate {
             identity: party.name.to_owned(),
@@ -67,8 +70,29 @@ impl Credentials {
         read.end().fits().ok()?.then_some(read)
     }
 
+    /// Those of a workload that runs, as they are now.
+    pub async fn of(party: &Party) -> Result<Self> {
+        testbed::eventually("a workload's files", LONG, || async { Self::read(party) }).await
+    }
+
     pub fn end(&self) -> End<'_> {
         End { workload: &self.workload, root: &self.roots }
+    }
+
+    /// Its own leaf, and what stands behind another one.
+    pub fn behind(&self, other: &Self) -> Self {
+        let chain_pem = format!("{}{}", self.leaf(), other.behind_the_leaf());
+        let workload =
+            WorkloadCertificate { identity: String::new(), chain_pem, key_pem: self.workload.key_pem.clone() };
+        Self { workload, roots: self.roots.clone() }
+    }
+
+    fn leaf(&self) -> &str {
+        self.workload.chain_pem.split_inclusive(END).next().unwrap_or_default()
+    }
+
+    pub fn behind_the_leaf(&self) -> &str {
+        &self.workload.chain_pem[self.leaf().len()..]
     }
 }
 

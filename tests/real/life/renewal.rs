@@ -7,7 +7,9 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 use testbed::eventually;
 
+use super::prober::Credentials;
 use super::rig::{Beginning, LONG, Member, Rig, SHORT_LIVES};
+use crate::mesh::{Verifier, handshake_by};
 use crate::signers::{disallow, files};
 use crate::signing::{fails, patch};
 
@@ -45,10 +47,19 @@ async fn pids(rig: &Rig) -> [Vec<u32>; 2] {
 async fn a_signer_is_renewed_under_running_istiods_and_no_handshake_fails() -> Result<()> {
     let rig = Rig::start(BEGINNING).await?;
     let before = pids(&rig).await;
+    let [shop, .., archive] = rig.prober.parties() else { anyhow::bail!("no workloads") };
+    let old = Credentials::of(shop).await?;
     let tally = rig.handshakes(both_renewed(&rig)).await?;
     println!("life: a signer renewed in each cluster: {tally}");
     ensure!(before == pids(&rig).await, "an istiod was restarted");
-    tally.is_whole()
+    tally.is_whole()?;
+    // In the moment of a renewal istiod may answer with a new leaf and the old chain: the key is the same.
+    let (new, peer) = (Credentials::of(shop).await?, Credentials::of(archive).await?);
+    ensure!(new.behind_the_leaf() != old.behind_the_leaf(), "by the old signer still");
+    for verifier in [Verifier::Webpki, Verifier::Envoy] {
+        handshake_by(verifier, &new.behind(&old).end(), &peer.end())??;
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
