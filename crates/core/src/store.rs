@@ -45,6 +45,11 @@ pub trait Store: Send + Sync {
     /// Where an answer was read.
     type Place: Send + Sync;
 
+    /// Whether it can be asked, by a question that costs it next to nothing. `false` also where it does not tell.
+    fn is_there(&self) -> impl Future<Output = bool> + Send {
+        std::future::ready(false)
+    }
+
     /// An attempt begins: what may have changed around this process is taken up.
     fn begin(&mut self);
 

@@ -9,6 +9,7 @@ mod counted;
 mod memory;
 #[cfg(test)]
 mod model;
+mod probe;
 #[cfg(test)]
 mod scenes;
 mod spared;
@@ -32,6 +33,7 @@ use crate::reason::{Held, Reason};
 use crate::signer::Signer;
 use crate::snapshot::{Convergence, Policy, Snapshot, Standing, Verified, Watched};
 use crate::store::Store;
+use probe::{Probe, SPREAD};
 use turns::{Turn, Turns};
 
 /// First back-off; doubles up to `--retry-max`.
@@ -102,8 +104,9 @@ impl Converger {
         let mut watched = self.watched.clone();
         let mut pace = Pace::new(schedule);
         let (mut passes, mut turns) = (Passes::default(), Turns::default());
+        let mut probe = Probe::default();
         loop {
-            self.until_due(&mut pace, &mut watched).await;
+            self.until_due(&mut pace, &mut watched, &mut probe, &attempts).await;
             if pace.due.is_none_or(|due| due > Instant::now()) {
                 continue;
             }
@@ -140,7 +143,17 @@ impl Converger {
     }
 
     /// Waits until an attempt is due, or may be.
-    async fn until_due(&self, pace: &mut Pace, watched: &mut watch::Receiver<Watched>) {
+    async fn until_due<S: Store + Signer, C: Cluster + Bystanders>(
+        &self,
+        pace: &mut Pace,
+        watched: &mut watch::Receiver<Watched>,
+        probe: &mut Probe,
+        attempts: &Attempts<S, C>,
+    ) {
+        let is_probed = !pace.is_wished && self.is_store_away();
+        if !is_probed {
+            *probe = Probe::default();
+        }
         tokio::select! {
             () = self.wake.notified() => pace.bring_forward(),
             () = at(pace.due) => {}
@@ -149,7 +162,14 @@ impl Converger {
                     pace.bring_forward();
                 }
             }
+            () = probe.back(attempts.store()), if is_probed => pace.within(SPREAD.mul_f64(fastrand::f64())),
         }
+    }
+
+    /// Whether the last attempt learnt nothing but that Vault cannot be asked.
+    fn is_store_away(&self) -> bool {
+        let reason = self.look(|known| known.convergence.held.as_ref().map(|held| held.reason));
+        matches!(reason, Some(Reason::VaultUnreachable | Reason::VaultSealed))
     }
 
     /// Whether the last attempt learnt nothing but that the API server does not answer.
@@ -274,13 +294,21 @@ struct Pace {
     due: Option<Instant>,
     /// Nobody brings the next attempt forward to before this.
     not_before: Instant,
+    /// The wait is Vault's own wish.
+    is_wished: bool,
     /// Cap of the next back-off.
     step: Duration,
 }
 
 impl Pace {
     fn new(schedule: Schedule) -> Self {
-        Self { schedule, due: None, not_before: Instant::now(), step: RETRY_FIRST.min(schedule.retry_max) }
+        Self {
+            schedule,
+            due: None,
+            not_before: Instant::now(),
+            is_wished: false,
+            step: RETRY_FIRST.min(schedule.retry_max),
+        }
     }
 
     fn bring_forward(&mut self) {
@@ -295,6 +323,7 @@ impl Pace {
     fn ended(&mut self, began: Instant, ended: Result<(), Option<Duration>>) {
         let now = Instant::now();
         self.not_before = began + CONSULTED_PAUSE;
+        self.is_wished = matches!(ended, Err(Some(_)));
         let wait = match ended {
             Ok(()) => {
                 self.step = RETRY_FIRST.min(self.schedule.retry_max);

@@ -39,6 +39,17 @@ impl Vault {
         })
     }
 
+    /// Whether any address leads to a node that can be asked.
+    pub(super) async fn is_usable(&self) -> bool {
+        let asked = (0..self.transports.len()).map(|at| {
+            Box::pin(async move {
+                let health = self.health(at).await.map_err(drop)?;
+                health::usable(self.transports[at].address(), health.node).map_err(drop)
+            })
+        });
+        futures::future::select_ok(asked).await.is_ok()
+    }
+
     /// Asks all addresses how they are, and sorts them: those that are to be asked first, in the order of the
     /// configuration, then those that may lag behind, then those of which no use can be made.
     pub(super) async fn look(&mut self) -> Vec<(usize, Result<Health, Refused>)> {

@@ -346,6 +346,10 @@ impl Vault {
 impl Store for Vault {
     type Place = Place;
 
+    async fn is_there(&self) -> bool {
+        self.is_usable().await
+    }
+
     fn begin(&mut self) {
         self.reload_ca();
     }

@@ -2,7 +2,7 @@
 //! no redirects (reqwest drops Authorization on a foreign host, but not `X-Vault-Token`), the status
 //! and `Retry-After` of refusals, and no copy of an answer in an error.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use http::header::{CONNECTION, CONTENT_TYPE, DATE, HeaderValue, RETRY_AFTER};
@@ -193,9 +193,12 @@ impl<'a> Line<'a> {
 impl rustify::client::Client for Line<'_> {
     async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, ClientError> {
         let operation = operation(request.method(), request.uri().path());
+        let began = Instant::now();
         let answer = self.answer(request).await;
+        let status = answer.as_ref().ok().map(|answer| answer.status().as_u16());
+        tracing::debug!(operation, status, seconds = began.elapsed().as_secs_f64(), "asked Vault");
         if let Some(counted) = &self.transport.counted {
-            counted.ended(operation, answer.as_ref().ok().map(|answer| answer.status().as_u16()));
+            counted.ended(operation, status);
         }
         answer
     }

@@ -306,6 +306,11 @@ impl<S: Store + Signer, C: Cluster + Bystanders> Attempts<S, C> {
         &self.parts.counted
     }
 
+    /// Where the root is kept.
+    pub(super) fn store(&self) -> &S {
+        &self.parts.store
+    }
+
     /// The cluster that is kept on the root.
     pub(super) fn cluster(&self) -> &C {
         &self.parts.cluster
@@ -358,6 +363,7 @@ impl Kept {
 
 /// Nobody waits for this: it is read when a call's time is up.
 fn note_doing(state: &watch::Sender<Convergence>, doing: Doing) {
+    tracing::debug!(waits_for = doing.as_str(), "an attempt goes on");
     state.send_if_modified(|state| {
         state.doing = doing;
         false

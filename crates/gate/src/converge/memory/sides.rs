@@ -42,6 +42,10 @@ impl MemoryStore {
 impl Store for MemoryStore {
     type Place = ();
 
+    async fn is_there(&self) -> bool {
+        self.0.world.lock().vault_down.is_none()
+    }
+
     fn begin(&mut self) {}
 
     async fn read(&mut self, _: Option<Sha256>, _: Timestamp) -> Result<Found<()>, Refused> {

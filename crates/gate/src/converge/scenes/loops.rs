@@ -226,3 +226,20 @@ async fn one_convergence_and_out_touches_and_asks_before_it_ends() {
     assert!(converger.until_open(attempts, SCHEDULE, Instant::now() + SOON).await.is_ok());
     assert_eq!((world.count(Call::Touch), world.flux_asked()), (1, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_vault_that_is_back_is_noticed_within_a_second() {
+    let mut waits = Vec::new();
+    for turn in 0..101 {
+        let world = with_root();
+        world.vault_is_down(Some(if turn % 2 == 0 { Reason::VaultUnreachable } else { Reason::VaultSealed }));
+        let running = Running::begin(&world, Role::Sync);
+        assert!(running.consult().await);
+        tokio::time::sleep(Duration::from_millis(20_000 + 37 * turn)).await;
+        world.vault_is_down(None);
+        waits.push(running.until(Running::is_open).await);
+    }
+    waits.sort();
+    // Without looking, the back-off alone would find it after 0.6 s at the median, and 2 s at most.
+    assert!(waits[50] < Duration::from_millis(450) && waits[100] < Duration::from_secs(1), "{waits:?}");
+}
