@@ -107,10 +107,18 @@ async fn volumes_that_are_no_pods_are_malformed() -> Result<()> {
     for wrong in
         [json!("x"), json!([1]), json!([{ "secret": [] }]), json!([{ "secret": { "optional": 1 } }]), json!(many)]
     {
-        let reply = gate.post(volumes(wrong)).await?;
+        let reply = gate.send("POST", "/mutate", volumes(wrong).as_bytes()).await?;
         ensure!(reply.status == 400 && reply.body.contains("volumes of request.object"), "{reply:?}");
     }
-    // Of other objects nothing is looked into.
+    // What patches nothing looks into nothing.
+    let mut not_gated = review("other");
+    not_gated["request"]["object"]["spec"]["volumes"] = json!("one");
+    let answers = [
+        gate.send("POST", "/validate?timeout=1s", volumes(json!("x")).as_bytes()).await?,
+        gate.send("POST", "/mutate", not_gated.to_string().as_bytes()).await?,
+    ];
+    ensure!(answers.iter().all(|reply| reply.status == 200), "{answers:?}");
+    // Nor is anything of other objects.
     let mut other = review("istiod");
     other["request"]["resource"] = json!({ "group": "example.io", "version": "v1", "resource": "things" });
     other["request"]["object"]["spec"]["volumes"] = json!("one");
