@@ -1,19 +1,26 @@
 //! A handshake of two processes of openssl, each of which takes partial chains, as Envoy does.
 
+use std::ffi::OsString;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
+use testbed::{Process, Program};
 
 use super::prober::Credentials;
+use super::rig::LONG;
+
+const POLL: Duration = Duration::from_millis(2);
 
 /// Both ends verify the other one. In TLS 1.2 neither is done before the other one trusts it.
 pub fn handshake(client: &Credentials, server: &Credentials) -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let listening = Listening::start(&files(folder.path(), "server", server)?)?;
-    let output = end("s_client", &files(folder.path(), "client", client)?)
+    let listening = Listening::start(folder.path(), &files(folder.path(), "server", server)?)?;
+    let output = Command::new("openssl")
+        .args(end("s_client", &files(folder.path(), "client", client)?))
         .args(["-connect", &listening.address, "-verify", "10", "-brief"])
         .stdin(Stdio::null())
         .output()?;
@@ -32,55 +39,45 @@ fn files(folder: &Path, name: &str, credentials: &Credentials) -> Result<[PathBu
     Ok(paths)
 }
 
-fn end(part: &str, [chain, key, roots]: &[PathBuf; 3]) -> Command {
-    let mut command = Command::new("openssl");
-    command.arg(part).arg("-cert").arg(chain).arg("-cert_chain").arg(chain).arg("-key").arg(key);
-    command.args(["-no-CApath", "-no-CAstore", "-CAfile"]).arg(roots);
-    command.args(["-partial_chain", "-verify_return_error", "-tls1_2"]);
-    command
+fn end(part: &str, [chain, key, roots]: &[PathBuf; 3]) -> Vec<OsString> {
+    let flags = ["-no-CApath", "-no-CAstore", "-partial_chain", "-verify_return_error", "-tls1_2"].map(OsString::from);
+    let files = [("-cert", chain), ("-cert_chain", chain), ("-key", key), ("-CAfile", roots)];
+    let files = files.into_iter().flat_map(|(flag, path)| [flag.into(), path.into()]);
+    std::iter::once(part.into()).chain(flags).chain(files).collect()
 }
 
-/// The server, for one connection.
+/// The server, for one connection. It asks its input for nothing.
 struct Listening {
-    process: Child,
+    process: Process,
     address: String,
 }
 
 impl Listening {
-    fn start(files: &[PathBuf; 3]) -> Result<Self> {
-        let mut process = end("s_server", files)
-            .args(["-accept", "127.0.0.1:0", "-naccept", "1", "-Verify", "10"])
-            // At the end of its input it would end.
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let mut lines = BufReader::new(process.stdout.take().context("no output")?).lines();
-        let address = loop {
-            let line = lines.next().context("the server ended")??;
-            if let Some(address) = line.strip_prefix("ACCEPT ") {
-                break address.to_owned();
+    fn start(folder: &Path, files: &[PathBuf; 3]) -> Result<Self> {
+        let process = Program::new("openssl")
+            .args(end("s_server", files))
+            .args(["-accept", "127.0.0.1:0", "-naccept", "1", "-Verify", "10", "-www"])
+            .spawn(folder.join("server.log"))?;
+        let until = Instant::now() + LONG;
+        loop {
+            if let Some(address) = process.log().lines().find_map(|line| line.strip_prefix("ACCEPT ")) {
+                return Ok(Self { address: address.to_owned(), process });
             }
-        };
-        // It may go on to write: nothing of that is wanted.
-        std::thread::spawn(move || lines.for_each(drop));
-        Ok(Self { process, address })
+            ensure!(process.is_running() && Instant::now() < until, "the server says: {}", process.log());
+            thread::sleep(POLL);
+        }
     }
 
     /// It has ended without an error.
-    fn end(mut self) -> Result<()> {
-        let mut said = String::new();
-        self.process.stderr.take().context("no output")?.read_to_string(&mut said)?;
-        self.process.wait()?;
+    fn end(&self) -> Result<()> {
+        let until = Instant::now() + LONG;
+        while self.process.is_running() {
+            ensure!(Instant::now() < until, "the server does not end");
+            thread::sleep(POLL);
+        }
+        let said = self.process.log();
         let error = said.lines().find(|line| line.contains("error:"));
         ensure!(error.is_none(), "the server says: {}", error.unwrap_or_default());
         Ok(())
-    }
-}
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }

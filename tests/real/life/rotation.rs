@@ -197,25 +197,21 @@ async fn conductor_and_gates_that_are_killed_at_each_write_break_no_handshake() 
     let tally = rig
         .handshakes(async {
             start(&rig).await?;
-            let end = Instant::now() + WHOLE;
-            while rig.record().await?.rotation.is_some() {
-                ensure!(Instant::now() < end, "it does not end");
-                let is_new_bundle = deadly_step(&rig, &mut killed).await?;
-                for (member, way) in rig.members.iter().zip(&ways) {
-                    if !member.gate.process.is_running() {
-                        member.gate.process.start_again()?;
-                    }
-                    // At each write of each state of the record.
-                    way.aim_at(Some(member.gate.process.pid()));
-                    if is_new_bundle {
-                        count(&mut gates, way);
+            let replaced = async {
+                let end = Instant::now() + WHOLE;
+                while rig.record().await?.rotation.is_some() {
+                    ensure!(Instant::now() < end, "it does not end");
+                    if deadly_step(&rig, &mut killed).await? {
+                        ways.iter().for_each(|way| count(&mut gates, way));
+                        restarted(&rig).await?;
                     }
                 }
-                if is_new_bundle {
-                    restarted(&rig).await?;
-                }
+                ended(&rig, "root-2").await
+            };
+            tokio::select! {
+                replaced = replaced => replaced,
+                kept = keep_alive(&rig, &ways) => kept,
             }
-            ended(&rig, "root-2").await
         })
         .await?;
     ways.iter().for_each(|way| count(&mut gates, way));
@@ -224,6 +220,19 @@ async fn conductor_and_gates_that_are_killed_at_each_write_break_no_handshake() 
     killed.iter().chain(&gates).for_each(|(write, times)| println!("    {times} times at {write}"));
     ensure!(sum(&killed) >= 8 && sum(&gates) >= 8, "hardly anybody was killed");
     tally.is_whole()
+}
+
+/// Starts gates that were killed again, to be killed at their next write that was not deadly yet.
+async fn keep_alive(rig: &Rig, ways: &[Killer; 2]) -> Result<()> {
+    loop {
+        for (member, way) in rig.members.iter().zip(ways) {
+            if !member.gate.process.is_running() {
+                member.gate.process.start_again()?;
+            }
+            way.aim_at(Some(member.gate.process.pid()));
+        }
+        sleep(PAUSE).await;
+    }
 }
 
 /// Adds how often somebody was killed on this way, and lets each write be deadly again.
