@@ -105,6 +105,15 @@ mod tests {
         starts.get()
     }
 
+    #[test]
+    fn pods_have_the_same_port_on_addresses_of_their_own() -> Result<()> {
+        let ports = [Port::of_a_pod(15012)?, Port::of_a_pod(15012)?];
+        let [one, other] = ports.each_ref().map(Port::address);
+        assert!(one.ip().is_loopback() && one.port() == 15012);
+        assert!(one.ip() != other.ip() && other.port() == 15012);
+        Ok(())
+    }
+
     #[tokio::test]
     async fn only_a_taken_port_is_tried_again() {
         assert_eq!(starts("address already in use").await, STARTS);

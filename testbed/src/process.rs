@@ -18,7 +18,6 @@ use tokio::time::{sleep, timeout};
 pub use rustix::process::Signal;
 
 use crate::eventually::{Attempt, POLL, eventually};
-use crate::evidence;
 
 /// How many lines of a log an error shows.
 const TAIL: usize = 30;
@@ -79,7 +78,6 @@ impl Program {
     pub fn spawn(self, log: impl Into<PathBuf>) -> Result<Process> {
         let log = log.into();
         let child = self.start(&log)?;
-        evidence::keep_log(&self.path, &log);
         Ok(Process { program: self, log, child: Mutex::new(child) })
     }
 

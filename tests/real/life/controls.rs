@@ -4,11 +4,10 @@ use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
-use testbed::side::{MUTATING_WEBHOOKS, WEBHOOKS};
 use testbed::{Vault, eventually};
 
 use super::prober::{Credentials, Tally};
-use super::rig::{Beginning, LIVES, LONG, Member, Rig};
+use super::rig::{Beginning, Kind, LIVES, LONG, Member, Rig, ungate};
 use crate::mesh::{Verifier, handshake_by};
 
 /// A CA that istiod may be given, and its key.
@@ -71,13 +70,10 @@ async fn roots_of(member: &Member) -> Result<String> {
 
 /// A mesh whose gates are gone, so that nobody mends what is done to it.
 async fn ungated() -> Result<Rig> {
-    let rig = Rig::start(Beginning { is_signing: true, lives: LIVES, istiods: 1 }).await?;
+    let rig = Rig::start(Beginning { kind: Kind::Signing, lives: LIVES, istiods: 1 }).await?;
     for member in &rig.members {
         member.gate.process.stop()?;
-        for webhooks in [WEBHOOKS, MUTATING_WEBHOOKS] {
-            let (status, answer) = member.side.api.request("DELETE", webhooks, None).await?;
-            ensure!(matches!(status, 200 | 404), "{answer}");
-        }
+        ungate(&member.side).await?;
     }
     Ok(rig)
 }

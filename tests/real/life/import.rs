@@ -4,14 +4,14 @@ use anyhow::{Result, ensure};
 use testbed::eventually;
 
 use super::prober::Tally;
-use super::rig::{Beginning, LIVES, LONG, Rig};
+use super::rig::{Beginning, Kind, LIVES, LONG, Rig};
 use crate::signers::{are_signed, files};
 
 const IMPORT: [&str; 4] = ["import", "--yes", "--of", "homelab,nas"];
 
 /// A mesh as it was before, whose gates can be asked for signers.
 async fn shared() -> Result<Rig> {
-    let mut rig = Rig::start(Beginning { is_signing: false, lives: LIVES, istiods: 1 }).await?;
+    let mut rig = Rig::start(Beginning { kind: Kind::Shared, lives: LIVES, istiods: 1 }).await?;
     let Rig { members, vault, .. } = &mut rig;
     let keys = [files(&members[0].side).await?, files(&members[1].side).await?];
     ensure!(keys[0].signs_with_the_root() && keys[0].bundle.ca_key == keys[1].bundle.ca_key, "no shared key");

@@ -8,12 +8,12 @@ use serde_json::json;
 use testbed::eventually;
 
 use super::prober::Credentials;
-use super::rig::{Beginning, LONG, Member, Rig, SHORT_LIVES};
+use super::rig::{Beginning, Kind, LONG, Member, Rig, SHORT_LIVES};
 use crate::mesh::{Verifier, handshake_by};
 use crate::signers::{disallow, files};
 use crate::signing::{fails, patch};
 
-const BEGINNING: Beginning = Beginning { is_signing: true, lives: SHORT_LIVES, istiods: 1 };
+const BEGINNING: Beginning = Beginning { kind: Kind::Signing, lives: SHORT_LIVES, istiods: 1 };
 
 async fn signers(rig: &Rig) -> Result<[Sound; 2]> {
     Ok([files(&rig.homelab().side).await?, files(&rig.nas().side).await?])

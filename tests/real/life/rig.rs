@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use istio_ca_gate::ca::record::SigningRecord;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
+use testbed::side::{MUTATING_WEBHOOKS, WEBHOOKS};
 use testbed::{Helm, Vault, VaultOptions, eventually};
 use tokio::process::{Child, Command};
 use tokio::sync::SemaphorePermit;
@@ -52,12 +53,22 @@ pub struct Rig {
 /// What a mesh begins with.
 #[derive(Clone, Copy)]
 pub struct Beginning {
-    /// Whether its record is of the signing kind.
-    pub is_signing: bool,
+    pub kind: Kind,
     /// The lives of signers, in each cluster.
     pub lives: [&'static str; 2],
     /// Istiods of each cluster.
     pub istiods: usize,
+}
+
+/// What a mesh is when it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A root and a key that both clusters have.
+    Shared,
+    /// A signer for each cluster.
+    Signing,
+    /// Each istiod has made a root of its own; the gates come later, and Vault has nothing.
+    Split,
 }
 
 /// The lives that signers have.
@@ -105,7 +116,9 @@ impl Rig {
         prober.rounds(1).await;
         let killer = Killer::start(&vault).await?;
         let rig = Self { prober, members, vault, killer, token, _place: place };
-        rig.prober.so_far().is_whole()?;
+        if beginning.kind != Kind::Split {
+            rig.prober.so_far().is_whole()?;
+        }
         Ok(rig)
     }
 
@@ -129,8 +142,14 @@ impl Rig {
     /// `istio-ca-gate rotate`, as whoever may change the root.
     pub fn rotate(&self, args: &[&str]) -> Result<Child> {
         let address = self.killer.url();
-        let variables =
-            [("VAULT_ADDR", address.as_str()), ("VAULT_TOKEN", &self.token), ("GATE_VAULT_PKI_MOUNT", "pki-mesh")];
+        let kubeconfigs = self.members.each_ref().map(|member| member.side.cluster.kubeconfig());
+        let kubeconfigs = std::env::join_paths(kubeconfigs)?;
+        let variables = [
+            ("VAULT_ADDR", address.as_str()),
+            ("VAULT_TOKEN", &self.token),
+            ("GATE_VAULT_PKI_MOUNT", "pki-mesh"),
+            ("KUBECONFIG", kubeconfigs.to_str().context("no path")?),
+        ];
         let mut command = Command::new(binary());
         command.arg("rotate").args(args).env_clear().envs(variables).stdin(Stdio::null());
         Ok(command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn()?)
@@ -156,21 +175,51 @@ async fn conductors_token(vault: &Vault) -> Result<String> {
     Ok(made["auth"]["client_token"].as_str().context("no token")?.to_owned())
 }
 
+async fn gate(side: &Side, vault: &Vault, flags: &[&str]) -> Result<Gate> {
+    Gate::start_with(side, vault, Options { flags, log: Some("info"), ..Options::default() }).await
+}
+
+/// The homelab's istiods take another bundle of roots while they run. Those of the NAS have to be restarted for it, as they
+/// are unless they are told otherwise.
+async fn install_istio(side: &Side, helm: &Helm, istiods: usize) -> Result<()> {
+    let charts = charts().await?;
+    helm.install(&side.cluster, NAMESPACE, "istio-base", &charts.join("base"), &[]).await?;
+    let replicas = format!("replicaCount={istiods}");
+    let multiroot = format!("env.ISTIO_MULTIROOT_MESH={}", side.role == "bootstrap");
+    let settings = ["autoscaleEnabled=false", &replicas, &multiroot];
+    let istiod = charts.join("istio-control/istio-discovery");
+    helm.install(&side.cluster, NAMESPACE, "istiod", &istiod, &settings).await?;
+    Ok(())
+}
+
+/// Takes the webhooks away, so that no gate is asked.
+pub async fn ungate(side: &Side) -> Result<()> {
+    for webhooks in [WEBHOOKS, MUTATING_WEBHOOKS] {
+        let (status, answer) = side.api.request("DELETE", webhooks, None).await?;
+        ensure!(matches!(status, 200 | 404), "{answer}");
+    }
+    Ok(())
+}
+
 impl Member {
-    /// The gate first, then Istio by its charts. The homelab's istiods take another bundle of roots while they run, those of
-    /// the NAS have to be restarted for it, as they are unless they are told otherwise.
+    /// The gate first, then Istio by its charts, or the other way round where the mesh is split.
     async fn start(side: Side, vault: &Vault, helm: &Helm, beginning: Beginning, life: &'static str) -> Result<Self> {
-        let flags = if beginning.is_signing { flags(life) } else { Vec::new() };
-        let options = Options { flags: &flags, log: Some("info"), ..Options::default() };
-        let gate = Gate::start_with(&side, vault, options).await?;
-        let charts = charts().await?;
-        helm.install(&side.cluster, NAMESPACE, "istio-base", &charts.join("base"), &[]).await?;
-        let replicas = format!("replicaCount={}", beginning.istiods);
-        let multiroot = format!("env.ISTIO_MULTIROOT_MESH={}", side.role == "bootstrap");
-        let settings = ["autoscaleEnabled=false", &replicas, &multiroot];
-        let istiod = charts.join("istio-control/istio-discovery");
-        helm.install(&side.cluster, NAMESPACE, "istiod", &istiod, &settings).await?;
         let side = Arc::new(side);
+        if beginning.kind == Kind::Split {
+            ungate(&side).await?;
+            install_istio(&side, helm, beginning.istiods).await?;
+            let node = Node::start(Arc::clone(&side)).await?;
+            eventually("istiods on roots of their own", LONG, || async {
+                ensure!(node.ready().await? == beginning.istiods, "not all");
+                Ok(())
+            })
+            .await?;
+            side.apply_with(&["signing"]).await?;
+            return Ok(Self { gate: gate(&side, vault, &flags(life)).await?, node, side, life });
+        }
+        let flags = if beginning.kind == Kind::Signing { flags(life) } else { Vec::new() };
+        let gate = gate(&side, vault, &flags).await?;
+        install_istio(&side, helm, beginning.istiods).await?;
         Ok(Self { node: Node::start(Arc::clone(&side)).await?, side, gate, life })
     }
 
@@ -180,8 +229,7 @@ impl Member {
         let url = way.map(Killer::url);
         let mut flags = flags(self.life);
         flags.extend(url.iter().flat_map(|url| ["--vault-addr", url]));
-        let options = Options { flags: &flags, log: Some("info"), ..Options::default() };
-        self.gate = Gate::start_with(&self.side, vault, options).await?;
+        self.gate = gate(&self.side, vault, &flags).await?;
         Ok(())
     }
 

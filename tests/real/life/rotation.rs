@@ -11,7 +11,7 @@ use testbed::eventually;
 use tokio::time::{Instant, sleep};
 
 use super::killer::Killer;
-use super::rig::{Beginning, LEAF, LIVES, LONG, Rig};
+use super::rig::{Beginning, Kind, LEAF, LIVES, LONG, Rig};
 use crate::signers::files;
 
 /// Longest time that a rotation may take here.
@@ -25,7 +25,7 @@ const SKEW: SignedDuration = SignedDuration::from_secs(601);
 const PAUSE: Duration = Duration::from_millis(500);
 
 async fn mesh(istiods: usize) -> Result<Rig> {
-    Rig::start(Beginning { is_signing: true, lives: LIVES, istiods }).await
+    Rig::start(Beginning { kind: Kind::Signing, lives: LIVES, istiods }).await
 }
 
 async fn start(rig: &Rig) -> Result<()> {
@@ -53,7 +53,7 @@ async fn step(rig: &Rig) -> Result<Result<String, String>> {
 }
 
 /// Takes steps until this one is taken, and does at each what a person has to.
-async fn carry(rig: &Rig, until: &str) -> Result<Vec<String>> {
+pub async fn carry(rig: &Rig, until: &str) -> Result<Vec<String>> {
     let (mut taken, deadline) = (Vec::new(), Instant::now() + WHOLE);
     loop {
         match step(rig).await? {
@@ -131,7 +131,7 @@ async fn backdated(rig: &Rig, path: &str, change: impl Fn(&mut Value) -> Result<
 }
 
 /// The mesh is under this one root alone.
-async fn ended(rig: &Rig, issuer: &str) -> Result<()> {
+pub async fn ended(rig: &Rig, issuer: &str) -> Result<()> {
     let record: SigningRecord = rig.record().await?;
     ensure!(record.rotation.is_none() && record.roots().len() == 1 && record.cross().is_none(), "not at its end");
     ensure!(record.issuer.as_ref().is_some_and(|name| name.as_str() == issuer), "under {:?}", record.issuer);
@@ -280,6 +280,8 @@ async fn a_cluster_that_is_away_is_waited_for_and_finds_its_way_back() -> Result
             rig.nas().gate.process.start_again()?;
             rig.nas().node.turn_on().await?;
             rig.nas().istiods_are(2).await?;
+            // They may have begun on what the cluster had when it went.
+            restarted(&rig).await?;
             let taken = carry(&rig, "rest").await?;
             ensure!(taken == ["switch", "note", "wait", "drop", "done"], "{taken:?}");
             ended(&rig, "root-2").await
