@@ -87,6 +87,11 @@ pub enum Said {
         /// In words.
         act: String,
     },
+    /// The machine gave the run itself no time, so that deadlines say nothing.
+    Stalled {
+        /// For so many milliseconds.
+        by: u64,
+    },
     /// Something became of a gate's process.
     Process {
         /// Which.

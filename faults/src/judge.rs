@@ -9,6 +9,9 @@ use crate::history::{By, Deed, History, Line, Promises, Said};
 /// After a gate was killed, stopped or started, and after a fault of a server, a call may fail for this long.
 const SETTLES: u64 = 20_000;
 
+/// A run of which more than this part was spent standing still says nothing of deadlines.
+const SLOW_PART: u64 = 10;
+
 /// The reason codes that a denial may have: those of the contract.
 const CODES: [&str; 22] = [
     "Converging",
@@ -92,12 +95,23 @@ pub fn judge(history: &History) -> Verdict {
         heals(lines, promises),
     ]
     .concat();
-    match valid(lines, promises) {
+    let slow = too_slow(lines);
+    let is_timed = |breach: &Breach| ["Heals", "Tells"].contains(&breach.promise);
+    match (valid(lines, promises), slow) {
+        (_, Some(why)) if !breaches.is_empty() && breaches.iter().all(is_timed) => Verdict::Invalid(why),
         // What is broken is broken, whatever else was not shown.
         _ if !breaches.is_empty() => Verdict::Broken(breaches),
-        Err(why) => Verdict::Invalid(why),
-        Ok(()) => Verdict::Kept,
+        (Err(why), _) => Verdict::Invalid(why),
+        (Ok(()), _) => Verdict::Kept,
     }
+}
+
+/// Why deadlines say nothing: for a good part of the run the machine gave nobody any time.
+fn too_slow(lines: &[Line]) -> Option<String> {
+    let stalls = lines.iter().map(|line| if let Said::Stalled { by } = line.said { by } else { 0 });
+    let (stalled, whole) = (stalls.sum::<u64>(), lines.last()?.at);
+    let why = format!("the machine stood still for {} of {} s", stalled / 1000, whole / 1000);
+    (stalled * SLOW_PART > whole).then_some(why)
 }
 
 /// That the faults hit, outputs were searched, and the end was looked at.
@@ -155,10 +169,10 @@ fn one(lines: &[Line]) -> Vec<Breach> {
                     allowed.insert(vault, 1);
                 }
             }
-            Said::Cacerts { by: By::Gate, deed: Deed::Write, cluster, files, .. } => {
-                if !files.as_ref().is_some_and(|files| stored.contains(&files)) {
-                    found.push(breach("One", *at, format!("{cluster}: published what Vault never had")));
-                }
+            Said::Cacerts { by: By::Gate, deed: Deed::Write, cluster, files, .. }
+                if !files.as_ref().is_some_and(|files| stored.contains(&files)) =>
+            {
+                found.push(breach("One", *at, format!("{cluster}: published what Vault never had")));
             }
             _ => {}
         }
@@ -201,6 +215,7 @@ fn closed(lines: &[Line], promises: &Promises) -> Vec<Breach> {
                 changed |= *by == By::Other && stored.iter().any(|other| other.roots != files.roots);
                 stored.push(files);
             }
+            Said::Record { deed: Deed::Forget, .. } => changed = true,
             Said::Shut { cluster, why } => {
                 shut.insert(cluster, why);
             }
@@ -283,13 +298,16 @@ fn bystanders(lines: &[Line]) -> Vec<Breach> {
     found
 }
 
-/// Tells: a refusal has a reason code of the contract, and comes before the API server gives up, unless a gate had just gone.
+/// Tells: a refusal has a reason code of the contract, and comes before the API server gives up, unless a gate had just gone
+/// or the whole machine stood still.
 fn tells(lines: &[Line]) -> Vec<Breach> {
     let mut found = Vec::new();
     let mut disturbed = None;
     for Line { at, said } in lines {
         match said {
-            Said::Process { .. } | Said::Fault { .. } | Said::Fired { .. } => disturbed = Some(*at),
+            Said::Process { .. } | Said::Fault { .. } | Said::Fired { .. } | Said::Stalled { .. } => {
+                disturbed = Some(*at)
+            }
             Said::Denied { cluster, gated: true, message } => {
                 let code = message.split("denied the request: ").nth(1).and_then(|rest| rest.split(':').next());
                 let failed = message.contains("failed calling webhook") || message.contains("failed to call webhook");
@@ -336,12 +354,13 @@ fn bound(lines: &[Line], promises: &Promises) -> Vec<Breach> {
 /// Heals: once faults have ended, every cluster is open soon, its pod exists, and it has what Vault has.
 fn heals(lines: &[Line], promises: &Promises) -> Vec<Breach> {
     let mut found = Vec::new();
-    let mut stored = None;
+    let (mut stored, mut stalled) = (None, 0);
     for Line { at, said } in lines {
         match said {
+            Said::Stalled { by } => stalled += by,
             Said::Record { files, deed, .. } => stored = files.as_ref().or(stored).filter(|_| *deed != Deed::Forget),
             Said::End { cluster, after, seen, pods, files } => {
-                if !after.is_some_and(|after| after <= promises.heals) {
+                if !after.is_some_and(|after| after <= promises.heals + stalled) {
                     found.push(breach("Heals", *at, format!("{cluster} was not open after {after:?} ms: {seen}")));
                 } else if *pods == 0 {
                     found.push(breach("Heals", *at, format!("{cluster} has no pod: {seen}")));

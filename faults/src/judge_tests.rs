@@ -1,3 +1,4 @@
+#![allow(clippy::panic, reason = "a test fails by it")]
 //! A history that is as it should be, and for each promise the ways in which one can break it.
 
 use super::*;
@@ -160,6 +161,8 @@ fn a_refusal_without_a_code_or_in_time_is_found() {
     breaks("Tells", [denied(true, "denied the request: because: …")]);
     breaks("Tells", [denied(true, "failed calling webhook \"a\": context deadline exceeded")]);
     let long = (0..30).map(|_| Said::Act { act: "nothing".to_owned() });
+    let stalled = Said::Stalled { by: 9000 };
+    assert_eq!(with([stalled, denied(true, "failed calling webhook \"a\": context deadline exceeded")]), Verdict::Kept);
     let late = denied(true, "failed calling webhook \"a\": EOF");
     breaks("Tells", std::iter::once(process(true)).chain(long).chain([late]));
 }
@@ -216,6 +219,15 @@ fn a_history_is_read_as_it_was_written() -> anyhow::Result<()> {
     std::fs::remove_file(&path)?;
     assert_eq!(read?, history);
     Ok(())
+}
+
+#[test]
+fn deadlines_are_not_judged_of_a_machine_that_stands_still_and_all_else_is() {
+    let stalled = || Said::Stalled { by: 9000 };
+    let late = end(None, 1, "r");
+    assert!(matches!(with([stalled(), late.clone()]), Verdict::Invalid(why) if why.contains("stood still for 9 of")));
+    breaks("Heals", [Said::Stalled { by: 200 }, late]);
+    breaks("Quiet", [stalled(), scanned(&["a key"])]);
 }
 
 #[test]

@@ -12,16 +12,6 @@ const NAMESPACE: &str = "istio-system";
 /// The gate's label, and its value.
 const OURS: (&str, &str) = ("app.kubernetes.io/managed-by", "istio-ca-gate");
 
-/// What an audit policy needs so that this can be read, as the API server takes it.
-pub const POLICY: &str = r#"{
-  "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
-  "rules": [
-    { "level": "RequestResponse", "namespaces": ["istio-system"], "verbs": ["create", "update", "patch", "delete", "deletecollection"],
-      "resources": [{ "group": "", "resources": ["secrets", "pods"] }] },
-    { "level": "None" }
-  ]
-}"#;
-
 /// Reads the log of this cluster. The gate's service accounts are these.
 pub fn read(cluster: &str, log: &str, accounts: &[&str]) -> Vec<Line> {
     let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());

@@ -6,10 +6,13 @@
 //! what `docs/reliability.md` says of them. Nothing here knows the product: who judges must not share its mistakes.
 
 pub mod api_metrics;
+pub mod evidence;
 pub mod files;
 pub mod history;
 pub mod judge;
 pub mod kubernetes_audit;
+pub mod report;
+pub mod rows;
 
 pub mod scan;
 pub mod vault_audit;

@@ -1,6 +1,6 @@
 //! A search of outputs for keys and tokens, in every spelling that a library might give them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -14,6 +14,9 @@ use crate::files::blocks;
 
 /// Enough of a secret to be worth finding, and too much to be there by chance.
 const PIECE: usize = 24;
+
+/// Searched for at most. Of more, as of the keys of a hundred roots, every how-manieth is: a key that is seen shows hundreds.
+const PIECES_MAX: usize = 30_000;
 
 /// Read at a time.
 const CHUNK: usize = 1 << 20;
@@ -76,26 +79,31 @@ pub struct Scanner {
 impl Scanner {
     /// For these secrets. A certificate has the public half of a key in it: what is public is not searched for.
     pub fn new(secrets: &[Secret], public: &[String]) -> Result<Self> {
-        let known: String = public
-            .iter()
-            .flat_map(|pem| std::iter::once(pem.as_bytes().to_vec()).chain(blocks(pem, "CERTIFICATE")))
-            .flat_map(|bytes| spellings(&bytes).into_iter().map(|(_, text)| text + "\n"))
-            .collect();
-        let (mut pieces, mut names) = (Vec::new(), Vec::new());
-        let mut have = BTreeSet::new();
+        let mut pieces: BTreeMap<String, String> = BTreeMap::new();
         for secret in secrets {
             for (spelling, text) in secret.texts.iter().flat_map(|text| spellings(text)) {
                 for piece in text.lines().flat_map(|line| line.as_bytes().chunks_exact(PIECE)) {
                     let piece = String::from_utf8_lossy(piece).into_owned();
-                    if is_telling(&piece) && !known.contains(&piece) && have.insert(piece.clone()) {
-                        pieces.push(piece);
-                        names.push(format!("{} in {spelling}", secret.name));
+                    if is_telling(&piece) {
+                        pieces.entry(piece).or_insert_with(|| format!("{} in {spelling}", secret.name));
                     }
                 }
             }
         }
-        pieces.push(KEY.to_owned());
-        names.push("some private key in PEM".to_owned());
+        let stride = pieces.len().div_ceil(PIECES_MAX).max(1);
+        let mut pieces: Vec<_> = pieces.into_iter().step_by(stride).collect();
+        let known = AhoCorasick::new(pieces.iter().map(|(piece, _)| piece))?;
+        let mut is_public = BTreeSet::new();
+        for pem in public.iter().collect::<BTreeSet<_>>() {
+            let texts = std::iter::once(pem.as_bytes().to_vec()).chain(blocks(pem, "CERTIFICATE"));
+            for (_, text) in texts.flat_map(|bytes| spellings(&bytes)) {
+                is_public.extend(known.find_overlapping_iter(&text).map(|hit| hit.pattern().as_usize()));
+            }
+        }
+        let mut number = 0..;
+        pieces.retain(|_| number.next().is_some_and(|number| !is_public.contains(&number)));
+        pieces.push((KEY.to_owned(), "some private key in PEM".to_owned()));
+        let (pieces, names): (Vec<_>, Vec<_>) = pieces.into_iter().unzip();
         Ok(Self { searcher: AhoCorasick::new(pieces)?, names })
     }
 

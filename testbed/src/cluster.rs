@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::api::Api;
 use crate::binaries::ControlPlane;
+use crate::evidence;
 use crate::kubernetes_api::KubernetesApi;
 use crate::ports::{Port, retry_if_taken};
 use crate::process::{Process, Program};
@@ -62,6 +63,7 @@ impl Cluster {
         fs::write(home.join("token-public-key.pem"), &token_public_key_pem)?;
         let admin = format!("{ADMIN_TOKEN},admin,admin,system:masters\n");
         fs::write(home.join("tokens.csv"), admin)?;
+        fs::write(home.join("audit-policy.json"), evidence::AUDIT_POLICY)?;
         let api = KubernetesApi {
             name: name.to_owned(),
             issuer,
@@ -83,7 +85,7 @@ impl Cluster {
             etcd: spawn(&programs.etcd, etcd_args(etcd_port, etcd_peer_port), "etcd.log")?,
             api_server: spawn(
                 &programs.api_server,
-                api_server_args(port, etcd_port, api.issuer()),
+                [api_server_args(port, etcd_port, api.issuer()), audit_args(name)].concat(),
                 "kube-apiserver.log",
             )?,
             controller_manager: spawn(
@@ -236,6 +238,19 @@ fn api_server_args(port: u16, etcd_port: u16, issuer: &str) -> Vec<String> {
         format!("--service-account-issuer={issuer}"),
         format!("--api-audiences={issuer},vault"),
     ]
+}
+
+/// What changed is recorded before it is answered, so that nothing is missing at the end.
+fn audit_args(name: &str) -> Vec<String> {
+    let log = evidence::file(name, "kubernetes-audit");
+    let args = log.map(|log| {
+        vec![
+            "--audit-policy-file=audit-policy.json".into(),
+            "--audit-log-mode=blocking".into(),
+            format!("--audit-log-path={}", log.display()),
+        ]
+    });
+    args.unwrap_or_default()
 }
 
 fn controller_manager_args() -> Vec<String> {

@@ -2,18 +2,20 @@
 //!
 //! [`Cluster`] and [`Vault`] start on free ports of 127.0.0.1 with their data in a temporary folder, and are gone when
 //! dropped, also when the test process is killed. [`binaries`] says where their programs come from.
-//! Set `TESTBED_KEEP` to keep the temporary folders.
+//! Set `TESTBED_KEEP` to keep the temporary folders. [`evidence`] is what an observer is given.
 
 mod agent;
 mod api;
 pub mod binaries;
 mod cluster;
 mod eventually;
+pub mod evidence;
 mod flux;
 mod helm;
 mod istiod;
 mod kubelet;
 mod kubernetes_api;
+mod paced;
 mod ports;
 mod process;
 pub mod side;
@@ -29,6 +31,7 @@ pub use helm::Helm;
 pub use istiod::{Istiod, IstiodService, WorkloadCertificate};
 pub use kubelet::{Mounting, mount_volumes};
 pub use kubernetes_api::{KubernetesApi, KubernetesIdentity};
+pub use paced::{Paced, until_shown};
 pub use ports::Port;
 pub use process::{Process, Program, Signal};
 pub use tls::{Authority, Identity, token_signing_key};

@@ -18,6 +18,7 @@ use tokio::time::{sleep, timeout};
 pub use rustix::process::Signal;
 
 use crate::eventually::{Attempt, POLL, eventually};
+use crate::evidence;
 
 /// How many lines of a log an error shows.
 const TAIL: usize = 30;
@@ -78,6 +79,7 @@ impl Program {
     pub fn spawn(self, log: impl Into<PathBuf>) -> Result<Process> {
         let log = log.into();
         let child = self.start(&log)?;
+        evidence::keep_log(&self.path, &log);
         Ok(Process { program: self, log, child: Mutex::new(child) })
     }
 

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::binaries;
+use crate::evidence;
 use crate::ports::{Port, retry_if_taken};
 use crate::process::{Process, Program};
 use crate::temporary_folder;
@@ -94,6 +95,10 @@ impl Vault {
         self.api.ok("POST", "sys/mounts/secret", Some(mount)).await?;
         // The mount refuses all until it has been upgraded from version 1, in the background.
         self.process.until("secret/", START, || self.api.ok("GET", "secret/config", None)).await?;
+        if let Some(log) = evidence::file("vault", "vault-audit") {
+            let options = json!({ "file_path": log, "log_raw": "true" });
+            self.api.ok("PUT", "sys/audit/evidence", Some(json!({ "type": "file", "options": options }))).await?;
+        }
         Ok(())
     }
 

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use reqwest::{Certificate, Client};
 use serde_json::{Value, json};
-use testbed::{KubernetesApi, Signal, eventually};
+use testbed::{KubernetesApi, Paced, Signal, eventually, until_shown};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
@@ -17,8 +17,17 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::gate::{Gate, Options};
 use crate::world::{NAMESPACE, SOON, SmallWorld};
 
-/// Pods a second. Each is reviewed twice: by `/mutate` and by `/validate`.
+/// Pods a second at most. Each is reviewed twice: by `/mutate` and by `/validate`.
 const RATE: u64 = 100;
+
+/// Pods a second without which a run says nothing: fewer leave moments in which nobody asks.
+const RATE_NEEDED: f64 = 25.0;
+
+/// Pods under way at a time: a machine that cannot keep up is asked less, and not buried.
+const UNDER_WAY: usize = 64;
+
+/// Longest wait for the load to go on: far above what any rate that is of use takes.
+const GOES_ON: Duration = Duration::from_secs(180);
 
 /// Longest that the API server may take for one of them, more than the webhook's timeout.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -92,6 +101,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 struct Load {
     counts: Arc<Counts>,
     sending: JoinSet<()>,
+    began: Instant,
 }
 
 #[derive(Default)]
@@ -115,18 +125,20 @@ impl Load {
         let mut sending = JoinSet::new();
         sending.spawn(async move {
             let (mut ticks, mut under_way) = (interval(Duration::from_micros(1_000_000 / RATE)), JoinSet::new());
-            // What a busy machine misses is made up for.
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
             while !shared.enough.load(Ordering::Relaxed) {
                 ticks.tick().await;
                 while under_way.try_join_next().is_some() {}
+                if under_way.len() >= UNDER_WAY {
+                    under_way.join_next().await;
+                }
                 let number = shared.sent.fetch_add(1, Ordering::Relaxed);
                 let request = client.post(&url).bearer_auth(&token).json(&pod(number));
                 under_way.spawn(count(request, Arc::clone(&shared)));
             }
             while under_way.join_next().await.is_some() {}
         });
-        Ok(Self { counts, sending })
+        Ok(Self { counts, sending, began: Instant::now() })
     }
 
     fn admitted(&self) -> usize {
@@ -140,7 +152,7 @@ impl Load {
     /// Waits until so many more were admitted.
     async fn goes_on(&self, more: usize) -> Result<()> {
         let enough = self.admitted() + more;
-        eventually("the load to go on", SOON, || async {
+        eventually("the load to go on", GOES_ON, || async {
             ensure!(self.admitted() >= enough, "{} admitted, refused: {:?}", self.admitted(), self.refused());
             Ok(())
         })
@@ -148,13 +160,21 @@ impl Load {
     }
 
     /// Sends no more, and waits for every answer.
-    async fn end(mut self) -> Result<(usize, Vec<String>)> {
+    async fn end(mut self) -> Result<Reached> {
         self.counts.enough.store(true, Ordering::Relaxed);
         self.sending.join_next().await.context("the load has ended by itself")??;
         let (sent, admitted, refused) = (self.counts.sent.load(Ordering::Relaxed), self.admitted(), self.refused());
         ensure!(sent == admitted + refused.len(), "of {sent}, {admitted} were admitted and {} refused", refused.len());
-        Ok((admitted, refused))
+        let pace = Paced::by_rate("pods", admitted as f64 / self.began.elapsed().as_secs_f64(), RATE_NEEDED);
+        Ok(Reached { admitted, refused, pace })
     }
+}
+
+/// What came of a load.
+struct Reached {
+    admitted: usize,
+    refused: Vec<String>,
+    pace: Paced,
 }
 
 async fn count(request: reqwest::RequestBuilder, counts: Arc<Counts>) {
@@ -204,6 +224,10 @@ async fn three(world: &SmallWorld) -> Result<(Service, Vec<Gate>)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_under_load_fails_no_review() -> Result<()> {
+    until_shown("rolling restart", rolling_restart).await
+}
+
+async fn rolling_restart() -> Result<Paced> {
     let world = SmallWorld::homelab().await?;
     let (service, mut gates) = three(&world).await?;
     let load = Load::start(&world.side.api)?;
@@ -221,16 +245,22 @@ async fn a_rolling_restart_under_load_fails_no_review() -> Result<()> {
         ensure!(!old.process.log().contains("still open at the end"), "{}", old.process.log());
         load.goes_on(RATE as usize).await?;
     }
-    let (admitted, refused) = load.end().await?;
-    println!("rolling restart: {admitted} pods admitted at {} reviews a second, {} refused", 2 * RATE, refused.len());
+    let Reached { admitted, refused, pace } = load.end().await?;
+    println!("rolling restart: {admitted} pods admitted, two reviews each, {} refused", refused.len());
     println!("connections by replica: {:?}", service.made());
-    ensure!(refused.is_empty(), "{refused:?}");
-    ensure!(service.made().len() == 6, "some replica was never asked: {:?}", service.made());
-    Ok(())
+    if pace == Paced::Shown {
+        ensure!(refused.is_empty(), "{refused:?}");
+        ensure!(service.made().len() == 6, "some replica was never asked: {:?}", service.made());
+    }
+    Ok(pace)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_is_killed_under_load_takes_only_its_own_calls_with_it() -> Result<()> {
+    until_shown("a replica killed", replica_killed).await
+}
+
+async fn replica_killed() -> Result<Paced> {
     let world = SmallWorld::homelab().await?;
     let (service, mut gates) = three(&world).await?;
     let load = Load::start(&world.side.api)?;
@@ -242,17 +272,19 @@ async fn a_replica_that_is_killed_under_load_takes_only_its_own_calls_with_it() 
     load.goes_on(RATE as usize).await?;
     let lost = load.refused();
     load.goes_on(5 * RATE as usize).await?;
-    let (admitted, refused) = load.end().await?;
+    let Reached { admitted, refused, pace } = load.end().await?;
     println!("a replica killed: {admitted} pods admitted, {} refused until the network knew", lost.len());
-    ensure!(refused.len() == lost.len(), "refused when the network knew: {:?}", &refused[lost.len()..]);
-    let share = RATE as f64 * (PROPAGATION + Duration::from_secs(1)).as_secs_f64();
-    ensure!((lost.len() as f64) < share, "{} were lost: {lost:?}", lost.len());
-    // The failurePolicy holds: what could not be asked was not let in.
-    ensure!(lost.iter().all(|text| text.contains("failed calling webhook")), "{lost:?}");
+    // The failurePolicy holds at any pace: what could not be asked was not let in.
+    ensure!(refused.iter().all(|text| text.contains("failed calling webhook")), "{refused:?}");
+    if pace == Paced::Shown {
+        ensure!(refused.len() == lost.len(), "refused when the network knew: {:?}", &refused[lost.len()..]);
+        let share = RATE as f64 * (PROPAGATION + Duration::from_secs(1)).as_secs_f64();
+        ensure!((lost.len() as f64) < share, "{} were lost: {lost:?}", lost.len());
+    }
     let text = reqwest::get(gates[0].url("metrics")).await?.text().await?;
     let is_open = |line: &str| line.starts_with("istio_ca_gate_open{") && line.ends_with("} 1");
     ensure!(text.lines().any(is_open), "{text}");
     world.side.restart("istiod").await?;
     world.side.pod("istiod").await.context("the ReplicaSet's own pod")?;
-    Ok(())
+    Ok(pace)
 }
