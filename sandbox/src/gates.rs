@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -37,18 +38,18 @@ pub struct Gate {
     signals: mpsc::Sender<()>,
     ended: JoinHandle<Result<(), Failure>>,
     runtime: Option<Runtime>,
-    _page: Port,
+    page: Arc<Port>,
 }
 
 /// What a gate is started with beside its side.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Setting<'a> {
     /// The Vault of all gates.
     pub vault: &'a VaultApi,
     /// Where its files go.
     pub folder: &'a Path,
     /// Where its page is.
-    pub page: Port,
+    pub page: Arc<Port>,
     /// The page of the other gate.
     pub peer: &'a str,
 }
@@ -56,19 +57,34 @@ pub struct Setting<'a> {
 /// A minute is the default, and more than anybody wants to watch.
 const REFRESH: &str = "1s";
 
+/// The mount of the PKI engine.
+pub(crate) const PKI: &str = "pki-mesh";
+
 impl Gate {
     /// Starts a gate for this side, points the side's webhook at it, and waits until it is ready. The side's cluster has
     /// the Deployment that it would be of.
     pub async fn start(side: &Side, setting: Setting<'_>) -> Result<Self> {
-        let Setting { vault, folder, page, peer } = setting;
         let settings = [
             ("GATE_ROLE", side.role),
             ("GATE_CLUSTER", side.name),
-            ("GATE_VAULT_ADDRS", vault.address()),
+            ("GATE_VAULT_ADDRS", setting.vault.address()),
             ("GATE_VAULT_AUTH_MOUNT", side.auth_mount),
-            ("GATE_PEERS", peer),
+            ("GATE_PEERS", setting.peer),
         ];
         side.deploy_gate(&settings).await?;
+        Self::run(side, setting, &[]).await
+    }
+
+    /// Ends it in order, and starts it anew where it was, with a PKI engine.
+    pub async fn with_pki(self, side: &Side, vault: &VaultApi, folder: &Path, peer: &str) -> Result<Self> {
+        let page = Arc::clone(&self.page);
+        self.stop().await?;
+        side.set_gate(&[("GATE_VAULT_PKI_MOUNT", PKI)]).await?;
+        Self::run(side, Setting { vault, folder, page, peer }, &["--vault-pki-mount", PKI]).await
+    }
+
+    async fn run(side: &Side, setting: Setting<'_>, more: &[&str]) -> Result<Self> {
+        let Setting { vault, folder, page, peer } = setting;
         let file = |name: &str| folder.join(format!("{}-{name}", side.name));
         let write = |name: &str, text: &str| fs::write(file(name), text).map(|()| file(name));
         let kubeconfig = side.api.kubeconfig(side.service_account, &side.gate_token(side.api.issuer()).await?);
@@ -84,6 +100,7 @@ impl Gate {
             &["--listen", "127.0.0.1:0", "--admin-listen", &address, "--kubeconfig", &kubeconfig],
             &["--vault-addr", vault.address(), "--vault-ca-cert", &ca, "--vault-jwt-file", &token],
             &["--vault-auth-mount", side.auth_mount, "--refresh", REFRESH, "--peer", peer],
+            more,
         ];
         let gate = Self::launch(side.name, &args.concat(), file("gate.log"), page).await?;
         gate.is_ready().await?;
@@ -92,7 +109,7 @@ impl Gate {
         Ok(gate)
     }
 
-    async fn launch(name: &'static str, args: &[&str], log: PathBuf, page: Port) -> Result<Self> {
+    async fn launch(name: &'static str, args: &[&str], log: PathBuf, page: Arc<Port>) -> Result<Self> {
         let cli = Cli::try_parse_from(args).map_err(|error| anyhow!(one_line(&error).unwrap_or_default()))?;
         let Command::Serve(args) = cli.command else { bail!("the command is not serve") };
         let runtime = runtime(name, &log)?;
@@ -102,7 +119,7 @@ impl Gate {
         let (https, http) = (prepared.https(), prepared.http().context("no admin address")?);
         let ended = runtime.spawn(prepared.run(Signals::of(asked)));
         let client = reqwest::Client::builder().no_proxy().timeout(SOON).build()?;
-        Ok(Self { name, https, http, log, client, signals, ended, runtime: Some(runtime), _page: page })
+        Ok(Self { name, https, http, log, client, signals, ended, runtime: Some(runtime), page })
     }
 
     async fn is_ready(&self) -> Result<()> {

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use istio_ca_gate::shutdown::Signals;
 use istio_ca_gate::start;
+use sandbox::istiods::Istiods;
 use sandbox::stay;
 use sandbox::tell::Teller;
 use sandbox::tour::{self, Standing};
@@ -83,9 +84,9 @@ async fn run(args: &Args) -> Result<ExitCode> {
     let mut signals = Signals::listen()?;
     let folder = tempfile::Builder::new().prefix("istio-ca-gate-sandbox-").tempdir()?;
     let teller = Teller::default();
-    let standing = tokio::select! {
+    let (standing, _istiods) = tokio::select! {
         toured = Box::pin(toured(args, &teller, folder.path())) => match toured {
-            Ok(standing) => standing,
+            Ok(toured) => toured,
             Err(error) => {
                 // What the gates said is wanted now.
                 let kept = folder.keep();
@@ -106,9 +107,8 @@ async fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn toured(args: &Args, teller: &Teller, folder: &Path) -> Result<Standing> {
+async fn toured(args: &Args, teller: &Teller, folder: &Path) -> Result<(Standing, Istiods)> {
     let standing = tour::start(teller, args.real, folder).await?;
     args.fault.iter().for_each(|trouble| standing.world.inject(*trouble));
-    tour::go(teller, &standing).await?;
-    Ok(standing)
+    tour::go(teller, standing, folder).await
 }

@@ -10,8 +10,9 @@ use base64::engine::general_purpose::STANDARD;
 use istio_ca_gate::start::{NAME, PLUGIN};
 use serde_json::{Value, json};
 
+use crate::gates::PKI;
 use crate::tell::Teller;
-use crate::tour::{Standing, sample_pod};
+use crate::tour::{SIGNERS, Standing, sample_pod};
 use crate::typed;
 use testbed::side::{NAMESPACE, Side};
 
@@ -48,6 +49,7 @@ async fn files(standing: &Standing, folder: &Path) -> Result<String> {
         ("VAULT_ADDR", vault.address().to_owned()),
         ("VAULT_CACERT", path("homelab-vault-ca.pem")),
         ("VAULT_TOKEN", vault.root_token().to_owned()),
+        ("GATE_VAULT_PKI_MOUNT", PKI.to_owned()),
     ];
     let lines: String = variables.iter().map(|(name, value)| format!("export {name}=\"{value}\"\n")).collect();
     write("env", lines.as_bytes())
@@ -67,6 +69,9 @@ fn commands(teller: &Teller, standing: &Standing, env: &str) {
     line(&format!("{NAME} verify --context homelab --context nas --vault"));
     line(&format!("{NAME} doctor --context homelab --context nas"));
     line(&format!("{NAME} explain RootMissing"));
+    if SIGNERS {
+        line(&format!("{NAME} rotate status"));
+    }
     teller.say("What a gate says, and what the API server asks it:");
     line(&format!("curl -s {}", nas.url("fingerprint")));
     line("curl -s --cacert $SANDBOX/gate-ca.pem -d @$SANDBOX/review.json \\");

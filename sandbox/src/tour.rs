@@ -1,6 +1,7 @@
 //! The guided tour. Each step asserts what it tells; the first that does not hold ends the tour with an error.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -16,12 +17,17 @@ use serde_json::{Value, json};
 use testbed::{Port, eventually};
 
 use crate::gates::{Gate, Setting};
+use crate::istiods::Istiods;
+use crate::signers;
 use crate::tell::Teller;
 use crate::world::World;
 use testbed::side::{NAMESPACE, SOON, Side};
 
 /// The record, below `v1/`.
-const RECORD: &str = "secret/data/istio/ca";
+pub(crate) const RECORD: &str = "secret/data/istio/ca";
+
+/// Whether this machine has the addresses that the istiods of the last chapters need.
+pub(crate) const SIGNERS: bool = cfg!(target_os = "linux");
 
 /// The keys of `cacerts`, and the keys of the record that they are copied from.
 const FILES: [(&str, &str); 4] = [
@@ -42,20 +48,27 @@ pub struct Standing {
     pub world: World,
 }
 
-/// The tour, once all is started.
+/// The tour, once all is started. It returns what stays: the istiods as long as they are kept.
 ///
 /// # Errors
 /// The first step that did not go as told.
-pub async fn go(teller: &Teller, standing: &Standing) -> Result<()> {
-    nas_first(teller, standing).await?;
-    homelab_bootstraps(teller, standing).await?;
-    fingerprints_agree(teller, standing).await?;
+pub async fn go(teller: &Teller, standing: Standing, folder: &Path) -> Result<(Standing, Istiods)> {
+    nas_first(teller, &standing).await?;
+    homelab_bootstraps(teller, &standing).await?;
+    fingerprints_agree(teller, &standing).await?;
     // As if the old Job had run once more.
     let second = tokio::task::spawn_blocking(|| issue::root("Somebody else's root", Timestamp::now())).await??;
-    tampered_with(teller, standing, &second).await?;
-    sealed(teller, standing).await?;
-    second_root(teller, standing, &second).await?;
-    as_it_stands(teller, standing).await
+    tampered_with(teller, &standing, &second).await?;
+    sealed(teller, &standing).await?;
+    second_root(teller, &standing, &second).await?;
+    let (standing, istiods) = if SIGNERS {
+        Box::pin(signers::go(teller, standing, folder)).await?
+    } else {
+        teller.say("Two more chapters, on signers and on the change of the root, need the addresses of Linux.");
+        (standing, Istiods::default())
+    };
+    as_it_stands(teller, &standing).await?;
+    Ok((standing, istiods))
 }
 
 /// Starts a world, and its gates, which keep their files in a folder.
@@ -71,7 +84,7 @@ pub async fn start(teller: &Teller, real: bool, folder: &Path) -> Result<Standin
     } else {
         Box::pin(teller.step(&what, World::embedded())).await?
     };
-    let (one, other) = (Port::reserve()?, Port::reserve()?);
+    let (one, other) = (Arc::new(Port::reserve()?), Arc::new(Port::reserve()?));
     let [homelab, nas] = [&one, &other].map(|port| format!("http://127.0.0.1:{}/", port.number()));
     let gate = |side, page, peer| Gate::start(side, Setting { vault: &world.vault, folder, page, peer });
     let homelab_gate = gate(&world.homelab, one, &nas);

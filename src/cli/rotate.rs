@@ -231,17 +231,19 @@ async fn status(args: Status) -> Result<ExitCode, Failure> {
     let mut conductor = conductor(&args.vault)?;
     let is_live = args.watch && args.output == RotateOutput::Text && io::stdout().is_terminal();
     loop {
-        let seen = conductor.look().await.map_err(|refused| held(&refused))?;
-        let text = match args.output {
-            RotateOutput::Text => show::status(&seen),
-            RotateOutput::Json if args.watch => show::json(&seen).to_string(),
-            RotateOutput::Json => format!("{:#}", show::json(&seen)),
-        };
+        let looked = conductor.look().await;
         if is_live {
             // The screen, and the place to begin at.
             let _ = write!(paint::stdout(), "\x1b[2J\x1b[H");
         }
-        say(&text);
+        match (looked, args.output) {
+            (Ok(seen), RotateOutput::Text) => say(&show::status(&seen)),
+            (Ok(seen), RotateOutput::Json) if args.watch => say(&show::json(&seen).to_string()),
+            (Ok(seen), RotateOutput::Json) => say(&format!("{:#}", show::json(&seen))),
+            // Who watches wants to see the end of it.
+            (Err(refused), _) if args.watch => eprintln!("istio-ca-gate: {}", held(&refused)),
+            (Err(refused), _) => return Err(held(&refused)),
+        }
         if !args.watch {
             return Ok(ExitCode::SUCCESS);
         }

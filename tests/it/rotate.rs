@@ -141,3 +141,41 @@ async fn without_a_terminal_or_a_pki_mount_it_is_wrong_use() -> Result<()> {
     run(&["rotate", "status"], &[("VAULT_ADDR", mesh.vault.address())]).await?.is_refused(&["--vault-pki-mount"])?;
     run(&["rotate", "rotate"], &[]).await?.is_refused(&["rotate"])
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_names_the_steps_and_the_roots_and_says_how_long_it_waits() -> Result<()> {
+    let mesh = mesh().await?;
+    mesh.switched().await?;
+    let held = mesh.rotate(&["status"]).await?.stdout;
+    ensure!(held.contains("Steps: trust done, switch done, drop next, done later"), "{held}");
+    ensure!(held.contains("Next: drop, which is held:") && held.contains("cluster homelab"), "{held}");
+    mesh.all_settled(SignedDuration::ZERO).await?;
+    mesh.does(&["step"], "note").await?;
+    let waits = mesh.rotate(&["status"]).await?.stdout;
+    // A life of a day, and ten minutes for clocks.
+    ensure!(waits.contains(", 24h 9m") && waits.contains(" from now: then drop"), "{waits}");
+    let row = waits.lines().find(|line| line.starts_with("nas")).unwrap_or_default();
+    ensure!(row.contains("root-1 root-2") || row.contains("root-2 root-1"), "{waits}");
+    ensure!(!row.contains("ns") && row.ends_with('s'), "seconds are enough: {row:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_watches_is_told_of_an_outage_and_sees_how_it_goes_on() -> Result<()> {
+    let mesh = mesh().await?;
+    let sealed = mesh.vault.faults().inject(Fault::RequestLost, Aim::all().path("secret/data/istio/ca").times(1));
+    let folder = tempfile::tempdir()?;
+    let watch = testbed::Program::new(env!("CARGO_BIN_EXE_istio-ca-gate"));
+    let watch = watch.args(["rotate", "status", "--watch", "-o", "json"]);
+    let watch = mesh.variables()?.into_iter().fold(watch, |watch, (name, value)| watch.env(name, value));
+    let watch = watch.spawn(folder.path().join("log"))?;
+    let goes_on = || async { watch.log().contains("\"state\":\"rest\"").then_some(()) };
+    watch.until("a line after the outage", testbed::side::SOON * 2, goes_on).await?;
+    let log = watch.log();
+    ensure!(sealed.hits() == 1 && log.contains("istio-ca-gate: VaultUnreachable: "), "{log}");
+    ensure!(
+        log.lines()
+            .any(|line| serde_json::from_str::<serde_json::Value>(line).is_ok_and(|it| it["issuer"] == "root-1"))
+    );
+    Ok(())
+}

@@ -66,16 +66,20 @@ impl<V: Deref<Target = VaultApi>> Mesh<V> {
         Ok(Self { vault, token, folder })
     }
 
-    pub async fn rotate(&self, args: &[&str]) -> Result<Answered> {
+    /// By which the program reaches Vault.
+    pub fn variables(&self) -> Result<[(&'static str, String); 4]> {
         let ca = self.folder.path().join("ca.pem");
-        let variables = [
-            ("VAULT_ADDR", self.vault.address()),
-            ("VAULT_TOKEN", &self.token),
-            ("VAULT_CACERT", ca.to_str().context("no path")?),
-            ("GATE_VAULT_PKI_MOUNT", "pki-mesh"),
-        ];
+        Ok([
+            ("VAULT_ADDR", self.vault.address().to_owned()),
+            ("VAULT_TOKEN", self.token.clone()),
+            ("VAULT_CACERT", ca.to_str().context("no path")?.to_owned()),
+            ("GATE_VAULT_PKI_MOUNT", "pki-mesh".to_owned()),
+        ])
+    }
+
+    pub async fn rotate(&self, args: &[&str]) -> Result<Answered> {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_istio-ca-gate"));
-        command.arg("rotate").args(args).env_clear().envs(variables).stdin(Stdio::null()).kill_on_drop(true);
+        command.arg("rotate").args(args).env_clear().envs(self.variables()?).stdin(Stdio::null()).kill_on_drop(true);
         let output =
             tokio::time::timeout(AT_MOST, command.output()).await.with_context(|| format!("{args:?} hangs"))??;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();

@@ -35,7 +35,7 @@ use crate::snapshot::Policy;
 use crate::telemetry;
 use crate::vault::Vault;
 use crate::webhook::{WAITING_MAX, Webhook};
-use crate::witness::{LastLook, WitnessTask};
+use crate::witness::{LOOK, LastLook, WitnessTask};
 pub use once::{bootstrap, sync};
 use parts::Made;
 
@@ -211,6 +211,7 @@ impl Service {
         Ok(Some(WitnessTask {
             cluster: self.args.cluster_name(),
             version,
+            pause: LOOK.min(self.args.refresh),
             vault: vault.counted_by(metrics.vault.clone()),
             cacerts: Arc::clone(&self.cacerts),
             mesh: MeshSide::new(self.client.clone(), &self.args.cluster.namespace),

@@ -33,8 +33,9 @@ use handshake::Handshake;
 pub use last::LastLook;
 use news::News;
 
-/// How often it looks. A rotation's steps wait for it, and each look is a handshake with each istiod.
-const LOOK: Duration = Duration::from_secs(10);
+/// How often it looks, unless Vault is asked more often than that (`--refresh`). A rotation's steps wait for it, and each
+/// look is a handshake with each istiod.
+pub const LOOK: Duration = Duration::from_secs(10);
 
 /// How often it attests while a root is replaced: whoever takes the steps believes what is five minutes old.
 const ATTEST: SignedDuration = SignedDuration::from_secs(60);
@@ -54,6 +55,8 @@ pub struct WitnessTask {
     pub cluster: String,
     /// Of the program.
     pub version: &'static str,
+    /// Between two looks.
+    pub pause: Duration,
     /// A client of its own.
     pub vault: Vault,
     /// `cacerts`.
@@ -95,7 +98,7 @@ impl WitnessTask {
                 tracing::warn!("this cluster does not attest to its mesh: {failed}");
             }
             looked.failed = failed;
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(self.pause).await;
         }
     }
 

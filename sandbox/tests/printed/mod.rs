@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use testbed::{Process, Program};
 
 /// Far above the tour on real components.
-const TOUR: Duration = Duration::from_secs(180);
+const TOUR: Duration = Duration::from_secs(600);
 
 /// The end of what is printed.
 const END: &str = "quit, or Ctrl-C: ends it";

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::ca::file;
 use crate::ca::record::{Rotation, SigningRecord};
+use crate::ca::{Sha256, file};
 use crate::clock::Boot;
 use crate::life::audience::{Audience, FRESH};
 use crate::life::change::{self, Data, Material, Unchangeable};
@@ -59,6 +59,12 @@ pub(super) fn unchangeable(why: Unchangeable) -> Held {
 impl Surroundings {
     pub(super) fn rotation(&self) -> Option<&Rotation> {
         self.life.record.under_way()
+    }
+
+    /// The root that it leads to.
+    pub(super) fn goal_root(&self) -> Option<Sha256> {
+        let goal = self.goal.as_ref()?;
+        file::first(goal.as_bytes()).ok().map(|glance| glance.sha256)
     }
 }
 

@@ -1,7 +1,9 @@
 //! A rotation as text and as JSON. Pure.
 
+use std::cmp::Ordering;
 use std::fmt::Write as _;
 
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tabled::builder::Builder;
 use tabled::settings::{Padding, Style};
@@ -12,10 +14,13 @@ use crate::ca::record::{IssuerName, Rotation};
 use crate::cli::paint::{Tone, paint};
 use crate::life::attestation::{Attestation, InvalidAttestation};
 use crate::life::audience::SKEW;
-use crate::life::rule::{Cause, Next};
+use crate::life::rule::{Cause, Next, Step};
 use crate::report::stamp;
 
 const HEADINGS: [&str; 7] = ["CLUSTER", "SIGNER UNDER", "TRUSTS", "ISTIODS", "NAMESPACES", "SETTLED", "SEEN"];
+
+/// The steps that everybody waits for.
+const STEPS: [&str; 4] = ["trust", "switch", "drop", "done"];
 
 /// Digits of a fingerprint that eyes compare.
 const SHORT: usize = 11;
@@ -62,16 +67,69 @@ pub(super) fn status(seen: &Surroundings) -> String {
             format!("Rotation to {goal}, from {from}, started {started} by {}\n", rotation.by)
         }
     };
+    if let Some(steps) = steps(&seen.next) {
+        let _ = writeln!(text, "{steps}");
+    }
     let _ = write!(text, "\n{}\n", table(seen));
-    let _ = write!(text, "Next: {}", what_comes(&seen.next));
+    let _ = write!(text, "Next: {}", what_comes(&seen.next, seen.life.now));
     text
+}
+
+/// How far it is, where that is known.
+fn steps(next: &Next) -> Option<String> {
+    let step = match next {
+        Next::Rest | Next::Paused => return None,
+        Next::Take(step) | Next::Wait { then: step, .. } | Next::Held { then: step, .. } => step,
+    };
+    let at = match step {
+        Step::Trust => 0,
+        Step::Switch { .. } | Step::Return => 1,
+        Step::Note | Step::GiveBack | Step::Drop => 2,
+        Step::Done => 3,
+    };
+    let told = STEPS.iter().enumerate().map(|(index, name)| match index.cmp(&at) {
+        Ordering::Less => paint(Tone::Good, &format!("{name} done")),
+        Ordering::Equal => paint(Tone::Doubtful, &format!("{name} next")),
+        Ordering::Greater => format!("{name} later"),
+    });
+    Some(format!("Steps: {}", told.collect::<Vec<_>>().join(", ")))
+}
+
+/// Roots by the names of their issuers, as far as these can be told.
+struct RootNames<'a>(Vec<(Sha256, &'a IssuerName)>);
+
+impl<'a> RootNames<'a> {
+    fn of(seen: &'a Surroundings) -> Self {
+        let (record, rotation) = (&seen.life.record, seen.rotation());
+        let mut names = Vec::new();
+        if let (Some(rotation), Some(root)) = (rotation, seen.goal_root()) {
+            names.push((root, &rotation.goal));
+        }
+        let unnamed: Vec<_> =
+            record.roots().iter().filter(|root| names.iter().all(|(named, _)| named != *root)).collect();
+        let name = match rotation.map(|rotation| &rotation.from[..]) {
+            None => record.issuer.as_ref(),
+            Some([from]) if !names.is_empty() => Some(from),
+            Some(_) => None,
+        };
+        if let ([root], Some(name)) = (&unnamed[..], name) {
+            names.push((**root, name));
+        }
+        Self(names)
+    }
+
+    fn tell(&self, root: Sha256) -> String {
+        let name = self.0.iter().find(|(named, _)| *named == root).map(|(_, name)| name.to_string());
+        name.unwrap_or_else(|| short(root))
+    }
 }
 
 fn table(seen: &Surroundings) -> String {
     let mut builder = Builder::new();
     builder.push_record(HEADINGS.map(|heading| paint(Tone::Faint, heading)));
+    let names = RootNames::of(seen);
     for (name, read) in &seen.life.heard {
-        builder.push_record(row(seen, name, read));
+        builder.push_record(row(seen, &names, name, read));
     }
     let named = seen.rotation().map(|rotation| &rotation.clusters);
     for name in named.into_iter().flatten().filter(|name| !seen.life.heard.contains_key(*name)) {
@@ -84,7 +142,12 @@ fn table(seen: &Surroundings) -> String {
     table.to_string().lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
-fn row(seen: &Surroundings, name: &str, read: &Result<Attestation, InvalidAttestation>) -> Vec<String> {
+fn row(
+    seen: &Surroundings,
+    names: &RootNames<'_>,
+    name: &str,
+    read: &Result<Attestation, InvalidAttestation>,
+) -> Vec<String> {
     let Ok(attestation) = read else {
         let mut row = vec![name.to_owned(), paint(Tone::Bad, "cannot be read")];
         row.resize(HEADINGS.len(), String::new());
@@ -100,16 +163,21 @@ fn row(seen: &Surroundings, name: &str, read: &Result<Attestation, InvalidAttest
     let is_current = *state == Some(seen.life.record.state());
     vec![
         name.to_owned(),
-        signer.as_ref().map_or_else(|| "-".to_owned(), |signer| short(signer.root)),
-        roots.iter().map(|root| short(*root)).collect::<Vec<_>>().join(" "),
+        signer.as_ref().map_or_else(|| "-".to_owned(), |signer| names.tell(signer.root)),
+        roots.iter().map(|root| names.tell(*root)).collect::<Vec<_>>().join(" "),
         of(istiods.settled, istiods.behind.len()),
         of(namespaces.total.saturating_sub(namespaces_behind), namespaces.behind.len()),
         match settled.filter(|_| is_current) {
             Some(settled) => paint(Tone::Good, &stamp(settled)),
             None => paint(Tone::Doubtful, "not yet"),
         },
-        format!("{:#}", seen.life.now.duration_since(*at)),
+        seconds(seen.life.now.duration_since(*at)),
     ]
+}
+
+/// Without what nobody wants to know.
+fn seconds(time: SignedDuration) -> String {
+    format!("{:#}", SignedDuration::from_secs(time.as_secs()))
 }
 
 fn short(root: Sha256) -> String {
@@ -118,7 +186,7 @@ fn short(root: Sha256) -> String {
     text
 }
 
-fn what_comes(next: &Next) -> String {
+fn what_comes(next: &Next, now: Timestamp) -> String {
     match next {
         Next::Rest => "nothing to do.".to_owned(),
         Next::Paused => "nothing, until `istio-ca-gate rotate resume`.".to_owned(),
@@ -126,8 +194,9 @@ fn what_comes(next: &Next) -> String {
             format!("{}, which {}: `istio-ca-gate rotate step` takes it.", step.as_str(), step.does())
         }
         Next::Wait { until, then } => format!(
-            "nothing to do before {}: then {}, which {}. Until then `istio-ca-gate rotate abort` leads back without loss.",
+            "nothing to do before {}, {} from now: then {}, which {}. Until then `istio-ca-gate rotate abort` leads back without loss.",
             stamp(*until),
+            seconds(until.duration_since(now)),
             then.as_str(),
             then.does()
         ),
@@ -151,6 +220,7 @@ pub(super) fn json(seen: &Surroundings) -> Value {
         "issuer": life.record.issuer.as_ref().map(IssuerName::as_str),
         "roots": life.record.roots().iter().map(Sha256::openssl).collect::<Vec<_>>(),
         "rotation": seen.rotation().map(Rotation::data),
+        "now": stamp(life.now),
         "next": next_json(&seen.next),
         "clusters": clusters.collect::<Vec<_>>(),
     })

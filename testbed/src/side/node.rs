@@ -1,5 +1,7 @@
 //! What a node does for the pods of a cluster that has none, and what istiod does once it runs.
 
+use std::net::IpAddr;
+
 use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -7,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{NAMESPACE, Side, manifests};
 
+const WITNESS: &str = include_str!("../../../deploy/kustomize/components/signing/rbac.yaml");
 const DEPLOYMENT: &str = include_str!("../../../deploy/kustomize/base/deployment.yaml");
 
 /// As all of the conditions that the controllers wait for.
@@ -38,8 +41,40 @@ impl Side {
         Ok(())
     }
 
+    /// Changes these settings of the gate, as an overlay does.
+    pub async fn set_gate(&self, settings: &[(&str, &str)]) -> Result<()> {
+        let settings: Map<_, _> = settings.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/configmaps/istio-ca-gate-settings");
+        let (status, answer) = self.api.request("PATCH", &path, Some(json!({ "data": settings }))).await?;
+        ensure!(status == 200, "{status}: {answer}");
+        Ok(())
+    }
+
+    /// Applies what component signing grants the gate: to see which istiods there are, and what they serve.
+    pub async fn let_witness(&self) -> Result<()> {
+        for object in manifests(WITNESS)? {
+            self.make(&object).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells each istiod's pod that it has this address, as its node would.
+    pub async fn give_address(&self, address: IpAddr) -> Result<()> {
+        let is_without =
+            |pod: &&Value| pod["metadata"]["labels"]["app"] == "istiod" && pod["status"]["podIP"].is_null();
+        for pod in self.list("pods").await?.iter().filter(is_without) {
+            let name = pod["metadata"]["name"].as_str().context("no name")?;
+            let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}/status");
+            let status = json!({ "podIP": address, "podIPs": [{ "ip": address }] });
+            let (code, answer) = self.api.request("PATCH", &path, Some(json!({ "status": status }))).await?;
+            // It may have gone meanwhile.
+            ensure!(matches!(code, 200 | 404), "{code}: {answer}");
+        }
+        Ok(())
+    }
+
     /// `istio-ca-root-cert`, as istiod writes it where it has started on this `cacerts`.
-    async fn tell_roots(&self) -> Result<()> {
+    pub async fn tell_roots(&self) -> Result<()> {
         let Some(cacerts) = self.cacerts().await? else { return Ok(()) };
         let roots = STANDARD.decode(cacerts["data"]["root-cert.pem"].as_str().context("no root-cert.pem")?)?;
         let path = format!("/api/v1/namespaces/{NAMESPACE}/configmaps");
