@@ -237,6 +237,9 @@ fn api_server_args(port: u16, etcd_port: u16, issuer: &str) -> Vec<String> {
         "--service-account-signing-key-file=token-key.pem".into(),
         format!("--service-account-issuer={issuer}"),
         format!("--api-audiences={issuer},vault"),
+        // Off by default; istiod can be told to tell its roots by it.
+        "--feature-gates=ClusterTrustBundle=true".into(),
+        "--runtime-config=certificates.k8s.io/v1beta1/clustertrustbundles=true".into(),
     ]
 }
 

@@ -38,6 +38,7 @@ mod self_test;
 mod signers;
 mod signing;
 mod story;
+mod trust_bundle;
 mod vault_setup;
 mod verify;
 mod world;

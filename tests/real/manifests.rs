@@ -16,8 +16,16 @@ use crate::gate::Gate;
 use crate::world::{self, NAMESPACE, SOON, SmallWorld, kustomization};
 
 /// All components.
-const COMPONENTS: [&str; 6] =
-    ["external-secrets", "flux-reconcile", "gateways-anywhere", "monitoring", "peers", "self-test"];
+const COMPONENTS: [&str; 8] = [
+    "external-secrets",
+    "flux-reconcile",
+    "gateways-anywhere",
+    "monitoring",
+    "peers",
+    "rotate",
+    "self-test",
+    "signing",
+];
 
 /// Kinds that others bring: group, version, kind, plural. Of them only names are defined here, and any field is taken.
 pub const FOREIGN_KINDS: [(&str, &str, &str, &str); 7] = [
@@ -70,7 +78,7 @@ async fn apply_all(cluster: &Cluster) -> Result<()> {
 /// Kinds and names of what was applied, with the versions that it is stored in.
 async fn versions(cluster: &Cluster) -> Result<BTreeMap<String, String>> {
     let kinds = "serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings,configmaps,services,\
-                 validatingadmissionpolicies,validatingadmissionpolicybindings,\
+                 validatingadmissionpolicies,validatingadmissionpolicybindings,cronjobs.batch,\
                  poddisruptionbudgets,networkpolicies,validatingwebhookconfigurations,mutatingwebhookconfigurations,prometheusrules,servicemonitors,\
                  helmreleases,kustomizations.kustomize.toolkit.fluxcd.io,gitrepositories,helmrepositories";
     let told = cluster.kubectl(&["get", kinds, "--all-namespaces", "-o", "json", "--show-managed-fields"]).await?;

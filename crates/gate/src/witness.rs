@@ -175,16 +175,21 @@ impl WitnessTask {
     }
 
     async fn see(&self, handshake: &Handshake) -> Result<Sight, Held> {
-        let (published, pods, served) = tokio::join!(self.cacerts.read(), self.mesh.istiods(), self.mesh.served());
+        let (published, pods) = tokio::join!(self.cacerts.read(), self.mesh.istiods());
+        let pods = pods.map_err(|held| held.cause());
+        let known = pods.as_deref().unwrap_or_default();
+        let (served, ztunnel) = tokio::join!(self.mesh.served(known), self.mesh.ztunnel_ttl());
+        // What is not known of it is as if nobody was told: `--ttl` counts.
+        let ttl = known.iter().map(|pod| pod.ttl).max().flatten().max(ztunnel.unwrap_or_default());
         let istiods = match pods {
-            Err(held) => Err(held.cause()),
+            Err(why) => Err(why),
             Ok(pods) => Ok(stream::iter(pods)
                 .map(|pod| async move { (pod.name.clone(), presented(handshake, &pod).await) })
                 .buffered(AT_ONCE)
                 .collect()
                 .await),
         };
-        Ok(Sight { published: signer(&published?), istiods, namespaces: served.map_err(|held| held.cause()) })
+        Ok(Sight { published: signer(&published?), istiods, namespaces: served.map_err(|held| held.cause()), ttl })
     }
 }
 

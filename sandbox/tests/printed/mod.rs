@@ -62,7 +62,10 @@ impl Sandbox {
         let mut tried = Vec::new();
         for command in commands {
             if programs.iter().any(|program| command.starts_with(&format!("{program} "))) {
-                self.is_open().await.with_context(|| format!("before {command}"))?;
+                // What opens it is not waited for by what follows from it.
+                if !command.contains("unseal") {
+                    self.is_open().await.with_context(|| format!("before {command}"))?;
+                }
                 let line = format!("PATH={}:$PATH; {first} && {command}", folder.display());
                 let said =
                     Program::new("sh").args(["-c", &line]).output(None).await.with_context(|| command.clone())?;

@@ -14,7 +14,7 @@ use crate::world::{self, NAMESPACE, SOON, kustomization};
 const CHART: &str = "helm/istio-ca-gate";
 
 /// The values that are all components of deploy/kustomize.
-const ALL: [&str; 10] = [
+const ALL: [&str; 12] = [
     "--set=peers.addresses={https://gate.nas.example:8443}",
     "--set=peers.dnsNames={gate.homelab.example}",
     "--set=peers.serviceType=LoadBalancer",
@@ -24,6 +24,8 @@ const ALL: [&str; 10] = [
     "--set=gatewaysAnywhere=true",
     "--set=monitoring.enabled=true",
     "--set=selfTest=true",
+    "--set=signing.pkiMount=pki-mesh",
+    "--set=signing.rotate.enabled=true",
     "--set-string=settings.RUST_LOG=info",
 ];
 
@@ -172,7 +174,7 @@ async fn is_the_overlay(helm: &Helm, cluster: &str, components: &[&str], values:
 }
 
 /// What is missing, unknown or wrong, and what is said of it.
-const WRONG: [(&str, &str); 18] = [
+const WRONG: [(&str, &str); 20] = [
     ("--set=role=", "role is required"),
     ("--set=role=both", "/role"),
     ("--set=rolle=sync", "rolle"),
@@ -193,6 +195,8 @@ const WRONG: [(&str, &str); 18] = [
     ("--set=settings.GATE_ROLE=sync", "settings.GATE_ROLE"),
     ("--set=settings.GATE_SELECTORS=app=x", "GATE_SELECTORS"),
     ("--set=reconcileHelmReleases={istiod}", "/reconcileHelmReleases/0"),
+    ("--set=signing.rotate.enabled=true", "set signing.pkiMount, too"),
+    ("--set=signing.rotate.schedule=7", "/signing/rotate/schedule"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -47,7 +47,7 @@ const THE_GATE_MAY: [Deed; 33] = [
 ];
 
 /// Of the gate, by the components alone.
-const COMPONENTS_LET_IT: [Deed; 10] = [
+const COMPONENTS_LET_IT: [Deed; 13] = [
     ("get", "externalsecrets.external-secrets.io/istio-cacerts", NAMESPACE),
     ("patch", "externalsecrets.external-secrets.io/istio-cacerts", NAMESPACE),
     ("list", "externalsecrets.external-secrets.io", NAMESPACE),
@@ -58,10 +58,13 @@ const COMPONENTS_LET_IT: [Deed; 10] = [
     ("patch", "replicasets.apps --subresource=status", "istio-ingress"),
     ("patch", "jobs.batch --subresource=status", "istio-ingress"),
     ("create", "pods", "istio-ca-gate-self-test"),
+    ("list", "pods", NAMESPACE),
+    ("list", "configmaps/istio-ca-root-cert", "default"),
+    ("get", "clustertrustbundles.certificates.k8s.io/istio.io:istiod-ca:root-cert", ""),
 ];
 
 /// Not by any manifest.
-const NOBODY_MAY: [Deed; 32] = [
+const NOBODY_MAY: [Deed; 35] = [
     ("get", "secrets", NAMESPACE),
     ("list", "secrets", NAMESPACE),
     ("watch", "secrets", NAMESPACE),
@@ -94,6 +97,9 @@ const NOBODY_MAY: [Deed; 32] = [
     ("delete", "validatingwebhookconfigurations/istio-ca-gate", ""),
     ("patch", "clusterroles.rbac.authorization.k8s.io", ""),
     ("get", "namespaces", ""),
+    ("get", "clustertrustbundles.certificates.k8s.io/another", ""),
+    ("list", "clustertrustbundles.certificates.k8s.io", ""),
+    ("list", "configmaps", "default"),
 ];
 
 /// Of the Job, where there is no gate.
@@ -169,9 +175,13 @@ async fn least_rights(name: &str, job: &str, other: &str) -> Result<()> {
     asked += all_are(&cluster, account, &COMPONENTS_LET_IT, false).await?;
 
     apply_all(&cluster).await?;
-    settled(&cluster, account, COMPONENTS_LET_IT[9]).await?;
+    settled(&cluster, account, COMPONENTS_LET_IT[12]).await?;
     asked += all_are(&cluster, account, &COMPONENTS_LET_IT, true).await?;
     asked += all_are(&cluster, account, &NOBODY_MAY, false).await?;
+    // Whoever takes the steps of a change of the root asks nothing of Kubernetes.
+    for deeds in [&THE_GATE_MAY[..], &COMPONENTS_LET_IT] {
+        asked += all_are(&cluster, "istio-ca-rotate", deeds, false).await?;
+    }
     // Nothing is granted to anybody else.
     asked += all_are(&cluster, job, &THE_JOB_MAY_NOT, false).await?;
     for stranger in ["default", other] {

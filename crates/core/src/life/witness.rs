@@ -1,6 +1,7 @@
 //! From what a gate saw of its cluster to what it attests to. Unknown is no.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -32,6 +33,8 @@ pub struct Sight {
     pub istiods: Result<Vec<(String, Presented)>, String>,
     /// Each namespace's roots, or why they are not known.
     pub namespaces: Result<NamespaceRoots, String>,
+    /// The longest life of a workload's certificate that somebody is told.
+    pub ttl: Option<Duration>,
 }
 
 /// The certificates behind an istiod's leaf, or why they could not be had.
@@ -56,7 +59,7 @@ impl Witness<'_> {
         before: Option<&Attestation>,
         now: Timestamp,
     ) -> Attestation {
-        let Sight { published, istiods, namespaces } = sight;
+        let Sight { published, istiods, namespaces, ttl } = sight;
         let published = published.as_ref();
         let signer = published.map(|published| &published.signer);
         let (istiods, of_istiods) = judge_istiods(istiods, signer);
@@ -81,7 +84,7 @@ impl Witness<'_> {
             roots: published.map(|published| published.roots.clone()).unwrap_or_default(),
             istiods,
             namespaces,
-            ttl_seen: None,
+            ttl_seen: *ttl,
             why,
             version: self.version.to_owned(),
         }
@@ -178,6 +181,7 @@ mod tests {
                 ("istiod-2".to_owned(), Ok(vec![SIGNER, OTHER])),
             ]),
             namespaces: Ok(vec![("default".to_owned(), Some(RECORD.roots().clone()))]),
+            ttl: Some(Duration::from_secs(3600)),
         }
     }
 

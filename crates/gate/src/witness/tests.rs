@@ -89,6 +89,6 @@ async fn who_does_not_listen_or_speaks_no_tls_has_presented_nothing() {
     assert!(told.unwrap_err().contains("does not speak TLS"));
     drop(listener);
     assert!(handshake.with(address).await.unwrap_err().contains("takes no connection"));
-    let none = IstiodPod { name: "istiod-1".to_owned(), address: None };
+    let none = IstiodPod { name: "istiod-1".to_owned(), ..IstiodPod::default() };
     assert!(presented(&handshake, &none).await.is_err());
 }
