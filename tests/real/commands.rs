@@ -12,22 +12,19 @@ use self::blocks::{Block, blocks, commands};
 use self::here::Here;
 use crate::world;
 
-/// The pages that other tests are about: they need the PKI engine, and its policies.
-const ELSEWHERE: [&str; 2] = ["docs/rotate.md", "docs/signing.md"];
-
 /// README and the documents.
 fn pages() -> Result<Vec<String>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     let entries = std::fs::read_dir(folder)?.map(|entry| Ok(format!("docs/{}", entry?.file_name().to_string_lossy())));
     let mut pages = entries.collect::<Result<Vec<_>>>()?;
-    pages.retain(|page| page.ends_with(".md") && !ELSEWHERE.contains(&page.as_str()));
+    pages.retain(|page| page.ends_with(".md"));
     pages.sort();
     pages.insert(0, "README.md".to_owned());
     Ok(pages)
 }
 
 /// Commands that cannot run here, by what they have in them, and why. Each stands in a document.
-const NOT_HERE: [(&str, &str); 19] = [
+const NOT_HERE: [(&str, &str); 22] = [
     ("cargo run", "it is the sandbox's own test"),
     ("cargo install", "it builds the program once more"),
     ("./test", "it is this"),
@@ -46,12 +43,16 @@ const NOT_HERE: [(&str, &str); 19] = [
     ("operator unseal", "it asks for a key"),
     ("https://vault-a.example", "there is one Vault"),
     ("externalsecret istio-cacerts --overwrite force-sync", "the tests of External Secrets ask for a sync"),
+    ("vault login       ", "it asks for a token"),
+    ("status --watch", "it ends when a person has seen enough"),
+    ("--signing --nas-cluster", "its other flags are left out; the script's own tests have them"),
     ("raft snapshot restore", "it takes a Vault back to before its logins were written anew"),
 ];
 
 /// What a person puts in place of what a document has: names that lead nowhere, and what is theirs.
-const PUT_IN_PLACE: [(&str, &str); 9] = [
+const PUT_IN_PLACE: [(&str, &str); 10] = [
     ("https://vault.homelab.example:8200", "$VAULT"),
+    ("https://vault.example:8200 GATE", "$VAULT GATE"),
     ("http://localhost:8080", "$GATE"),
     ("VAULT_TOKEN=…", "VAULT_TOKEN=$VAULT_TOKEN"),
     ("/tmp/token", "token"),
@@ -62,8 +63,23 @@ const PUT_IN_PLACE: [(&str, &str); 9] = [
     ("cp vault-ca.crt deploy", "cp \"$VAULT_CACERT\" deploy"),
 ];
 
-/// What has to be so before a block that has this in it, as a script. `RESET` begins with version 1 of the record.
-const BEFORE: [(&str, &str); 19] = [
+/// What has to be so before a block that has this in it, as a script. `RESET` begins with version 1 of the record, `SIGNING`
+/// with one of the signing kind, by which both clusters say that they work.
+const BEFORE: [(&str, &str); 25] = [
+    ("rotate status\n", "SIGNING"),
+    ("rotate start --ttl", "SIGNING"),
+    ("rotate step  ", "SIGNING\nistio-ca-gate rotate start"),
+    ("-max-lease-ttl=87600h pki\n", "vault secrets disable pki-mesh"),
+    (
+        "policy read istio-ca-signer-nas",
+        "sed s/CLUSTER/nas/g deploy/vault/istio-ca-signer.hcl | vault policy write istio-ca-signer-nas -",
+    ),
+    (
+        "rotate import --of",
+        "RESET
+        vault secrets disable pki-mesh
+        vault secrets enable -path=pki-mesh -max-lease-ttl=87600h pki",
+    ),
     ("kubectl-istio_ca_gate  ", "mkdir -p ~/.cargo/bin"),
     ("create serviceaccount", "kubectl -n istio-system delete serviceaccount istio-ca-sync --ignore-not-found"),
     (
@@ -90,7 +106,8 @@ const BEFORE: [(&str, &str); 19] = [
     ("rate-limit/NAME", "vault write sys/quotas/rate-limit/NAME rate=100000"),
     (
         "pki-mesh/issuers",
-        "vault secrets enable -path=pki-mesh pki
+        "vault secrets disable pki-mesh
+        vault secrets enable -path=pki-mesh pki
         vault write pki-mesh/root/generate/internal common_name=root issuer_name=root-1",
     ),
     ("/data/ca-crl.pem", "kubectl -n istio-system patch secret cacerts --type=merge -p '{\"data\":{\"ca-crl.pem\":\"\"}}'"),
@@ -107,8 +124,15 @@ const NEW_ROOT: &str = "openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -su
     cp new-root.pem new-ca.pem
     cp new-root.pem new-chain.pem";
 
-/// Commands that look, and end with 1 where they find something: without a kubelet no pod is ready.
-const MAY_FIND_SOMETHING: [&str; 3] = ["istio-ca-gate doctor", "nas diff", "grep -E 'GATE_VAULT_(MOUNT|PATH)'"];
+/// Commands that look, and end with 1 where they find something: without a kubelet no pod is ready, and no cluster gets a
+/// signer.
+const MAY_FIND_SOMETHING: [&str; 5] = [
+    "istio-ca-gate doctor",
+    "nas diff",
+    "grep -E 'GATE_VAULT_(MOUNT|PATH)'",
+    "setup.sh --signing",
+    "rotate import --of",
+];
 
 /// A block with one of these ends the set-up: it comes last.
 const LAST: &str = "delete -k deploy/kustomize/overlays";
@@ -121,7 +145,10 @@ async fn carry_out(here: &Here, block: &Block) -> Result<usize> {
             if before.starts_with("RESET") {
                 here.reset().await?;
             }
-            let before = before.trim_start_matches("RESET");
+            if before.starts_with("SIGNING") {
+                here.signing().await?;
+            }
+            let before = before.trim_start_matches("RESET").trim_start_matches("SIGNING");
             here.run(&format!("set -euo pipefail\n{before}")).await?;
         }
     }

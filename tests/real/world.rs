@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::LazyLock;
 
 use anyhow::{Context, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 pub use testbed::side::{Login, NAMESPACE, SOON};
 use testbed::{Cluster, Vault, VaultOptions};
@@ -94,10 +94,14 @@ pub fn kustomization(resource: &str, components: &[&str]) -> Result<TempDir> {
     let up = "../".repeat(folder.path().components().count() - 1);
     let root = env!("CARGO_MANIFEST_DIR").trim_start_matches('/');
     let here = |path: String| format!("{up}{root}/deploy/kustomize/{path}");
+    // Within the overlay, as a user has them, its images are the components', too.
+    let file = format!("/{root}/deploy/kustomize/{resource}/kustomization.yaml");
+    let overlay: Value = serde_saphyr::from_str(&std::fs::read_to_string(file)?)?;
     let kustomization = json!({
         "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
         "resources": [here(resource.to_owned())],
         "components": components.iter().map(|name| here(format!("components/{name}"))).collect::<Vec<_>>(),
+        "images": overlay["images"],
     });
     std::fs::write(folder.path().join("kustomization.yaml"), kustomization.to_string())?;
     Ok(folder)

@@ -9,7 +9,7 @@ use super::check::{Check, Eyes, Sight};
 use super::line::{Line, Link};
 use super::vault::{Keepings, Told};
 use crate::ca::check::Note;
-use crate::ca::record::IssuerName;
+use crate::ca::record::{IssuerName, SigningRecord};
 use crate::plan::{Pin, Published, Situation, Step, Stored};
 use crate::reason::{Held, Reason, foreign_text};
 use crate::vault::{Keeping, Record};
@@ -120,9 +120,14 @@ fn stored(link: &Link, record: &Record, here: Here<'_>, asked: &Asked) -> Line {
             let issuer = signing.issuer.as_ref().map_or("nobody yet", IssuerName::as_str);
             let (root, until) = (signing.glance().sha256.openssl(), signing.usable_until().at);
             let seen = format!(
-                "version {version}, root sha256 {root}, until {}; signers are certified by {issuer}",
-                day(until)
+                "version {version}, root sha256 {root}, until {}; signers are certified by {issuer}{}",
+                day(until),
+                under_way(signing)
             );
+            if let Some(Err(unread)) = &signing.rotation {
+                let next = "mend or remove that key, by hand or by the version that wrote it";
+                return link.warning(format!("{seen}; {unread}"), next).reason(Reason::RotationHeld);
+            }
             ends_early(link, &seen, record.deleted_at, until, asked).unwrap_or_else(|| link.ok(seen))
         }
         Stored::Unsound { version, flaw } => {
@@ -139,6 +144,19 @@ fn stored(link: &Link, record: &Record, here: Here<'_>, asked: &Asked) -> Line {
             Some(held) if held.reason != Reason::CacertsUnknown => link.held(&held),
             _ => link.note("no root yet: the gate makes it once a gated pod asks to be let in"),
         },
+    }
+}
+
+/// A change of the root, where there is one.
+fn under_way(record: &SigningRecord) -> String {
+    match record.under_way() {
+        None => String::new(),
+        Some(rotation) if rotation.paused => {
+            format!("; the change of the root to {} is paused (`istio-ca-gate rotate resume`)", rotation.goal)
+        }
+        Some(rotation) => {
+            format!("; the root is being replaced by {} (`istio-ca-gate rotate status`)", rotation.goal)
+        }
     }
 }
 

@@ -10,13 +10,14 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use testbed::binaries::{self, ControlPlane};
-use testbed::{Cluster, Port, Program, Storage, Vault, VaultOptions, definition, eventually};
+use testbed::{Cluster, Port, Program, Storage, Vault, VaultApi, VaultOptions, definition, eventually};
 use tokio::process::Command;
 
 use super::blocks::Block;
 use crate::cacerts::foreign_ca;
 use crate::gate::{Gate, Options, binary};
 use crate::manifests::FOREIGN_KINDS;
+use crate::rotations::Mesh;
 use crate::world::{NAMESPACE, SOON, Side};
 
 /// A block with one of these may leave logins as they are not to be.
@@ -180,6 +181,15 @@ impl Here {
         Ok(())
     }
 
+    /// A record of the signing kind, whose root is in the PKI engine, and two clusters that attest to it. Their gates here
+    /// have no engine.
+    pub async fn signing(&self) -> Result<()> {
+        for gone in ["sys/mounts/pki-mesh", "secret/metadata/istio/ca"] {
+            self.vault.api("DELETE", gone, None).await?;
+        }
+        Mesh::start(Box::new(VaultApi::clone(&self.vault))).await.map(|_| ())
+    }
+
     /// Whether a gate is open on the newest version of the record.
     async fn is_well(&self, gate: &Gate) -> Result<()> {
         let (_, metadata) = self.vault.api("GET", "secret/metadata/istio/ca", None).await?;
@@ -228,6 +238,8 @@ impl Here {
             .env("VAULT_ADDR", self.vault.address())
             .env("VAULT_CACERT", self.vault.ca_file())
             .env("VAULT_TOKEN", self.vault.root_token())
+            // The documents export it in the block before.
+            .envs(script.contains("istio-ca-gate rotate").then_some(("GATE_VAULT_PKI_MOUNT", "pki-mesh")))
             // A person says yes.
             .env("GATE_YES", "true")
             .env("VAULT", self.vault.address())

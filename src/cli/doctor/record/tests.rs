@@ -7,9 +7,10 @@ use super::super::look::Look;
 use super::super::samples::{asked, expect, told};
 use super::*;
 use crate::ca::check::Flaw;
+use crate::ca::record::{InvalidRotation, Rotation};
 use crate::plan::{Owner, Role};
 use crate::reason::ByItself;
-use crate::samples::{R1, UNSOUND, pin, published, stored as stored_of};
+use crate::samples::{R1, RECORD_1, UNSOUND, pin, published, rotation, stored as stored_of};
 
 fn keeping(after: &str, versions: u64) -> Option<Keeping> {
     Some(Keeping { delete_version_after: after.to_owned(), max_versions: versions })
@@ -108,4 +109,19 @@ fn a_sound_record_that_will_end_soon_is_warned_of() {
     };
     expect(&sound(&days(91)), Fine, "version 3");
     expect(&sound(&days(89)), Warning, "in 89 days");
+}
+
+#[test]
+fn a_change_of_the_root_is_told_and_what_cannot_be_read_of_it_is_a_warning() {
+    let line = |rotation: Option<Result<Rotation, InvalidRotation>>| {
+        let mut record = SigningRecord::clone(&RECORD_1);
+        record.rotation = rotation;
+        record_of(Role::Sync, Stored::Signing { version: 3, record: record.into() }, NOTHING)
+    };
+    assert!(line(None).seen.ends_with("signers are certified by root-1"));
+    expect(&line(Some(Ok(rotation()))), Fine, "the root is being replaced by root-2");
+    expect(&line(Some(Ok(Rotation { paused: true, ..rotation() }))), Fine, "to root-2 is paused");
+    let unread = line(Some(Err(InvalidRotation("ttl"))));
+    expect(&unread, Warning, "ttl of rotation is missing or of another form");
+    assert_eq!(unread.reason, Some(Reason::RotationHeld));
 }
