@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-/// Wipes what is freed: hyper, reqwest, serde and kube leave plain copies of keys behind.
 #[global_allocator]
-static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_alloc::ZeroAlloc(std::alloc::System);
+static ALLOCATOR: wipe::Wiping = wipe::Wiping;
 
 fn main() -> ExitCode {
     istio_ca_gate::start::start()

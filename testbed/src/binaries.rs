@@ -117,7 +117,17 @@ pub static JUDGE: Module = Module {
     built: OnceLock::new(),
 };
 
-/// All of them.
+/// A webhook as the author of an operator would write it, with controller-runtime.
+pub static WEBHOOK: Module = Module {
+    name: "webhook",
+    package: ".",
+    linker_flags: "-s -w",
+    // So much after kubernetes', with which it shares packages.
+    cold_build: "2 minutes",
+    built: OnceLock::new(),
+};
+
+/// All that tests need.
 pub static MODULES: [&Module; 9] =
     [&KUBERNETES, &VAULT, &EXTERNAL_SECRETS, &ISTIO, &HELM, &HELM_4, &FLUX, &PROMETHEUS, &JUDGE];
 
@@ -176,6 +186,12 @@ pub fn prometheus() -> Result<Program> {
 /// Builds the judge in Go, unless it is built: a line of JSON on standard input, a line on standard output.
 pub fn judge() -> Result<PathBuf> {
     JUDGE.build()
+}
+
+/// Builds the webhook that the benchmarks compare with, unless it is built: the port and the folder of its certificate are
+/// its arguments.
+pub fn webhook() -> Result<Program> {
+    Ok(Program::new(WEBHOOK.build()?))
 }
 
 /// The definitions of the operator's kinds, one file each, as they are in its module.

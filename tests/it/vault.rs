@@ -172,7 +172,7 @@ pub const NEXT_JWT: &str = "eyJhbGciOiJFUzI1NiIsInR5cCI6IkpXVCJ9.\
     NhLWdhdGUiLCJhdWQiOlsidmF1bHQiXSwiaWF0IjoxNzAwMDAwMDAwLCJleHAiOjQxMDI0NDQ4MDAsImp0aSI6InR3byJ9.\
     Zqg1jERL0fcKwcEeQoWWCU2o4shaw3VE9cTlKpFD5DYhKhLAQk-G4LIekSzjXBxBWfxV8p2e4dOmkHwG4eypBQ";
 
-const JWT_KEY: &str = "-----BEGIN PUBLIC KEY-----
+pub const JWT_KEY: &str = "-----BEGIN PUBLIC KEY-----
 MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEkxf+LMmxEfZrj9G+Vm4Co4GOVF/3
 L1FwjoJe0rICmc+SPLRx0lG9lGLW7l8UiPNq9iIHCtx7lwuRpKycviDd7w==
 -----END PUBLIC KEY-----

@@ -1,6 +1,7 @@
 //! Reads a request's body up to a cap, and drops some more, so that the refusal can arrive.
 //!
-//! A body takes memory as it arrives: a little without asking, more of what all share, and beyond that one at a time.
+//! A body takes memory as it arrives: a little without asking, more of what all share, and beyond that one at a time. It is
+//! read into one buffer, of the length that it has if that is told.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use axum::extract::Request;
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use tokio::time::{Instant, timeout_at};
+use wipe::spared;
 
 use crate::limits::Limits;
 use crate::room::{Occupied, Room};
@@ -24,17 +26,29 @@ const DROP_MAX: usize = 16 << 20;
 /// Bodies up to this are read without waiting: nearly all that the API server sends.
 pub(crate) const BODY_SMALL: usize = 32 << 10;
 
+/// Address space for a body whose length is told, from its first byte. It is no memory before something is written there.
+const RESERVED: usize = 64 << 10;
+
 /// Bodies up to this take of what all share; larger ones are read one at a time.
 const BODY_LARGE: usize = 1 << 20;
 
 /// A body that nobody wants is read for so long, so that the sender gets to read the answer.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A whole body. It keeps its room until it is dropped.
+/// A whole body. It keeps its room until it is dropped. What callers send is no secret of this process, and much: it is
+/// not wiped.
 #[derive(Default)]
 pub struct Whole {
     read: Vec<u8>,
+    /// So many bytes it may have.
+    granted: usize,
     held: Option<Occupied>,
+}
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        spared(|| drop(std::mem::take(&mut self.read)));
+    }
 }
 
 impl Deref for Whole {
@@ -93,39 +107,44 @@ async fn collect(mut body: Body, room: &Room, mut deadline: Instant) -> Result<W
             whole = Whole::default();
             continue;
         }
-        if size > whole.read.capacity() {
-            whole = timeout_at(deadline, whole.grown(size, told, room)).await.map_err(|_| NotRead::TooSlow)?;
+        if size > whole.granted {
+            timeout_at(deadline, whole.grow(size, told, room)).await.map_err(|_| NotRead::TooSlow)?;
             if whole.held.is_some() {
                 deadline = deadline.min(Instant::now() + room.limits.large_body);
             }
         }
         whole.read.extend_from_slice(&data);
+        spared(|| drop(data));
     }
     if size > BODY_MAX { Err(NotRead::TooLarge) } else { Ok(whole) }
 }
 
 impl Whole {
-    /// The same with room for `size` bytes.
-    async fn grown(self, size: usize, told: Option<usize>, room: &Room) -> Self {
-        let capacity = capacity(size, told);
-        let held = if capacity <= BODY_SMALL {
+    /// Makes room for `size` bytes.
+    async fn grow(&mut self, size: usize, told: Option<usize>, room: &Room) {
+        self.granted = granted(size, told);
+        self.held = if self.granted <= BODY_SMALL {
             None
-        } else if capacity <= BODY_LARGE {
-            room.memory(capacity).await
+        } else if self.granted <= BODY_LARGE {
+            room.memory(self.granted).await
         } else {
             room.largest().await
         };
-        let mut read = Vec::with_capacity(capacity);
-        read.extend_from_slice(&self.read);
-        Self { read, held }
+        let capacity = self.granted.max(told.unwrap_or(0).min(RESERVED));
+        spared(|| self.read.reserve_exact(capacity - self.read.len()));
     }
 }
 
-/// The memory for a body of which `size` bytes are there: twice as much each time, and not more than it will need.
-fn capacity(size: usize, told: Option<usize>) -> usize {
+/// The memory for a body of which `size` bytes are there: beyond a little, twice as much each time, and not more than it
+/// will need.
+fn granted(size: usize, told: Option<usize>) -> usize {
     let most = told.unwrap_or(BODY_MAX).clamp(size, BODY_MAX);
-    // All memory is wiped when it is freed, also what was not used: of a very large body all is there by then, anyway.
-    if size > BODY_LARGE { most } else { size.next_power_of_two().max(4 << 10).min(most) }
+    match size {
+        ..=BODY_SMALL => BODY_SMALL.min(most),
+        ..=BODY_LARGE => size.next_power_of_two().min(most),
+        // All of it is there soon, and nobody else has one.
+        _ => most,
+    }
 }
 
 #[cfg(test)]
@@ -133,13 +152,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_takes_at_most_twice_what_has_arrived_until_it_is_very_large() {
-        assert_eq!(capacity(1, None), 4 << 10);
-        assert_eq!(capacity(5000, Some(6000)), 6000);
-        assert_eq!(capacity((64 << 10) + 1, None), 128 << 10);
-        assert_eq!(capacity((64 << 10) + 1, Some(BODY_MAX)), 128 << 10);
-        assert_eq!(capacity(BODY_LARGE, Some(usize::MAX)), BODY_LARGE);
-        assert_eq!(capacity(BODY_LARGE + 1, None), BODY_MAX);
-        assert_eq!(capacity(BODY_LARGE + 1, Some(2 << 20)), 2 << 20);
+    fn beyond_a_little_a_body_takes_at_most_twice_what_has_arrived_until_it_is_very_large() {
+        assert_eq!(granted(1, None), BODY_SMALL);
+        assert_eq!(granted(5000, Some(6000)), 6000);
+        assert_eq!(granted(BODY_SMALL + 1, Some(60_000)), 60_000);
+        assert_eq!(granted((64 << 10) + 1, None), 128 << 10);
+        assert_eq!(granted((64 << 10) + 1, Some(BODY_MAX)), 128 << 10);
+        assert_eq!(granted(BODY_LARGE, Some(usize::MAX)), BODY_LARGE);
+        assert_eq!(granted(BODY_LARGE + 1, None), BODY_MAX);
+        assert_eq!(granted(BODY_LARGE + 1, Some(2 << 20)), 2 << 20);
     }
 }

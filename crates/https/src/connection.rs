@@ -10,9 +10,10 @@ use std::task::{Context, Poll, ready};
 
 use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::Watcher;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
+use wipe::spared;
 
 use crate::Server;
 use crate::limits::Limits;
@@ -25,7 +26,7 @@ const HEAD_MAX: usize = 16 << 10;
 
 /// What is read ahead, of which hyper keeps a buffer for each connection. Whoever fills it gets a larger one of hyper,
 /// so that less is handed to it at a time.
-const READ_MAX: usize = 8 << 10;
+const READ_MAX: u64 = 8 << 10;
 
 /// What rustls keeps of an answer that is not taken; its own would be 64 KiB.
 const TLS_BUFFER: usize = 16 << 10;
@@ -67,7 +68,7 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     place.opened();
-    let io = TokioIo::new(Told { io, place: Arc::clone(place) });
+    let io = TokioIo::new(Told { io: io.take(0), place: Arc::clone(place) });
     let connection = hyper::server::conn::http1::Builder::new()
         .header_read_timeout(None)
         .max_header_size(HEAD_MAX)
@@ -110,27 +111,27 @@ async fn within_deadlines<C: Future>(connection: C, place: &Place, limits: &Limi
 
 /// A stream that tells its place what is read and written.
 struct Told<I> {
-    io: I,
+    /// It limits what is read at a time.
+    io: Take<I>,
     place: Arc<Place>,
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Told<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let most = buffer.remaining().min(READ_MAX - 1);
-        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most));
-        ready!(Pin::new(&mut self.io).poll_read(cx, &mut part))?;
-        let read = part.filled().len();
-        buffer.advance(read);
-        if read > 0 {
+        let before = buffer.filled().len();
+        self.io.set_limit(READ_MAX - 1);
+        // What TLS frees of what it has read is the caller's.
+        ready!(spared(|| Pin::new(&mut self.io).poll_read(cx, buffer)))?;
+        if buffer.filled().len() > before {
             self.place.read();
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Told<I> {
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Told<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        Pin::new(self.io.get_mut()).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -138,20 +139,20 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Told<I> {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, pieces)
+        Pin::new(self.io.get_mut()).poll_write_vectored(cx, pieces)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        self.io.get_ref().is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        ready!(Pin::new(self.io.get_mut()).poll_flush(cx))?;
         self.place.flushed();
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        Pin::new(self.io.get_mut()).poll_shutdown(cx)
     }
 }
