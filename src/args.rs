@@ -64,10 +64,16 @@ pub fn one_line(error: &clap::Error) -> Option<String> {
     }
     let rendered = error.render().to_string();
     let text = rendered.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
-    let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    // An address may have a password in it.
-    if let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue).filter(|_| line.contains('@')) {
-        line = line.replace(value.as_str(), "(withheld)");
+    let mut line = one_spaced(text);
+    // An address may have a password in it, wherever it was put by mistake.
+    for kind in [ContextKind::InvalidValue, ContextKind::InvalidArg, ContextKind::InvalidSubcommand] {
+        if let Some(ContextValue::String(given)) = error.get(kind).filter(|_| line.contains('@')) {
+            line = line.replace(&one_spaced(given), "(withheld)");
+        }
+    }
+    // What is printed may differ from what was given: by control characters, that is.
+    if line.contains('@') {
+        "an argument is wrong, and withheld since it may have a password in it".clone_into(&mut line);
     }
     line = with_suggestion(line, error);
     let named = match error.get(ContextKind::InvalidArg) {
@@ -80,6 +86,10 @@ pub fn one_line(error: &clap::Error) -> Option<String> {
         [] => line,
         variables => format!("{line} (variable {})", variables.join(", ")),
     })
+}
+
+fn one_spaced(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// More possible values than these are a list of their own.
@@ -141,6 +151,23 @@ mod tests {
         let refresh = error(&["serve", "--role", "sync", "--refresh", "soon"]);
         assert!(refresh.contains("--refresh") && refresh.contains("(variable GATE_REFRESH)"), "{refresh}");
         assert!(!refresh.contains('\n'));
+    }
+
+    #[test]
+    fn a_password_is_not_repeated_wherever_it_was_put_by_mistake() {
+        let address = "https://gate:hunter2@vault:8200";
+        for args in [
+            &["serve", "--role", "sync", "--vault-addr", address][..],
+            &["serve", "--role", "sync", &format!("--vault-addr{address}")],
+            &["serve", "--role", "sync", address],
+            &["serve", "--role", "sync", "--vault-addr", "https://gate:hunter2  @vault:8200"],
+            &[address],
+            &["rotate", address],
+            &["serve", "--role", "sync", &format!("x\u{7f}{address}")],
+        ] {
+            let line = error(args);
+            assert!(!line.contains("hunter2") && line.contains("withheld"), "{line}");
+        }
     }
 
     #[test]

@@ -45,6 +45,50 @@ struct Lines {
 /// BoringSSL itself, as Python's gRPC has it, in a process of its own.
 pub struct BoringSsl(Lines);
 
+/// A review as the API server's own types have it.
+#[derive(Debug, Deserialize)]
+pub struct Reviewed {
+    /// Why it is none. Empty: it is one.
+    pub refused: String,
+    /// It creates a pod.
+    pub creates: bool,
+    /// One of the selectors matches the pod.
+    pub matches: bool,
+    /// Of the request.
+    #[serde(rename = "dryRun")]
+    pub dry_run: bool,
+    /// Of the request.
+    pub uid: String,
+    /// Of the pod.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// What the pod's volumes are filled from.
+    pub secrets: Option<Vec<ReviewedSecret>>,
+}
+
+/// A Secret that a volume is filled from.
+#[derive(Debug, Deserialize)]
+pub struct ReviewedSecret {
+    /// Which volume.
+    pub volume: usize,
+    /// Which source of it; negative: the volume itself.
+    pub source: i64,
+    /// The Secret's name.
+    pub name: String,
+    /// The pod may start without it.
+    pub optional: bool,
+}
+
+/// A selector as kubectl has it.
+#[derive(Debug, Deserialize)]
+pub struct Selected {
+    /// Why it is none. Empty: it is one.
+    pub refused: String,
+    /// It matches every pod.
+    pub all: bool,
+    /// It matches this one.
+    pub matches: bool,
+}
+
 /// What they made of a Secret.
 #[derive(Debug, Deserialize)]
 pub struct Istiod {
@@ -117,9 +161,11 @@ fn run(command: &mut Command) -> Result<()> {
 }
 
 impl Go {
-    /// Starts it.
+    /// Starts it: the one beside this program, where it was brought along, else the one that is built from what is here.
     pub fn start() -> Result<Self> {
-        Lines::start(Command::new(testbed::binaries::judge()?)).map(Self)
+        let beside = std::env::current_exe()?.with_file_name("judge");
+        let program = if beside.is_file() { beside } else { testbed::binaries::judge()? };
+        Lines::start(Command::new(program)).map(Self)
     }
 
     /// Asks about one Secret.
@@ -127,6 +173,22 @@ impl Go {
         let encoded: BTreeMap<&String, String> =
             files.iter().map(|(name, bytes)| (name, STANDARD.encode(bytes))).collect();
         self.0.ask(&json!({ "files": encoded }))
+    }
+
+    /// The API server's reading of an AdmissionReview, and whether one of these selectors matches the pod.
+    pub fn review(&mut self, body: &[u8], selectors: &[&str]) -> Result<Reviewed> {
+        self.0.ask(&json!({ "review": STANDARD.encode(body), "selectors": selectors }))
+    }
+
+    /// kubectl's reading of a selector, and whether it matches these labels.
+    pub fn selects(&mut self, selector: &str, labels: &BTreeMap<String, String>) -> Result<Selected> {
+        self.0.ask(&json!({ "selector": selector, "labels": labels }))
+    }
+
+    /// The certificates that Go finds in a file.
+    pub fn certificates(&mut self, pem: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let found: Option<Vec<String>> = self.0.ask(&json!({ "pem": STANDARD.encode(pem) }))?;
+        found.unwrap_or_default().iter().map(|der| Ok(STANDARD.decode(der)?)).collect()
     }
 
     /// What a Go peer says of a chain that it is shown.

@@ -46,39 +46,10 @@ impl Pins {
     pub async fn read(&self) -> Result<ReadPin, Held> {
         let doing = format!("read ConfigMap {}", self.full_name);
         match call(&doing, self.api.get(NAME)).await {
-            Ok(map) => Ok(ReadPin { pin: self.parse(&map)?, resource_version: map.resource_version() }),
+            Ok(map) => Ok(ReadPin { pin: pin(&map, &self.full_name)?, resource_version: map.resource_version() }),
             Err(Failed::NotFound) => Ok(ReadPin::default()),
             Err(error) => Err(error.into_held(&doing)),
         }
-    }
-
-    fn parse(&self, map: &ConfigMap) -> Result<Option<Pin>, Held> {
-        let data = map.data.as_ref();
-        let value = |key| data.and_then(|data| data.get(key)).map(String::as_str);
-        // One of ours without a root was tampered with; one that somebody else made says nothing.
-        let ours = map.labels().get(MANAGED_BY).is_some_and(|value| value == FIELD_MANAGER);
-        let Some(root) = value(ROOT).or(ours.then_some("")) else {
-            return Ok(None);
-        };
-        let root: Sha256 = root.parse().map_err(|_| {
-            Held::new(
-                Reason::RootChanged,
-                format!(
-                    "{ROOT} in ConfigMap {} is not a SHA-256 in hex, so it is not known which root this cluster trusts",
-                    self.full_name
-                ),
-                "restore it, or delete the ConfigMap to trust Vault's",
-                ByItself::Unsaid,
-            )
-        })?;
-        Ok(Some(Pin {
-            roots: value(ROOTS).and_then(|text| roots(text, root)).unwrap_or_else(|| [root].into()),
-            vault_version: value(VERSION).and_then(|text| text.parse().ok()),
-            verified_at: value(VERIFIED).and_then(|text| text.parse().ok()),
-            contradicted: contradiction(value(CONTRADICTED_AT), value(CONTRADICTED_BY)),
-            signers: value(STATE).zip(value(SIGNERS)).and_then(|(state, signers)| published_signers(state, signers)),
-            ..Pin::of(root)
-        }))
     }
 
     /// Writes an agreement with Vault over exactly what was read: with it ends what contradicted the last one.
@@ -86,15 +57,8 @@ impl Pins {
     /// # Errors
     /// The reason why it cannot be written, or not be told whether it was.
     pub async fn write(&self, read: &ReadPin, pin: &Pin) -> Result<Write, Held> {
-        let mut data = BTreeMap::from([(ROOT.to_owned(), pin.root.hex()), (ROOTS.to_owned(), lines(&pin.roots))]);
-        data.extend(pin.vault_version.map(|version| (VERSION.to_owned(), version.to_string())));
-        data.extend(pin.verified_at.map(|at| (VERIFIED.to_owned(), stamp(at))));
-        if let Some(PublishedSigners { state, sha256 }) = &pin.signers {
-            data.insert(STATE.to_owned(), state.to_string());
-            data.insert(SIGNERS.to_owned(), lines(sha256));
-        }
         let doing = self.doing_write();
-        let mut map = ConfigMap { metadata: metadata(NAME), data: Some(data), ..ConfigMap::default() };
+        let mut map = ConfigMap { metadata: metadata(NAME), data: Some(data(pin)), ..ConfigMap::default() };
         if read.resource_version.is_none() {
             return written(call(&doing, self.api.create(&post(), &map)).await);
         }
@@ -129,6 +93,50 @@ impl Pins {
     fn doing_write(&self) -> String {
         format!("write ConfigMap {}", self.full_name)
     }
+}
+
+/// What a ConfigMap of this name says. `None`: it is no pin.
+///
+/// # Errors
+/// A pin that cannot be read is never "no pin".
+pub fn pin(map: &ConfigMap, full_name: &str) -> Result<Option<Pin>, Held> {
+    let data = map.data.as_ref();
+    let value = |key| data.and_then(|data| data.get(key)).map(String::as_str);
+    // One of ours without a root was tampered with; one that somebody else made says nothing.
+    let ours = map.labels().get(MANAGED_BY).is_some_and(|value| value == FIELD_MANAGER);
+    let Some(root) = value(ROOT).or(ours.then_some("")) else {
+        return Ok(None);
+    };
+    let root: Sha256 = root.parse().map_err(|_| {
+        Held::new(
+            Reason::RootChanged,
+            format!(
+                "{ROOT} in ConfigMap {full_name} is not a SHA-256 in hex, so it is not known which root this cluster trusts"
+            ),
+            "restore it, or delete the ConfigMap to trust Vault's",
+            ByItself::Unsaid,
+        )
+    })?;
+    Ok(Some(Pin {
+        roots: value(ROOTS).and_then(|text| roots(text, root)).unwrap_or_else(|| [root].into()),
+        vault_version: value(VERSION).and_then(|text| text.parse().ok()),
+        verified_at: value(VERIFIED).and_then(|text| text.parse().ok()),
+        contradicted: contradiction(value(CONTRADICTED_AT), value(CONTRADICTED_BY)),
+        signers: value(STATE).zip(value(SIGNERS)).and_then(|(state, signers)| published_signers(state, signers)),
+        ..Pin::of(root)
+    }))
+}
+
+/// An agreement, as it is written.
+pub fn data(pin: &Pin) -> BTreeMap<String, String> {
+    let mut data = BTreeMap::from([(ROOT.to_owned(), pin.root.hex()), (ROOTS.to_owned(), lines(&pin.roots))]);
+    data.extend(pin.vault_version.map(|version| (VERSION.to_owned(), version.to_string())));
+    data.extend(pin.verified_at.map(|at| (VERIFIED.to_owned(), stamp(at))));
+    if let Some(PublishedSigners { state, sha256 }) = &pin.signers {
+        data.insert(STATE.to_owned(), state.to_string());
+        data.insert(SIGNERS.to_owned(), lines(sha256));
+    }
+    data
 }
 
 fn stamp(at: Timestamp) -> String {

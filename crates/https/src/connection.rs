@@ -63,7 +63,7 @@ async fn handshake(stream: TcpStream, place: &Arc<Place>, server: &Arc<Server>, 
     server.room.stats.handshakes_failed.add();
 }
 
-async fn requests<I>(io: I, peer: Option<Peer>, place: &Arc<Place>, server: &Arc<Server>, watcher: Watcher)
+pub(super) async fn requests<I>(io: I, peer: Option<Peer>, place: &Arc<Place>, server: &Arc<Server>, watcher: Watcher)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -11,6 +11,8 @@ mod rarely;
 mod requests;
 mod response;
 mod room;
+#[cfg(feature = "samples")]
+pub mod samples;
 mod stats;
 
 use std::io::{Error, ErrorKind};

@@ -18,8 +18,8 @@ mod own_token;
 mod pki;
 mod plain;
 mod requests;
-#[cfg(test)]
-mod samples;
+#[cfg(any(test, feature = "samples"))]
+pub mod samples;
 mod transport;
 
 use std::path::PathBuf;

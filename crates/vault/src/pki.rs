@@ -3,6 +3,8 @@
 mod import;
 mod roots;
 mod said;
+#[cfg(any(test, feature = "samples"))]
+pub(super) mod samples;
 #[cfg(test)]
 mod tests;
 

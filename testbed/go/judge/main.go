@@ -1,6 +1,8 @@
 // Command judge tells what Go makes of a CA: JSON lines in, JSON lines out, in their order. A line in has the files of
 // Secret cacerts; a line out has what istiod's own loading said, the certificates that istiod signed, and what Go's
 // crypto/x509 says of those. Or it has a chain and who is trusted, and the line out only what Go says of the one by the other.
+// Or it has a file, and the line out the certificates in it; or an AdmissionReview or a selector, and the line out what the
+// API server's own types and kubectl make of it.
 package main
 
 import (
@@ -19,6 +21,14 @@ type question struct {
 	// In place of them: what a peer shows, and what is trusted. PEM.
 	Chain string `json:"chain"`
 	Roots string `json:"roots"`
+	// Or a file that may have certificates.
+	Pem []byte `json:"pem"`
+	// Or an AdmissionReview, and the selectors of the pods that are asked about.
+	Review    []byte   `json:"review"`
+	Selectors []string `json:"selectors"`
+	// Or a selector, and the labels of a pod.
+	Selector *string           `json:"selector"`
+	Labels   map[string]string `json:"labels"`
 }
 
 type answer struct {
@@ -70,12 +80,20 @@ func run(in io.Reader, out io.Writer) error {
 		if err := json.Unmarshal(line, &asked); err != nil {
 			return err
 		}
-		var said answer
-		if asked.Chain != "" {
+		var said any
+		switch {
+		case asked.Pem != nil:
+			said = certificates(string(asked.Pem))
+		case asked.Review != nil:
+			said = review(asked.Review, asked.Selectors)
+		case asked.Selector != nil:
+			said = selects(*asked.Selector, asked.Labels)
+		case asked.Chain != "":
 			said = verifyAlone(asked)
-		} else if err := put(folder, asked.Files); err != nil {
-			return err
-		} else {
+		default:
+			if err := put(folder, asked.Files); err != nil {
+				return err
+			}
 			said = judge(folder, requests)
 		}
 		told, err := json.Marshal(said)

@@ -9,27 +9,26 @@ use gate_core::samples::assert_fit_for_users;
 const ROOT_1: Sha256 = Sha256([0xab; 32]);
 const ROOT_2: Sha256 = Sha256([0xcd; 32]);
 
-/// What a ConfigMap with these labels and this data says. The client is never used.
+/// What a ConfigMap with these labels and this data says.
 fn parsed_of(labels: Value, data: Value) -> Result<Option<Pin>, Held> {
-    let client = Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
     let map = json!({"metadata": {"name": NAME, "labels": labels}, "data": data});
-    Pins::new(client, "istio-system").parse(&serde_json::from_value(map).unwrap())
+    pin(&serde_json::from_value(map).unwrap(), "istio-system/istio-ca-gate")
 }
 
 fn parsed(data: Value) -> Result<Option<Pin>, Held> {
     parsed_of(Value::Null, data)
 }
 
-#[tokio::test]
-async fn a_pin_is_read_in_full() {
+#[test]
+fn a_pin_is_read_in_full() {
     let data = json!({
         "root-sha256": "ab".repeat(32), "vault-version": "3", "verified-at": "2027-01-01T00:00:00Z", "other": "x",
     });
     assert_eq!(parsed(data), Ok(Some(Pin { vault_version: Some(3), verified_at: Some(now()), ..Pin::of(ROOT_1) })));
 }
 
-#[tokio::test]
-async fn what_is_not_the_root_may_be_missing_or_malformed() {
+#[test]
+fn what_is_not_the_root_may_be_missing_or_malformed() {
     let bare = Pin::of(ROOT_1);
     let root = "AB".repeat(32);
     assert_eq!(parsed(json!({"root-sha256": root})), Ok(Some(bare.clone())));
@@ -39,8 +38,8 @@ async fn what_is_not_the_root_may_be_missing_or_malformed() {
     }
 }
 
-#[tokio::test]
-async fn the_set_of_roots_is_read_where_the_pinned_one_is_in_it_and_is_that_one_alone_elsewhere() {
+#[test]
+fn the_set_of_roots_is_read_where_the_pinned_one_is_in_it_and_is_that_one_alone_elsewhere() {
     let (one, two) = (ROOT_1.hex(), ROOT_2.hex());
     let roots = |text: &str| parsed(json!({"root-sha256": one, "roots": text})).unwrap().unwrap().roots;
     for both in [format!("{one}\n{two}"), format!("{two}\n{one}\n"), format!("{one}\n{}", two.to_uppercase())] {
@@ -52,8 +51,8 @@ async fn the_set_of_roots_is_read_where_the_pinned_one_is_in_it_and_is_that_one_
     }
 }
 
-#[tokio::test]
-async fn the_signers_of_a_state_are_read_whole_or_not_at_all() {
+#[test]
+fn the_signers_of_a_state_are_read_whole_or_not_at_all() {
     let (state, one, two) = ("12".repeat(32), ROOT_1.to_string(), ROOT_2.to_string());
     let signers = |data: Value| {
         let mut whole = json!({"root-sha256": one});
@@ -72,8 +71,8 @@ async fn the_signers_of_a_state_are_read_whole_or_not_at_all() {
     }
 }
 
-#[tokio::test]
-async fn half_a_contradiction_or_one_that_cannot_be_read_is_one() {
+#[test]
+fn half_a_contradiction_or_one_that_cannot_be_read_is_one() {
     let contradicted = |data: Value| {
         let mut whole = json!({"root-sha256": ROOT_1.hex()});
         whole.as_object_mut().unwrap().extend(data.as_object().unwrap().clone());
@@ -95,8 +94,8 @@ async fn half_a_contradiction_or_one_that_cannot_be_read_is_one() {
     }
 }
 
-#[tokio::test]
-async fn a_root_that_cannot_be_read_holds_and_is_never_no_pin() {
+#[test]
+fn a_root_that_cannot_be_read_holds_and_is_never_no_pin() {
     for root in
         ["", " ", "ab", &"ab".repeat(33), &"xy".repeat(32), &format!("{}\n", "ab".repeat(32)), &ROOT_1.openssl()]
     {
@@ -108,8 +107,8 @@ async fn a_root_that_cannot_be_read_holds_and_is_never_no_pin() {
     }
 }
 
-#[tokio::test]
-async fn one_of_ours_without_a_root_holds_and_anybody_elses_says_nothing() {
+#[test]
+fn one_of_ours_without_a_root_holds_and_anybody_elses_says_nothing() {
     let data = || [Value::Null, json!({}), json!({"vault-version": "3", "verified-at": "2027-01-01T00:00:00Z"})];
     for data in data() {
         let held = parsed_of(json!({"app.kubernetes.io/managed-by": "istio-ca-gate"}), data).unwrap_err();

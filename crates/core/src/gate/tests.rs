@@ -260,3 +260,16 @@ fn an_open_gate_names_vaults_root_and_version() {
 fn no_selector_gates_nothing() {
     assert!(!Gated(Vec::new()).matches(&labels(&[("app", "istiod")])));
 }
+
+#[test]
+fn a_decision_has_the_word_that_dashboards_know_and_the_code_of_what_is_wrong() {
+    let (root, at, held) = (R1.root, Timestamp::UNIX_EPOCH, || held(Reason::VaultSealed));
+    for (decision, word, reason) in [
+        (Decision::NotGated, "not_gated", None),
+        (Decision::Open { root, version: 1 }, "allowed", None),
+        (Decision::OpenUnverified { root, at, held: held() }, "allowed_unverified", Some(Reason::VaultSealed)),
+        (Decision::Deny(held()), "denied", Some(Reason::VaultSealed)),
+    ] {
+        assert_eq!((decision.as_str(), decision.reason()), (word, reason));
+    }
+}

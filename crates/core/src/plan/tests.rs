@@ -9,8 +9,8 @@ use crate::ca::check::At;
 use crate::ca::fixtures::{NOW, YEARS, at, now};
 use crate::reason::Held;
 use crate::samples::{
-    BOTH, FOREIGN_KEY, R1, R1_OTHER_BYTES, R1_OTHER_CA, R2, UNSOUND, VERSION, assert_fit_for_users, every_combination,
-    external_secrets, names, pin, present, published, stored as in_vault,
+    BOTH, FOREIGN_KEY, R1, R1_OTHER_BYTES, R1_OTHER_CA, R2, RECORD_1, UNSOUND, VERSION, assert_fit_for_users,
+    every_combination, external_secrets, names, pin, present, published, stored as in_vault,
 };
 
 pub(super) const ROLES: [Role; 2] = [Role::Bootstrap, Role::Sync];
@@ -638,4 +638,14 @@ fn what_vault_holds_is_checked_at_the_time_of_reading() {
 fn a_root_that_is_not_valid_yet_is_invalid_and_not_expired() {
     let early = stored(2, &R1.bundle.to_record(), at(NOW - 24 * 3600));
     assert_eq!(in_any_role(&early, &Published::Absent, None), "hold RootInvalid");
+}
+
+#[test]
+fn what_vault_holds_tells_the_roots_that_it_trusts_if_it_is_sound() {
+    let signing = Stored::Signing { version: VERSION, record: Arc::clone(&RECORD_1) };
+    assert_eq!(in_vault(&BOTH).roots(), Some(&[R1.root, R2.root].into()));
+    assert_eq!(signing.roots(), Some(&[R1.root].into()));
+    for none in [Stored::Absent, DELETED, unsound(UNSOUND)] {
+        assert_eq!(none.roots(), None, "{none:?}");
+    }
 }

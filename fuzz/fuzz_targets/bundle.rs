@@ -1,0 +1,4 @@
+//! Target `bundle`, for cargo-fuzz.
+#![no_main]
+
+fuzz::libfuzzer!("bundle");

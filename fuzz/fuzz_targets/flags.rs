@@ -1,0 +1,4 @@
+//! Target `flags`, for cargo-fuzz.
+#![no_main]
+
+fuzz::libfuzzer!("flags");

@@ -1,0 +1,4 @@
+//! Target `http`, for cargo-fuzz.
+#![no_main]
+
+fuzz::libfuzzer!("http");

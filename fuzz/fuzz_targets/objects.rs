@@ -1,0 +1,4 @@
+//! Target `objects`, for cargo-fuzz.
+#![no_main]
+
+fuzz::libfuzzer!("objects");

@@ -1,0 +1,4 @@
+//! Target `review`, for cargo-fuzz.
+#![no_main]
+
+fuzz::libfuzzer!("review");

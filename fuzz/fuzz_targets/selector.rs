@@ -1,0 +1,4 @@
+//! Target `selector`, for cargo-fuzz.
+#![no_main]
+
+fuzz::libfuzzer!("selector");

@@ -1,0 +1,4 @@
+//! Target `signing`, for cargo-fuzz.
+#![no_main]
+
+fuzz::libfuzzer!("signing");

@@ -1,0 +1,4 @@
+//! Target `vault`, for cargo-fuzz.
+#![no_main]
+
+fuzz::libfuzzer!("vault");
