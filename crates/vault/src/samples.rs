@@ -39,7 +39,7 @@ pub fn meaning(question: &str, status: u16, body: &[u8], now: Timestamp) -> Opti
             })
         }),
         "end" => {
-            let (_, _) = (answer::deletion_time(&reply), own_token::end(&reply));
+            let (_, _) = (answer::times(&reply), own_token::end(&reply));
             Ok(Meaning::Told)
         }
         "write" => Ok(Meaning::Written(answer::written(&reply, &settings))),

@@ -649,3 +649,14 @@ fn what_vault_holds_tells_the_roots_that_it_trusts_if_it_is_sound() {
         assert_eq!(none.roots(), None, "{none:?}");
     }
 }
+
+#[test]
+fn nothing_is_published_beside_what_istiod_generated() {
+    for owner in [Owner::Ours, Owner::Other] {
+        for change in CHANGES {
+            let published = present(owner.clone(), Err(Flaw::Foreign(GENERATED)));
+            let step = step_of(Role::Sync, change, &in_vault(&R1), &published, None);
+            assert_eq!(told(&step), "hold CacertsInvalid", "{owner:?} {change:?}");
+        }
+    }
+}
