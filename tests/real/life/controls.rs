@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use testbed::{Vault, eventually};
 
-use super::prober::{Credentials, Tally};
+use super::prober::{Credentials, Engine, Tally};
 use super::rig::{Beginning, Kind, LIVES, LONG, Member, Rig, ungate};
 use crate::mesh::{Verifier, handshake_by};
 
@@ -142,7 +142,8 @@ async fn a_signer_of_another_key_under_the_old_chain_breaks_a_handshake() -> Res
     for verifier in [Verifier::Webpki, Verifier::Envoy] {
         handshake_by(verifier, &new.end(), &peer.end())??;
         let outcome = handshake_by(verifier, &new.behind(&old).end(), &peer.end())?;
-        println!("life: control: a leaf by a new key behind the chain of the old one: {verifier:?}: {outcome:?}");
+        let by = Engine::Rustls(verifier);
+        println!("life: control: a leaf by a new key behind the chain of the old one: {by}: {outcome:?}");
         ensure!(outcome.is_err(), "it was taken");
     }
     Ok(())

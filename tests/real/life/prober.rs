@@ -166,13 +166,14 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Count { made, failed } = self.count(None);
         write!(f, "{made} handshakes, {failed} failed")?;
-        for (is_within, words) in [(true, "within a cluster"), (false, "between clusters")] {
-            let Count { made, failed } = self.count(Some(is_within));
-            write!(f, "; {words} {made}, {failed} failed")?;
-        }
-        for engine in ENGINES {
-            let Count { made, failed } = self.of(engine);
-            write!(f, "; {engine} {made}, {failed} failed")?;
+        let spans = [(true, "within a cluster"), (false, "between clusters")];
+        let spans = spans.map(|(is_within, words)| (words.to_owned(), self.count(Some(is_within))));
+        let engines = ENGINES.map(|engine| (engine.to_string(), self.of(engine)));
+        for (words, Count { made, failed }) in spans.into_iter().chain(engines) {
+            write!(f, "; {words} {made}")?;
+            if failed > 0 {
+                write!(f, ", {failed} failed")?;
+            }
         }
         Ok(())
     }
