@@ -55,17 +55,21 @@ async fn step(rig: &Rig) -> Result<Result<String, String>> {
 /// Takes steps until this one is taken, and does at each what a person has to.
 pub async fn carry(rig: &Rig, until: &str) -> Result<Vec<String>> {
     let (mut taken, deadline) = (Vec::new(), Instant::now() + WHOLE);
+    let mut roots = rig.record().await?.root_cert;
     loop {
-        match step(rig).await? {
+        let stepped = step(rig).await?;
+        // Whoever has taken that step.
+        let now = rig.record().await?.root_cert;
+        if now != roots {
+            roots = now;
+            restarted(rig).await?;
+        }
+        match stepped {
             Ok(name) if name == "rest" => return Ok(taken),
             Ok(name) => {
                 println!("    {} {name}", Timestamp::now());
                 let is_last = name == until;
-                let is_bundle = name == "trust" || name == "drop";
                 taken.push(name);
-                if is_bundle {
-                    restarted(rig).await?;
-                }
                 if is_last {
                     return Ok(taken);
                 }
