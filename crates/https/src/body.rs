@@ -139,11 +139,13 @@ impl Whole {
 /// will need.
 fn granted(size: usize, told: Option<usize>) -> usize {
     let most = told.unwrap_or(BODY_MAX).clamp(size, BODY_MAX);
-    match size {
-        ..=BODY_SMALL => BODY_SMALL.min(most),
-        ..=BODY_LARGE => size.next_power_of_two().min(most),
+    if size <= BODY_SMALL {
+        BODY_SMALL.min(most)
+    } else if size <= BODY_LARGE {
+        size.next_power_of_two().min(most)
+    } else {
         // All of it is there soon, and nobody else has one.
-        _ => most,
+        most
     }
 }
 
