@@ -110,7 +110,7 @@ pub(super) const ROWS: &[Row] = &[
         "A15",
         "its disk is full, or its audit device takes no more",
         &[One, Heals],
-        "tried by hand on a file system of 1 MiB, which a test must not need the right to mount; to the gate it is A11",
+        "tried from outside of this project alone: a test would need the right to mount a small file system. To the gate it is A11",
     ),
     row(
         "A16",
