@@ -14,7 +14,7 @@ use crate::cli::verify::Verify;
 pub(crate) use gate_service::args::values;
 pub use gate_service::args::{KubernetesArgs, Once, Serve, VaultArgs};
 pub use gate_service::converge::args::ClusterArgs;
-pub(crate) use values::{cluster_name, dns_label, interval};
+pub(crate) use values::{cluster_name, dns_label, interval, signing_cluster_name};
 
 /// Keeps istiod and the east-west gateway out until the shared Istio root CA from Vault is in place.
 #[derive(Debug, Parser)]

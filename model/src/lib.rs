@@ -3,5 +3,6 @@
 //! certificates.
 
 pub mod records;
+pub mod rescue;
 pub mod rotation;
 pub mod world;

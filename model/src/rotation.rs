@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, PoisonError};
 
+use gate_core::life::joining::{Awaited, First};
 use gate_core::life::rule::Next;
 use stateright::{Model, Property};
 
@@ -37,6 +38,8 @@ pub enum Wrong {
     LateDecision,
     /// A cluster attests only once it has published.
     AttestsLate,
+    /// It attests before it has its signer certified, and after it has read the record that it goes by.
+    ReadsBeforeItAttests,
     /// It is settled since before it was published anew, if that is for the same state.
     SettledByState,
 }
@@ -371,9 +374,12 @@ impl Rotations {
 
     fn of_cluster(&self, world: &World, at: usize, actions: &mut Vec<Action>) {
         let cluster = &world.clusters[at];
-        let knows = cluster.says.is_some() || self.is(Wrong::AttestsLate);
-        if !knows {
+        let awaited = if cluster.says.is_some() { Awaited::Known } else { Awaited::Unknown };
+        if awaited.first() == First::Attest && !self.is(Wrong::AttestsLate) {
             actions.push(Action::Join(at));
+            if self.is(Wrong::ReadsBeforeItAttests) && cluster.gate == Gate::Idle {
+                actions.push(Action::GateReads(at));
+            }
             return;
         }
         let is_due = cluster.published != Some(world.record);

@@ -62,6 +62,7 @@ fn gates_whose_clocks_are_behind() {
 #[test]
 fn a_cluster_that_joins_on_the_way() {
     holds("a cluster joins", Rotations { joins: true, ..Rotations::default() });
+    holds("a cluster with a slow gate joins", Rotations { joins: true, slow_gates: true, ..Rotations::default() });
 }
 
 #[test]
@@ -117,6 +118,11 @@ fn a_decision_that_is_written_late_is_caught() {
 #[test]
 fn a_cluster_that_attests_only_once_it_has_published_is_caught() {
     is_caught(Rotations { joins: true, ..Rotations::but(Wrong::AttestsLate) });
+}
+
+#[test]
+fn a_cluster_that_reads_the_record_before_it_attests_is_caught() {
+    is_caught(Rotations { joins: true, ..Rotations::but(Wrong::ReadsBeforeItAttests) });
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod conduct;
 mod import;
+mod rescue;
 mod show;
 
 use std::collections::BTreeSet;
@@ -63,6 +64,8 @@ enum RotateCommand {
     Forget(Box<Forget>),
     /// Bring the root that all clusters have the key of into Vault's PKI engine, and take the key away from them
     Import(Box<import::Import>),
+    /// Bring clusters whose istiods made roots of their own under one. Shows the plan first
+    Rescue(Box<rescue::RescueArgs>),
 }
 
 #[derive(Debug, Args)]
@@ -150,6 +153,7 @@ pub async fn run(args: Rotate) -> Result<ExitCode, Failure> {
         }
         RotateCommand::Forget(args) => forget(*args).await,
         RotateCommand::Import(args) => import::run(*args).await,
+        RotateCommand::Rescue(args) => Box::pin(rescue::run(*args)).await,
     }
 }
 

@@ -1,39 +1,15 @@
 //! What a gate attests to of its mesh.
 
-use std::sync::Arc;
-
 use anyhow::{Context, Result, ensure};
 use istio_ca_gate::ca::record::SigningRecord;
 use k8s_openapi::jiff::Timestamp;
-use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
 use testbed::side::{SOON, Side};
 use testbed::{VaultApi, eventually};
 
+use crate::istiods::{grant, presents, runs_at};
 use crate::signers::{enable, event, files, record};
 use crate::world::{Gate, World};
-
-/// What component signing grants the gate.
-const WITNESS: &str = include_str!("../../deploy/kustomize/components/signing/rbac.yaml");
-
-/// An istiod on the port where proxies call it, with this behind its leaf.
-async fn istiod_presents(signer: &[u8]) -> Result<tokio::task::JoinHandle<()>> {
-    let made = rcgen::generate_simple_self_signed(vec!["istiod.istio-system.svc".to_owned()])?;
-    let signer = rustls::pki_types::CertificateDer::from_pem_slice(signer)?;
-    let key =
-        rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).map_err(anyhow::Error::msg)?;
-    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone(), signer], key)?;
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:15012").await?;
-    Ok(tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let _ = acceptor.accept(stream).await;
-        }
-    }))
-}
 
 /// Waits until the cluster attests to what is looked for.
 async fn attests(vault: &VaultApi, what: &str, is_it: impl Fn(&Value) -> bool) -> Result<Value> {
@@ -102,24 +78,14 @@ async fn a_gate_attests_to_its_mesh_and_what_it_cannot_see_is_not_settled() -> R
     let why = said["why"].as_str().unwrap_or_default();
     ensure!(said["settled"].is_null() && why.contains("list the pods of istiod"), "{said}");
 
-    for object in serde_saphyr::from_multiple::<Value>(WITNESS)? {
-        let (kind, namespaced) =
-            (object["kind"].as_str().unwrap_or_default().to_lowercase(), object["metadata"]["namespace"].is_string());
-        let namespace = if namespaced { "namespaces/istio-system/" } else { "" };
-        let path = format!("/apis/rbac.authorization.k8s.io/v1/{namespace}{kind}s");
-        let (status, answer) = homelab.api.request("POST", &path, Some(object)).await?;
-        ensure!(status == 201, "{answer}");
-    }
+    grant(homelab).await?;
     let said = attests(vault, "the pod that has no address", |said| said["istiods"]["behind"] == json!([pod])).await?;
     ensure!(said["settled"].is_null(), "{said}");
 
     let sound = files(homelab).await?;
     let roots = String::from_utf8(sound.bundle.root_cert.clone())?;
-    let server = istiod_presents(&sound.bundle.ca_cert).await?;
-    let status = json!({ "status": { "phase": "Running", "podIP": "127.0.0.1" } });
-    let path = format!("/api/v1/namespaces/istio-system/pods/{pod}/status");
-    let (code, answer) = homelab.api.request("PATCH", &path, Some(status)).await?;
-    ensure!(code == 200, "{answer}");
+    let server = presents("127.0.0.1", &sound.bundle.ca_cert).await?;
+    runs_at(homelab, &pod, "127.0.0.1").await?;
     serve_roots(homelab, "istio-system", &roots).await?;
     let said = attests(vault, "a settled mesh", |said| said["settled"].is_string()).await?;
     let record = record(vault).await?;

@@ -1,6 +1,7 @@
 //! `rotate` as a process, with the policy that comes with it, before a Vault in memory that has a PKI engine.
 
 mod import;
+mod rescue;
 
 use anyhow::{Result, ensure};
 use hyper::Method;

@@ -115,6 +115,13 @@ impl<V: Deref<Target = VaultApi>> Mesh<V> {
         Ok(SigningRecord::parse(data.as_object().context("no data")?, Timestamp::now())?)
     }
 
+    /// What a cluster's gate says.
+    pub async fn attests(&self, attestation: &Attestation) -> Result<()> {
+        let path = format!("secret/data/istio/clusters/{}", attestation.cluster);
+        self.vault.ok("POST", &path, Some(json!({ "data": attestation.data() }))).await?;
+        Ok(())
+    }
+
     /// What this cluster's gate says: it took up the record so long ago.
     pub async fn settled(&self, cluster: &str, ago: SignedDuration) -> Result<()> {
         let (record, now) = (self.record().await?, Timestamp::now());
@@ -128,9 +135,7 @@ impl<V: Deref<Target = VaultApi>> Mesh<V> {
             namespaces: Namespaces { total: 3, behind: Vec::new() },
             ..samples::attestation(cluster, now)
         };
-        let path = format!("secret/data/istio/clusters/{cluster}");
-        self.vault.ok("POST", &path, Some(json!({ "data": attestation.data() }))).await?;
-        Ok(())
+        self.attests(&attestation).await
     }
 
     pub async fn all_settled(&self, ago: SignedDuration) -> Result<()> {

@@ -28,10 +28,15 @@ pub async fn enable(vault: &VaultApi, sides: &[&Side], life: &str) -> Result<()>
 
 /// Gives a side its rights, with signers of this life.
 pub async fn allow(vault: &VaultApi, side: &Side, life: &str) -> Result<()> {
+    vault.policy(&side.policy(), &policy(side, life)).await
+}
+
+/// What a side may do, with signers of this life.
+pub fn policy(side: &Side, life: &str) -> String {
     let shipped = shipped_policy(side.role);
     let signer = SIGNER.replace("CLUSTER", side.name).replace("2160h", life);
     let root = if side.role == "bootstrap" { ROOT } else { "" };
-    vault.policy(&side.policy(), &format!("{shipped}\n{signer}\n{root}")).await
+    format!("{shipped}\n{root}\n{signer}")
 }
 
 /// Takes those of signing away again.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use standin::faults::{Aim, Fault};
 use testbed::side::{SOON, Side};
 use testbed::{VaultApi, eventually};
 
@@ -39,6 +40,34 @@ async fn from_nothing_each_cluster_gets_a_signer_of_its_own_and_no_cluster_the_r
     ensure!(ends == Some(until), "{ends:?}");
     for gate in [first, second] {
         ensure!(!gate.log().contains("PRIVATE"), "a key is in the log");
+        gate.stop().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_signer_is_certified_for_a_cluster_that_may_not_attest() -> Result<()> {
+    let (world, folder) = (World::embedded().await?, tempfile::tempdir()?);
+    let World { homelab, nas, vault, .. } = &world;
+    enable(vault, &[homelab, nas], "2160h").await?;
+    let first = gate(homelab, vault, folder.path(), &[]).await?;
+    homelab.deploy_istiod().await?;
+    homelab.pod("istiod").await?;
+    // What the policy of signers has but for the attestation.
+    let policy = crate::signers::policy(nas, "2160h");
+    let (without, _) = policy.split_once("# What it says of itself").context("no attestation in the policy")?;
+    vault.policy(&nas.policy(), without).await?;
+    let asked = vault.faults().inject(Fault::Slow(std::time::Duration::ZERO), Aim::all().path("sign-intermediate"));
+    let second = gate(nas, vault, folder.path(), &[]).await?;
+    nas.deploy_istiod().await?;
+    let refusal = nas.refusal("istiod", "SigningRefused").await?;
+    ensure!(refusal.contains("does not know of") && refusal.contains("istio/clusters/nas"), "{refusal}");
+    ensure!(asked.hits() == 0 && nas.cacerts().await?.is_none(), "a signer was certified");
+    allow(vault, nas, "2160h").await?;
+    nas.pod("istiod").await?;
+    ensure!(asked.hits() == 1);
+    are_signed(vault, &[homelab, nas]).await?;
+    for gate in [first, second] {
         gate.stop().await?;
     }
     Ok(())

@@ -125,6 +125,10 @@ async fn what_is_missing_unknown_or_repeated_is_named() -> Result<()> {
     sound.wrong(&["--tls-ca-life=1h"], &[], &["--tls-leaf-life", "--tls-ca-life"]).await?;
     sound.wrong(&["--rolle", "sync"], &[], &["'--rolle'"]).await?;
     sound.wrong(&["now"], &[], &["'now'"]).await?;
+    // A signer is called by the cluster, and a common name ends at 64 letters.
+    let long = format!("--cluster={}", "x".repeat(43));
+    let says = ["--cluster", "GATE_CLUSTER", "--vault-pki-mount", "1 to 42 letters"];
+    sound.wrong(&[&long, "--vault-pki-mount=pki-mesh"], &[], &says).await?;
     sound.wrong(&["--role"], &[], &["--role", "GATE_ROLE"]).await?;
     sound.wrong(&["--refresh=1s", "--refresh=2s"], &[], &["--refresh", "GATE_REFRESH"]).await?;
     let (code, _, stderr) = sound.run(&["server"], &[]).await?;

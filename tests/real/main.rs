@@ -18,6 +18,8 @@ mod gate;
 mod hygiene;
 mod import;
 mod istio;
+#[path = "../it/istiods.rs"]
+mod istiods;
 mod life;
 mod lossy;
 mod manifests;
@@ -28,6 +30,8 @@ mod onward;
 mod probe;
 mod race;
 mod replicas;
+#[path = "../it/rescue.rs"]
+mod rescue;
 mod restart;
 mod rotate;
 mod rotation;

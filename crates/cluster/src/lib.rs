@@ -17,6 +17,7 @@ mod proxy;
 pub mod root_cert;
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
+pub mod split;
 mod stream;
 
 use std::error::Error;

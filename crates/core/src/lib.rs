@@ -4,6 +4,7 @@
 //! In reading order: [`reason`], [`plan`], [`snapshot`], [`gate`] and [`patch`](mod@patch); [`ca`] knows certificates, and
 //! [`life`] how the root is replaced.
 
+pub mod attests;
 pub mod backoff;
 pub mod ca;
 pub mod clock;

@@ -32,6 +32,7 @@ pub fn attestation(cluster: &str, at: Timestamp) -> Attestation {
         istiods: Istiods::default(),
         namespaces: Namespaces::default(),
         ttl_seen: None,
+        ready: false,
         why: None,
         version: "0".to_owned(),
     }

@@ -26,6 +26,12 @@ pub trait Signer: Send {
     fn make_root(&mut self, name: &str, common_name: &str) -> impl Future<Output = Result<String, Refused>> + Send;
 }
 
+/// Whether it can be asked at all.
+pub trait Engine: Send {
+    /// Holds unless the engine is there, and this role has some right in it.
+    fn reach(&mut self) -> impl Future<Output = Result<(), Refused>> + Send;
+}
+
 /// What the first root is called among the issuers. A policy can pin it, and by it the root is made once.
 pub const FIRST_ROOT: &str = "root-1";
 

@@ -27,6 +27,13 @@ pub struct Found<P> {
     pub place: P,
 }
 
+impl<P> Found<P> {
+    /// This moment by the store's clock: all clusters' times are by that one.
+    pub fn by_its_clock(&self, now: Timestamp) -> Timestamp {
+        self.ahead.map_or(now, |ahead| now.saturating_add(ahead).unwrap_or(now))
+    }
+}
+
 /// How the write of a first version ended. After any of them the record is read again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Created {

@@ -15,6 +15,12 @@ mod scenes;
 mod spared;
 mod turns;
 
+/// The time of tests, by tokio's clock.
+#[cfg(test)]
+pub(crate) fn time_of_tests() -> k8s_openapi::jiff::Timestamp {
+    memory::told_at().wall
+}
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +31,7 @@ pub use attempt::{Attempts, MakeRoot, Parts, make_root};
 use attempt::{Ended, Pass};
 pub use counted::Convergences;
 
+use crate::attests::Attests;
 use crate::backoff::SOON;
 use crate::clock::Clocks;
 use crate::cluster::{Bystanders, Cluster, Happened};
@@ -95,7 +102,7 @@ impl Converger {
     }
 
     /// Runs attempts for ever: when asked, after a back-off, at each `--refresh`, and when `cacerts` changes.
-    pub async fn run<S: Store + Signer, C: Cluster + Bystanders>(
+    pub async fn run<S: Store + Signer + Attests, C: Cluster + Bystanders>(
         &self,
         mut attempts: Attempts<S, C>,
         schedule: Schedule,
@@ -143,7 +150,7 @@ impl Converger {
     }
 
     /// Waits until an attempt is due, or may be.
-    async fn until_due<S: Store + Signer, C: Cluster + Bystanders>(
+    async fn until_due<S: Store + Signer + Attests, C: Cluster + Bystanders>(
         &self,
         pace: &mut Pace,
         watched: &mut watch::Receiver<Watched>,
@@ -197,7 +204,7 @@ impl Converger {
     ///
     /// # Errors
     /// The last reason, if the next attempt would begin after the deadline.
-    pub async fn until_open<S: Store + Signer, C: Cluster + Bystanders>(
+    pub async fn until_open<S: Store + Signer + Attests, C: Cluster + Bystanders>(
         &self,
         mut attempts: Attempts<S, C>,
         schedule: Schedule,
@@ -226,7 +233,10 @@ impl Converger {
     }
 
     /// One attempt, with its beginning and end told.
-    async fn attempt<S: Store + Signer, C: Cluster + Bystanders>(&self, attempts: &mut Attempts<S, C>) -> Attempted {
+    async fn attempt<S: Store + Signer + Attests, C: Cluster + Bystanders>(
+        &self,
+        attempts: &mut Attempts<S, C>,
+    ) -> Attempted {
         self.state.send_modify(Convergence::began);
         let began = Instant::now();
         let Ended { outcome, step, has_written } = attempts.run(&self.state).await;

@@ -19,8 +19,8 @@ pub use gate_cluster as k8s;
 #[cfg(test)]
 use gate_core::samples;
 pub use gate_core::{
-    backoff, ca, clock, cluster, durations, gate, life, names, order, patch, plan, reason, refused, report, selector,
-    signer, skew, snapshot, store,
+    attests, backoff, ca, clock, cluster, durations, gate, life, names, order, patch, plan, reason, refused, report,
+    selector, signer, skew, snapshot, store,
 };
 pub use gate_vault as vault;
 

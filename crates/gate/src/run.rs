@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use https::{Bound, Limits, Room};
-use k8s_openapi::jiff::SignedDuration;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
@@ -35,7 +35,7 @@ use crate::snapshot::Policy;
 use crate::telemetry;
 use crate::vault::Vault;
 use crate::webhook::{WAITING_MAX, Webhook};
-use crate::witness::{LOOK, LastLook, WitnessTask};
+use crate::witness::{LOOK, LastLook, MeshLookout, WitnessTask};
 pub use once::{bootstrap, sync};
 use parts::Made;
 
@@ -95,7 +95,7 @@ impl Prepared {
         let labels = Labels { cluster: args.cluster_name(), role: args.role, version };
         let metrics = Metrics::new(labels).map_err(Failure::Broken)?;
         let (service, mut work) =
-            Service::assemble(args, client, vault, metrics, Arc::clone(&certificate.serving), peers);
+            Service::assemble(args, client, vault, metrics, Arc::clone(&certificate.serving), peers)?;
         work.self_test = service.self_test()?;
         work.witness = service.witness(version)?;
         Ok(Self { service, work, certificate, https, http })
@@ -136,7 +136,7 @@ struct Work {
     reconciles: Arc<Reconciles>,
     writer: events::Writer,
     self_test: Option<SelfTest>,
-    witness: Option<WitnessTask>,
+    witness: Option<WitnessTask<Vault, MeshLookout>>,
 }
 
 /// What the tasks of the service share.
@@ -156,11 +156,11 @@ impl Service {
         metrics: Metrics,
         serving: Arc<Serving>,
         peers: Arc<Peers>,
-    ) -> (Self, Work) {
+    ) -> Result<(Self, Work), Failure> {
         let policy = policy(&args);
         let pin_age_max = PIN_AGE_MAX.min(policy.max_staleness / 4);
         let Made { gated, clients: Clients { cacerts, owners, reconciles, events, .. }, attempts, writer } =
-            parts::assemble(args.role, &args.cluster, &args.converge, &client, vault, pin_age_max, &metrics);
+            parts::assemble(args.role, &args.cluster, &args.converge, &client, vault, pin_age_max, &metrics)?;
         let converger = Converger::new(cacerts.watched(), Clocks::now);
         let webhook = Webhook {
             cluster: args.cluster_name(),
@@ -188,7 +188,7 @@ impl Service {
             shown: Arc::default(),
         };
         let work = Work { attempts, reconciles, writer, self_test: None, witness: None };
-        (Self { args, client, cacerts, owners, state }, work)
+        Ok((Self { args, client, cacerts, owners, state }, work))
     }
 
     /// What tries now and then whether the API server calls, if that is asked for.
@@ -202,7 +202,7 @@ impl Service {
     }
 
     /// Who attests to the mesh, where each cluster has a signer of its own.
-    fn witness(&self, version: &'static str) -> Result<Option<WitnessTask>, Failure> {
+    fn witness(&self, version: &'static str) -> Result<Option<WitnessTask<Vault, MeshLookout>>, Failure> {
         let vault = parts::vault(&self.args.vault, self.args.role)?;
         if vault.settings().pki_mount.is_none() {
             return Ok(None);
@@ -213,8 +213,11 @@ impl Service {
             version,
             pause: LOOK.min(self.args.refresh),
             vault: vault.counted_by(metrics.vault.clone()),
-            cacerts: Arc::clone(&self.cacerts),
-            mesh: MeshSide::new(self.client.clone(), &self.args.cluster.namespace),
+            lookout: MeshLookout::new(
+                Arc::clone(&self.cacerts),
+                MeshSide::new(self.client.clone(), &self.args.cluster.namespace),
+            ),
+            now: Timestamp::now,
             counted: metrics.witnessed().map_err(Failure::Broken)?,
             last_look: last_look.clone(),
             events: webhook.events.clone(),

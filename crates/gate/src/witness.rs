@@ -13,29 +13,38 @@ use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
 
+use crate::attests::Attests;
 use crate::ca::record::SigningRecord;
 use crate::ca::{Sha256, file};
+use crate::cluster::Write;
 use crate::k8s::cacerts::Cacerts;
 use crate::k8s::events::Events;
 use crate::k8s::istiods::{IstiodPod, MeshSide};
 use crate::life::attestation::{Attestation, AttestedSigner};
 use crate::life::course::{Course, Outlook};
 use crate::life::witness::{Presented, PublishedSigner, Sight, Witness};
-use crate::plan::{Published, Stored};
+use crate::plan::{Owner, Published, Stored};
 use crate::reason::Held;
-use crate::signer::Signer as _;
+use crate::signer::{Engine, Signer};
 use crate::skew::Ahead;
 use crate::store::Store;
-use crate::vault::{Vault, Written};
 pub use counted::Witnessed;
 use handshake::Handshake;
 pub use last::LastLook;
 use news::News;
 
-/// How often it looks, unless Vault is asked more often than that (`--refresh`). A rotation's steps wait for it, and each
-/// look is a handshake with each istiod.
+/// How often it looks while something changes, unless Vault is asked more often than that (`--refresh`). A rotation's steps
+/// wait for it, and each look is a handshake with each istiod.
 pub const LOOK: Duration = Duration::from_secs(10);
+
+/// How often it looks otherwise: so often, or up to [`JITTER`] later, so that clusters do not come to Vault together.
+const LOOK_AT_REST: Duration = Duration::from_secs(50);
+const JITTER: Duration = Duration::from_secs(20);
+
+/// So long after it has last seen something new, it looks as if more were to come.
+const STIRRED: Duration = Duration::from_secs(600);
 
 /// How often it attests while a root is replaced: whoever takes the steps believes what is five minutes old.
 const ATTEST: SignedDuration = SignedDuration::from_secs(60);
@@ -49,20 +58,20 @@ const XDS_PORT: u16 = 15012;
 /// Handshakes at a time.
 const AT_ONCE: usize = 4;
 
-/// The one who looks.
-pub struct WitnessTask {
+/// The one who looks: by what it may ask of Vault, and at what.
+pub struct WitnessTask<V, L> {
     /// This cluster.
     pub cluster: String,
     /// Of the program.
     pub version: &'static str,
-    /// Between two looks.
+    /// Between two looks while something changes.
     pub pause: Duration,
     /// A client of its own.
-    pub vault: Vault,
-    /// `cacerts`.
-    pub cacerts: Arc<Cacerts>,
-    /// The istiods, and what they serve.
-    pub mesh: MeshSide,
+    pub vault: V,
+    /// The cluster.
+    pub lookout: L,
+    /// Tells the time.
+    pub now: fn() -> Timestamp,
     /// What is told to Prometheus.
     pub counted: Witnessed,
     /// What is told on the page.
@@ -71,11 +80,23 @@ pub struct WitnessTask {
     pub events: Events,
 }
 
+/// Sees what there is in a cluster.
+pub trait Lookout: Send + Sync {
+    /// One look. An error: nothing at all is known.
+    fn see(&self) -> impl Future<Output = Result<Sight, Held>> + Send;
+}
+
 /// What it keeps between two looks.
 #[derive(Default)]
 struct Looked {
     /// What it saw last, whether or not it attested to that.
     last: Option<Outlook>,
+    /// What is in Vault, as far as it knows.
+    attested: Option<Attestation>,
+    /// A root is being replaced.
+    is_changing: bool,
+    /// When it last saw something new.
+    stirred: Option<Instant>,
     /// Since when this cluster has not been settled.
     unsettled: Option<Timestamp>,
     /// That it keeps a change of the root waiting was told.
@@ -86,55 +107,96 @@ struct Looked {
     failed: Option<String>,
 }
 
-impl WitnessTask {
+impl Looked {
+    /// Until the next look; `look`: while something changes.
+    fn pause(&self, look: Duration) -> Duration {
+        let is_stirred = self.stirred.is_none_or(|at| at.elapsed() < STIRRED);
+        if self.is_changing || is_stirred { look } else { LOOK_AT_REST + JITTER.mul_f64(fastrand::f64()) }
+    }
+
+    /// What was seen before.
+    fn saw(&mut self, outlook: &Outlook) -> Option<Outlook> {
+        let says_as = |last: &Outlook| outlook.attestation.says_as(&last.attestation);
+        if !self.last.as_ref().is_some_and(says_as) {
+            self.stirred = Some(Instant::now());
+        }
+        self.last.replace(outlook.clone())
+    }
+}
+
+impl<V: Store + Signer + Engine + Attests, L: Lookout> WitnessTask<V, L> {
     /// Looks for ever.
     pub async fn run(mut self) {
         let mut looked = Looked::default();
-        let handshake = Handshake::new();
         loop {
-            let outcome = self.look(&mut looked, &handshake).await;
+            let outcome = self.look(&mut looked).await;
             let failed = outcome.err().map(|held| held.without_promise().sentence());
             if let Some(failed) = failed.as_ref().filter(|_| failed != looked.failed) {
                 tracing::warn!("this cluster does not attest to its mesh: {failed}");
             }
             looked.failed = failed;
-            tokio::time::sleep(self.pause).await;
+            tokio::time::sleep(looked.pause(self.pause)).await;
         }
     }
 
-    async fn look(&mut self, looked: &mut Looked, handshake: &Handshake) -> Result<(), Held> {
+    async fn look(&mut self, looked: &mut Looked) -> Result<(), Held> {
         self.vault.begin();
-        let found = Store::read(&mut self.vault, None, Timestamp::now()).await.map_err(|refused| refused.held)?;
-        let Stored::Signing { version, record } = &found.stored else {
+        let found = self.vault.read(None, (self.now)()).await.map_err(|refused| refused.held)?;
+        if matches!(found.stored, Stored::Deleted { .. } | Stored::Unsound { .. }) {
             self.last_look.saw(None);
             return Ok(());
+        }
+        Ahead { vault: found.ahead, api: None }.judge()?;
+        looked.is_changing = matches!(&found.stored, Stored::Signing { record, .. } if record.rotation.is_some());
+        let sight = self.lookout.see().await?;
+        let (engine, goal) = match &found.stored {
+            Stored::Signing { record, .. } => (Ok(()), self.goal(record).await),
+            _ => (self.vault.reach().await.map_err(|refused| refused.held.cause()), None),
         };
-        let ahead = Ahead { vault: found.ahead, api: None };
-        ahead.judge()?;
-        let over = self.vault.attested(&self.cluster).await.map_err(|refused| refused.held)?;
-        let (sight, goal) = (self.see(handshake).await?, self.goal(record).await);
-        // All clusters' times are by one clock.
-        let now = Timestamp::now().saturating_add(found.ahead.unwrap_or_default()).unwrap_or(Timestamp::MAX);
-        let before = later(over.attestation.as_ref(), looked.last.as_ref().map(|last| &last.attestation));
+        let now = found.by_its_clock((self.now)());
+        let seen = Seen { stored: &found.stored, written_at: found.written_at, sight, engine, goal, now };
+        self.attest(looked, &seen).await
+    }
+
+    /// Attests to what was seen, if that is due. At rest Vault is not asked what it has as long as that is known.
+    async fn attest(&mut self, looked: &mut Looked, seen: &Seen<'_>) -> Result<(), Held> {
         let witness = Witness { cluster: &self.cluster, version: self.version };
-        let attestation = witness.attestation(record, *version, &sight, before, now);
-        let is_due = is_due(over.attestation.as_ref(), &attestation, record);
-        let outlook = Outlook { attestation, course: Course::of(record, goal, now) };
-        self.counted.saw(&outlook, found.written_at);
-        self.last_look.saw(Some(outlook.clone()));
-        let before = looked.last.replace(outlook.clone());
-        self.tell_own(&outlook, record, looked);
-        if !is_due {
+        let said =
+            seen.said(&witness, later(looked.attested.as_ref(), looked.last.as_ref().map(|last| &last.attestation)));
+        if !looked.is_changing && looked.attested.is_some() && !is_due(looked.attested.as_ref(), &said, false) {
+            self.saw(looked, seen, &Outlook { attestation: said, course: seen.course() });
+            return Ok(());
+        }
+        let there = self.vault.attested(&self.cluster).await.map_err(|refused| refused.held)?;
+        let said = seen.said(&witness, later(there.attestation(), looked.last.as_ref().map(|last| &last.attestation)));
+        let outlook = Outlook { attestation: said, course: seen.course() };
+        let before = self.saw(looked, seen, &outlook);
+        looked.attested = there.attestation().cloned();
+        if !is_due(there.attestation(), &outlook.attestation, looked.is_changing) {
             return Ok(());
         }
         // Who lost has another replica that attested, and tells of it.
-        if let Written::Applied(_) =
-            self.vault.attest(&over, &outlook.attestation).await.map_err(|refused| refused.held)?
-        {
-            self.counted.attested(now);
+        let written = self.vault.attest(&there.over, &outlook.attestation).await.map_err(|refused| refused.held)?;
+        if written == Write::Done {
+            self.counted.attested(seen.now);
             before.iter().flat_map(|before| news::news(before, &outlook)).for_each(|news| self.tell(&news));
+            looked.attested = Some(outlook.attestation);
         }
         Ok(())
+    }
+
+    /// Tells of a look, and what was seen before.
+    fn saw(&self, looked: &mut Looked, seen: &Seen<'_>, outlook: &Outlook) -> Option<Outlook> {
+        let before = looked.saw(outlook);
+        match seen.stored {
+            Stored::Signing { record, .. } => {
+                self.counted.saw(outlook, seen.written_at);
+                self.last_look.saw(Some(outlook.clone()));
+                self.tell_own(outlook, record, looked);
+            }
+            _ => self.last_look.saw(None),
+        }
+        before
     }
 
     /// The root that a change of the root leads to. Only for people: what cannot be had is not known.
@@ -173,8 +235,54 @@ impl WitnessTask {
             }
         }
     }
+}
 
-    async fn see(&self, handshake: &Handshake) -> Result<Sight, Held> {
+/// What one look has seen of both sides.
+struct Seen<'a> {
+    stored: &'a Stored,
+    /// When the record's version was.
+    written_at: Option<Timestamp>,
+    sight: Sight,
+    /// Whether the PKI engine can be asked, where that is not known otherwise.
+    engine: Result<(), String>,
+    /// Where a change of the root leads.
+    goal: Option<Sha256>,
+    now: Timestamp,
+}
+
+impl Seen<'_> {
+    fn said(&self, witness: &Witness<'_>, before: Option<&Attestation>) -> Attestation {
+        let Self { stored, sight, now, .. } = self;
+        let ready = |roots, version| witness.readiness(roots, version, self.engine.clone(), sight, *now);
+        match stored {
+            Stored::Signing { version, record } => witness.attestation(record, *version, sight, before, *now),
+            Stored::Sound { version, sound } => ready(Some(sound.roots()), *version),
+            _ => ready(None, 0),
+        }
+    }
+
+    fn course(&self) -> Option<Course> {
+        let Stored::Signing { record, .. } = self.stored else { return None };
+        Course::of(record, self.goal, self.now)
+    }
+}
+
+/// The cluster, by its API and by handshakes.
+pub struct MeshLookout {
+    cacerts: Arc<Cacerts>,
+    mesh: MeshSide,
+    handshake: Handshake,
+}
+
+impl MeshLookout {
+    /// At this cluster's istiods, and what they serve.
+    pub fn new(cacerts: Arc<Cacerts>, mesh: MeshSide) -> Self {
+        Self { cacerts, mesh, handshake: Handshake::new() }
+    }
+}
+
+impl Lookout for MeshLookout {
+    async fn see(&self) -> Result<Sight, Held> {
         let (published, pods) = tokio::join!(self.cacerts.read(), self.mesh.istiods());
         let pods = pods.map_err(|held| held.cause());
         let known = pods.as_deref().unwrap_or_default();
@@ -184,12 +292,19 @@ impl WitnessTask {
         let istiods = match pods {
             Err(why) => Err(why),
             Ok(pods) => Ok(stream::iter(pods)
-                .map(|pod| async move { (pod.name.clone(), presented(handshake, &pod).await) })
+                .map(|pod| async move { (pod.name.clone(), presented(&self.handshake, &pod).await) })
                 .buffered(AT_ONCE)
                 .collect()
                 .await),
         };
-        Ok(Sight { published: signer(&published?), istiods, namespaces: served.map_err(|held| held.cause()), ttl })
+        let published = published?;
+        Ok(Sight {
+            published: signer(&published),
+            not_ours: not_ours(&published),
+            istiods,
+            namespaces: served.map_err(|held| held.cause()),
+            ttl,
+        })
     }
 }
 
@@ -212,17 +327,28 @@ fn signer(published: &Published) -> Option<PublishedSigner> {
     })
 }
 
+/// Why the gate may not write it.
+fn not_ours(published: &Published) -> Option<&'static str> {
+    let Published::Present(copy) = published else { return None };
+    match copy.owner {
+        Owner::Ours if copy.immutable => Some("cacerts is immutable"),
+        Owner::Ours => None,
+        Owner::ExternalSecrets(_) => Some("External Secrets manages cacerts"),
+        Owner::Other => Some("cacerts is not the gate's"),
+    }
+}
+
 fn later<'a>(one: Option<&'a Attestation>, other: Option<&'a Attestation>) -> Option<&'a Attestation> {
     match (one, other) {
-        // What is attested counts before what was only seen, so that replicas agree on since when.
-        (Some(attested), Some(seen)) if seen.says_as(attested) || attested.at >= seen.at => Some(attested),
+        // What is attested counts before what was only seen at the same time, so that replicas agree on since when.
+        (Some(attested), Some(seen)) if attested.at >= seen.at => Some(attested),
         (attested, seen) => seen.or(attested),
     }
 }
 
-fn is_due(attested: Option<&Attestation>, attestation: &Attestation, record: &SigningRecord) -> bool {
+fn is_due(attested: Option<&Attestation>, attestation: &Attestation, is_changing: bool) -> bool {
     let Some(attested) = attested else { return true };
-    let pause = if record.rotation.is_some() { ATTEST } else { ATTEST_AT_REST };
+    let pause = if is_changing { ATTEST } else { ATTEST_AT_REST };
     !attestation.says_as(attested) || attestation.at.duration_since(attested.at) >= pause
 }
 

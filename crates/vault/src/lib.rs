@@ -44,7 +44,7 @@ use gate_core::store::{self, Created, Store};
 pub use health::is_one_vault;
 pub use health::{Health, LAG_MAX, Node};
 pub use inquiry::{AuthMount, Granted, Inquiry, Keeping, Record, Silent};
-pub use life::{AttestedAt, Life, Written};
+pub use life::{AttestedOver, Life, Written};
 pub use login::Token;
 use login::{Credentials, Replacing, Session};
 use own_token::OwnToken;
@@ -169,6 +169,11 @@ impl Vault {
     /// # Errors
     /// Whenever it cannot be told what Vault holds.
     pub async fn read(&mut self, now: Timestamp) -> Result<Found, Refused> {
+        self.read_whole(now).await.map(|(found, _)| found)
+    }
+
+    /// The same, and the very answer that it was told by.
+    async fn read_whole(&mut self, now: Timestamp) -> Result<(Found, Reply), Refused> {
         let mut silent = Vec::new();
         let looked = self.look().await;
         // It may be the Vault that knows better.
@@ -188,7 +193,7 @@ impl Vault {
                         (Err(said), Some(doubt)) if said.contradiction().is_some() => {
                             Err(answer::alone(self.transports[at].address(), doubt).into())
                         }
-                        (found, _) => found,
+                        (found, _) => found.map(|found| (found, reply)),
                     };
                 }
                 Err(refused) if is_elsewhere_worth_a_try(&refused) => silent.push((at, refused)),

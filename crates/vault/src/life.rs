@@ -6,7 +6,9 @@ use serde_json::{Map, Value, json};
 
 use super::transport::Reply;
 use super::{Found, Plain, Refused, Vault, Way, answer};
+use gate_core::attests::{AttestedAt, Attests};
 use gate_core::ca::record::SigningRecord;
+use gate_core::cluster::Write;
 use gate_core::life::attestation::{Attestation, InvalidAttestation};
 use gate_core::life::audience::Heard;
 use gate_core::plan::Stored;
@@ -38,11 +40,9 @@ pub enum Written {
     Lost,
 }
 
-/// An attestation, and where it was read.
-#[derive(Clone, Debug)]
-pub struct AttestedAt {
-    /// What is there. `None`: nothing, or nothing that can be read.
-    pub attestation: Option<Attestation>,
+/// Where an attestation was read, and as which version.
+#[derive(Clone, Copy, Debug)]
+pub struct AttestedOver {
     version: u64,
     at: usize,
 }
@@ -84,18 +84,24 @@ impl Vault {
     /// # Errors
     /// Why no change of a root can be decided on.
     pub async fn read_life(&mut self, now: Timestamp) -> Result<Life, Refused> {
-        let found = self.read(now).await?;
+        let (found, reply) = self.read_whole(now).await?;
         Ahead { vault: found.ahead, api: None }.known()?;
-        let now = found.ahead.map_or(now, |ahead| now.saturating_add(ahead).unwrap_or(now));
+        let now = found.by_its_clock(now);
         let Stored::Signing { version, record } = &found.stored else { return Err(no_signing(&found.stored).into()) };
         let at = found.place.at;
-        self.read_at = Some(at);
-        let reply = self.ask(at).await?;
         let whole = serde_json::from_slice::<Versioned>(&reply.body).ok();
-        let data = whole.filter(|whole| whole.data.metadata.version == *version).and_then(|whole| whole.data.data);
-        let Some(data) = data else { return Err(changes().into()) };
-        let heard = self.hear(at).await?;
+        let Some(data) = whole.and_then(|whole| whole.data.data) else { return Err(odd(&reply)) };
+        let heard = self.heard(&found).await?;
         Ok(Life { data, record: SigningRecord::clone(record), version: *version, heard, now, at })
+    }
+
+    /// What the clusters say beside this record.
+    ///
+    /// # Errors
+    /// If that cannot be told.
+    pub async fn heard(&mut self, found: &Found) -> Result<Heard, Refused> {
+        self.read_at = Some(found.place.at);
+        self.hear(found.place.at).await
     }
 
     async fn hear(&mut self, at: usize) -> Result<Heard, Refused> {
@@ -140,26 +146,6 @@ impl Vault {
     ) -> Result<Written, Refused> {
         let path = self.settings.path.clone();
         self.write_over(over.place.at, &path, version, data).await
-    }
-
-    /// What this cluster attests to.
-    ///
-    /// # Errors
-    /// If that cannot be told.
-    pub async fn attested(&mut self, cluster: &str) -> Result<AttestedAt, Refused> {
-        let at = self.signs_at().await?;
-        let (data, version) = self.versioned(at, &self.attestation_path(cluster)).await?;
-        let attestation = data.and_then(|data| Attestation::parse(cluster, &data).ok());
-        Ok(AttestedAt { attestation, version, at })
-    }
-
-    /// Attests over what was read.
-    ///
-    /// # Errors
-    /// If it is not known to be written.
-    pub async fn attest(&mut self, over: &AttestedAt, attestation: &Attestation) -> Result<Written, Refused> {
-        let path = self.attestation_path(&attestation.cluster);
-        self.write_over(over.at, &path, over.version, attestation.data()).await
     }
 
     /// Takes away what a cluster that is gone attested to, all versions of it.
@@ -238,12 +224,27 @@ impl Vault {
     }
 }
 
-fn odd(reply: &Reply) -> Refused {
-    answer::unreachable(&reply.address, "an answer that is not Vault's").into()
+impl Attests for Vault {
+    type Over = AttestedOver;
+
+    async fn attested(&mut self, cluster: &str) -> Result<AttestedAt<AttestedOver>, Refused> {
+        let at = self.signs_at().await?;
+        let (data, version) = self.versioned(at, &self.attestation_path(cluster)).await?;
+        let read = data.map(|data| Attestation::parse(cluster, &data));
+        Ok(AttestedAt { read, over: AttestedOver { version, at } })
+    }
+
+    async fn attest(&mut self, over: &AttestedOver, attestation: &Attestation) -> Result<Write, Refused> {
+        let path = self.attestation_path(&attestation.cluster);
+        match self.write_over(over.at, &path, over.version, attestation.data()).await? {
+            Written::Applied(_) => Ok(Write::Done),
+            Written::Lost => Ok(Write::Changed),
+        }
+    }
 }
 
-fn changes() -> Held {
-    Held::without_next(Reason::Converging, "the record in Vault changed while it was read", ByItself::TriedAgain)
+fn odd(reply: &Reply) -> Refused {
+    answer::unreachable(&reply.address, "an answer that is not Vault's").into()
 }
 
 fn no_signing(stored: &Stored) -> Held {

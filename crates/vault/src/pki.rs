@@ -16,7 +16,7 @@ use vaultrs::api::pki::requests::ReadIssuerCertificateRequest;
 
 use super::transport::{NoAnswer, Reply};
 use super::{Plain, Refused, Vault, Way, answer, is_elsewhere_worth_a_try};
-use gate_core::signer::Signer;
+use gate_core::signer::{Engine, Signer};
 use said::{Asked, Question};
 
 /// How long before its making a certificate begins: a clock that is behind stops istiod. The policies pin it.
@@ -81,6 +81,15 @@ impl Signer for Vault {
         self.never_outlived(at, name).await?;
         let certificate = self.issuer(name).await?;
         said::lasting(&question, certificate, Timestamp::now())
+    }
+}
+
+impl Engine for Vault {
+    async fn reach(&mut self) -> Result<(), Refused> {
+        let question = self.question(Asked::Mount)?;
+        let at = self.signs_at().await?;
+        let mount = Plain::get(format!("sys/internal/ui/mounts/{}", question.mount));
+        said::mount(&question, &self.ask_signer(at, &question, &mount).await?)
     }
 }
 

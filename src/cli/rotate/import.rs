@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::conduct::refused;
 use super::{Change, all_held, conductor, confirmed, held};
-use crate::args::cluster_name;
+use crate::args::signing_cluster_name;
 use crate::ca::check::Sound;
 use crate::ca::record::SigningRecord;
 use crate::cli::adopt::say;
@@ -31,7 +31,7 @@ pub(super) struct Import {
         value_name = "CLUSTER",
         value_delimiter = ',',
         required = true,
-        value_parser = cluster_name
+        value_parser = signing_cluster_name
     )]
     of: Vec<String>,
     #[command(flatten)]
@@ -44,7 +44,13 @@ pub(super) async fn run(args: Import) -> Result<ExitCode, Failure> {
     let mut conductor = conductor(&args.change.vault)?;
     let found = conductor.vault().read(Timestamp::now()).await.map_err(|error| held(&refused(error)))?;
     if let Stored::Sound { version, sound } = &found.stored {
-        say(&plan(sound, &clusters));
+        let heard = conductor.vault().heard(&found).await.map_err(|error| held(&refused(error)))?;
+        let unready = start::unready(&clusters, &heard, found.by_its_clock(Timestamp::now()));
+        let all: BTreeSet<String> = clusters.iter().chain(heard.keys()).cloned().collect();
+        say(&plan(sound, &all, &unready));
+        if !unready.is_empty() {
+            return Err(all_held(unready.iter().map(start::Obstacle::held)));
+        }
         if !confirmed(&args.change, "Go on?").await? {
             return Ok(ExitCode::FAILURE);
         }
@@ -70,17 +76,27 @@ pub(super) async fn run(args: Import) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn plan(sound: &Sound, clusters: &BTreeSet<String>) -> String {
+fn plan(sound: &Sound, clusters: &BTreeSet<String>, unready: &[start::Obstacle]) -> String {
     let names: Vec<_> = clusters.iter().map(String::as_str).collect();
     format!(
         "Root {} stays as it is, to the last byte, and no workload and no istiod is restarted.\n\
          1. It is brought into Vault's PKI engine, with its key.\n\
          2. The record is written without the key, and names the root as issuer.\n\
          3. The gates of {} have a signer certified each, and publish it: they need --vault-pki-mount and their policy.\n\
-         4. Once all work with theirs, the versions of the record that have the key are destroyed.",
-        sound.root,
-        names.join(", ")
+         4. Once all work with theirs, the versions of the record that have the key are destroyed.\n\n{}",
+        sound.root.openssl(),
+        names.join(", "),
+        readiness(clusters, unready)
     )
+}
+
+/// A line for each cluster: whether it could go by a record of the signing kind.
+pub(super) fn readiness(clusters: &BTreeSet<String>, unready: &[start::Obstacle]) -> String {
+    let line = |name: &String| {
+        let is_ready = !unready.iter().any(|obstacle| obstacle.cluster() == Some(name));
+        format!("{name}: {}\n", if is_ready { "ready" } else { "not ready" })
+    };
+    clusters.iter().map(line).collect()
 }
 
 /// Steps 1 and 2. What an earlier run has done is found.

@@ -36,7 +36,6 @@ pub(super) fn next_name(issuer: Option<&IssuerName>) -> IssuerName {
 /// What will be done, before anything is.
 pub(super) fn plan(rotation: &Rotation) -> String {
     let Rotation { goal, from, clusters, ttl, .. } = rotation;
-    let from: Vec<_> = from.iter().map(ToString::to_string).collect();
     let clusters: Vec<_> = clusters.iter().map(String::as_str).collect();
     let ttl = humantime::format_duration(*ttl);
     let skew = SKEW.as_mins();
@@ -49,7 +48,7 @@ pub(super) fn plan(rotation: &Rotation) -> String {
          5. drop    the old root may certify no more, and is no longer trusted\n\n\
          No step is taken before every istiod of every cluster is seen to work with the one before. Until the drop,\n\
          `istio-ca-gate rotate abort` leads back without loss.\n",
-        from.join(", "),
+        Rotation::from_words(from),
         clusters.join(", "),
     )
 }
@@ -62,8 +61,8 @@ pub(super) fn status(seen: &Surroundings) -> String {
             None => "No rotation. Each cluster keeps the signer that it has.\n".to_owned(),
         },
         Some(rotation) => {
-            let from: Vec<_> = rotation.from.iter().map(ToString::to_string).collect();
-            let (goal, from, started) = (&rotation.goal, from.join(", "), stamp(rotation.started));
+            let (goal, from) = (&rotation.goal, Rotation::from_words(&rotation.from));
+            let started = stamp(rotation.started);
             format!("Rotation to {goal}, from {from}, started {started} by {}\n", rotation.by)
         }
     };

@@ -10,6 +10,7 @@ use super::compare::{Comparison, Verdict};
 use super::life::{SeenHere, Signed, attested_place};
 use super::show::{NOTHING, Width, short, word};
 use crate::ca::Sha256;
+use crate::ca::record::Rotation;
 use crate::cli::paint::{Tone, paint};
 use crate::report::ReportedMesh;
 
@@ -78,7 +79,7 @@ pub(super) fn lines(comparison: &Comparison, now: Timestamp) -> Vec<(Tone, Strin
 /// How far a change of the root is, and what it waits for.
 fn rotation(comparison: &Comparison, now: Timestamp) -> Option<(Tone, String)> {
     let rotation = comparison.rotation.as_ref()?;
-    let (goal, from) = (&rotation.goal, rotation.from.join(", "));
+    let (goal, from) = (&rotation.goal, Rotation::from_words(&rotation.from));
     let is_ahead = |at: &&String| at.parse().is_ok_and(|at: Timestamp| at > now);
     let next = match (&rotation.next, rotation.not_before.as_ref().filter(is_ahead)) {
         _ if rotation.paused => "it is paused".to_owned(),

@@ -1,8 +1,10 @@
 //! `rotate import`, run by run: from the key in every cluster to the key in Vault alone.
 
 use anyhow::{Context, Result, ensure};
+use gate_core::samples;
 use hyper::Method;
-use k8s_openapi::jiff::SignedDuration;
+use istio_ca_gate::life::attestation::Attestation;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 use standin::faults::{Aim, Fault};
 use standin::vault::Vault;
@@ -54,6 +56,7 @@ impl Left for Mesh<Vault> {
 async fn a_shared_root_leaves_the_clusters_and_its_key_is_destroyed_when_all_are_settled() -> Result<()> {
     let record = Authority::new("Istio Root CA")?.record();
     let mesh = shared(&record).await?;
+    are_ready(&mesh).await?;
     let said = mesh.rotate(&IMPORT[..1]).await?;
     ensure!(said.code == Some(2) && said.stderr.contains("--of"), "{said:?}");
     let said = mesh.rotate(&["import", "--of", "nas"]).await?;
@@ -74,10 +77,55 @@ async fn a_shared_root_leaves_the_clusters_and_its_key_is_destroyed_when_all_are
     mesh.does(&["start", "--yes"], "root-2 is the goal").await
 }
 
+/// What a cluster's gate says before there is a record of the signing kind.
+async fn says_that_it_is_ready(mesh: &Mesh<Vault>, cluster: &str, why_not: Option<&str>) -> Result<()> {
+    let why = why_not.map(str::to_owned);
+    mesh.attests(&Attestation { ready: why.is_none(), why, ..samples::attestation(cluster, Timestamp::now()) }).await
+}
+
+async fn are_ready(mesh: &Mesh<Vault>) -> Result<()> {
+    for cluster in ["homelab", "nas"] {
+        says_that_it_is_ready(mesh, cluster, None).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_imported_while_a_cluster_is_not_ready() -> Result<()> {
+    let record = Authority::new("Istio Root CA")?.record();
+    let mesh = shared(&record).await?;
+    let untouched = async |says: &str| {
+        let said = mesh.rotate(IMPORT).await?;
+        ensure!(
+            said.code == Some(1) && said.stderr.contains("RotationHeld: ") && said.stderr.contains(says),
+            "{said:?}"
+        );
+        ensure!(said.stdout.contains("stays as it is"), "the plan is shown first: {said:?}");
+        ensure!(mesh.version().await? == 1 && mesh.issuers().await? == 0, "it was begun");
+        Ok(said.stdout)
+    };
+    // Nobody attests, as gates of a version do that cannot go by such a record, or without --vault-pki-mount.
+    untouched("cluster nas does not attest: see that its gate runs with --vault-pki-mount").await?;
+    says_that_it_is_ready(&mesh, "homelab", None).await?;
+    let plan = untouched("cluster nas does not attest").await?;
+    ensure!(plan.contains("homelab: ready") && plan.contains("nas: not ready"), "{plan}");
+    says_that_it_is_ready(&mesh, "nas", Some("External Secrets manages cacerts")).await?;
+    untouched("cluster nas is not ready to have a signer of its own (External Secrets manages cacerts)").await?;
+    // One that is not named has the key, too.
+    says_that_it_is_ready(&mesh, "nas", None).await?;
+    says_that_it_is_ready(&mesh, "attic", Some("no istiod runs")).await?;
+    untouched("cluster attic is not ready").await?;
+    says_that_it_is_ready(&mesh, "attic", None).await?;
+    let said = mesh.rotate(IMPORT).await?;
+    ensure!(mesh.version().await? == 2 && mesh.issuers().await? == 1, "{said:?}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_import_goes_on_after_whatever_was_lost() -> Result<()> {
     let record = Authority::new("Istio Root CA")?.record();
     let mesh = shared(&record).await?;
+    are_ready(&mesh).await?;
     for (method, part) in [
         (Method::POST, "issuers/import"),
         (Method::PATCH, "pki-mesh/issuer/"),
@@ -108,6 +156,7 @@ async fn an_import_goes_on_after_whatever_was_lost() -> Result<()> {
 async fn another_root_of_that_name_is_not_taken_and_the_record_stays() -> Result<()> {
     let record = Authority::new("Istio Root CA")?.record();
     let mesh = shared(&record).await?;
+    are_ready(&mesh).await?;
     let other = json!({ "issuer_name": "root-1", "common_name": "another", "key_type": "ec", "ttl": "87600h" });
     mesh.vault.ok("POST", "pki-mesh/root/generate/internal", Some(other)).await?;
     let said = mesh.rotate(IMPORT).await?;

@@ -64,7 +64,7 @@ pub fn set_validity(params: &mut CertificateParams, from: i64, until: i64) {
 }
 
 /// Random and positive, and of 20 octets always.
-fn serial() -> Result<SerialNumber, Error> {
+pub(super) fn serial() -> Result<SerialNumber, Error> {
     let mut octets = [0; 20];
     rand::fill(&mut octets).map_err(|_| Error::RingUnspecified)?;
     octets[0] = octets[0] & 0x7f | 0x40;

@@ -72,6 +72,12 @@ impl IssuerName {
     }
 }
 
+impl AsRef<str> for IssuerName {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for IssuerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

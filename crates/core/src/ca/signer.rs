@@ -21,8 +21,10 @@ use super::shape::id;
 use super::{Sha256, file};
 
 mod due;
+mod own_root;
 mod seen;
 pub use due::renewal_due;
+pub use own_root::{OwnRoot, OwnRootFlaw};
 pub use seen::{SeenSigner, seen};
 
 /// How far Vault's clock may be off from this one, and an answer on its way.

@@ -37,7 +37,9 @@ pub struct Attestation {
     pub namespaces: Namespaces,
     /// The longest life of a workload's certificate that was seen.
     pub ttl_seen: Option<Duration>,
-    /// Why it is not settled, for people.
+    /// Of a cluster without a record of the signing kind: it could have a signer of its own, as far as its gate can tell.
+    pub ready: bool,
+    /// Why it is not settled, or not ready, for people.
     pub why: Option<String>,
     /// Of the gate.
     pub version: String,
@@ -106,6 +108,7 @@ impl Attestation {
                 None => None,
                 Some(text) => Some(humantime::parse_duration(text).map_err(|_| InvalidAttestation("ttlSeen"))?),
             },
+            ready: whole.0.get("ready").and_then(Value::as_bool).unwrap_or_default(),
             why: whole.text("why")?.map(foreign_text),
             version: whole.text("version")?.map(foreign_text).unwrap_or_default(),
         })
@@ -137,6 +140,7 @@ impl Attestation {
         ]
         .map(|(key, value)| (key.to_owned(), value))
         .into_iter()
+        .chain(self.ready.then(|| ("ready".to_owned(), json!(true))))
         .collect()
     }
 

@@ -105,6 +105,14 @@ pub fn started(data: &Data, rotation: &Rotation) -> Data {
     data
 }
 
+/// The first data of all for clusters that have roots of their own: all of them are trusted, and the goal, and each cluster
+/// keeps the signer that it has.
+pub fn rescuing<'a>(own: impl IntoIterator<Item = &'a str>, rotation: &Rotation, goal: &'a str) -> Data {
+    let roots: String = own.into_iter().chain([goal]).map(block).collect();
+    let data = [(ROOT_CERT.to_owned(), Value::String(roots))];
+    started(&data.into_iter().collect(), rotation)
+}
+
 /// The data with a rotation that rests, or goes on.
 ///
 /// # Errors

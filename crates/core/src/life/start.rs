@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::attestation::{Attestation, InvalidAttestation};
+use super::attestation::Attestation;
 use super::audience::Heard;
 use crate::ca::record::SigningRecord;
 
@@ -34,6 +34,13 @@ pub enum Obstacle {
     Silent(String),
     /// Its attestation is none, or old.
     Stale(String),
+    /// It could not have a signer of its own.
+    NotReady {
+        /// Which.
+        cluster: String,
+        /// What it says itself.
+        why: Option<String>,
+    },
     /// Its mesh does not work with what the record says.
     NotSettled {
         /// Which.
@@ -48,6 +55,20 @@ pub enum Obstacle {
         /// So long.
         seen: Duration,
     },
+}
+
+impl Obstacle {
+    /// Which cluster it is at, if it is at one.
+    pub fn cluster(&self) -> Option<&str> {
+        match self {
+            Self::Silent(cluster)
+            | Self::Stale(cluster)
+            | Self::NotReady { cluster, .. }
+            | Self::NotSettled { cluster, .. }
+            | Self::ShortTtl { cluster, .. } => Some(cluster),
+            Self::UnderWay { .. } | Self::Unreadable | Self::NoIssuer | Self::SameRoot | Self::NoCluster => None,
+        }
+    }
 }
 
 /// What stands in the way of a rotation to this goal, which waits for these clusters and for all that attest; all of it
@@ -72,33 +93,45 @@ pub fn obstacles(
         Some(issuer) if issuer.as_str() == goal => obstacles.push(Obstacle::SameRoot),
         Some(_) => {}
     }
-    if heard.is_empty() && clusters.is_empty() {
-        obstacles.push(Obstacle::NoCluster);
-    }
-    let silent = clusters.iter().filter(|name| !heard.contains_key(*name));
-    obstacles.extend(silent.cloned().map(Obstacle::Silent));
-    obstacles.extend(heard.iter().filter_map(|(name, read)| obstacle(record, name, read, ttl, now)));
+    obstacles.extend(of_clusters(clusters, heard, now, |name, attestation| {
+        let cluster = name.to_owned();
+        if attestation.state != Some(record.state()) || attestation.settled.is_none() {
+            return Some(Obstacle::NotSettled { cluster, why: attestation.why.clone() });
+        }
+        let seen = attestation.ttl_seen.filter(|seen| *seen > ttl)?;
+        Some(Obstacle::ShortTtl { cluster, seen })
+    }));
     obstacles
 }
 
-/// What stands in the way at one cluster.
-fn obstacle(
-    record: &SigningRecord,
-    name: &str,
-    read: &Result<Attestation, InvalidAttestation>,
-    ttl: Duration,
+/// What stands in the way of giving these clusters, and all that attest, signers of their own where the record is not of
+/// the signing kind yet.
+pub fn unready(clusters: &BTreeSet<String>, heard: &Heard, now: Timestamp) -> Vec<Obstacle> {
+    of_clusters(clusters, heard, now, |name, attestation| {
+        (!attestation.ready).then(|| Obstacle::NotReady { cluster: name.to_owned(), why: attestation.why.clone() })
+    })
+}
+
+/// What stands in the way at clusters that are not heard of, and at those that are.
+fn of_clusters(
+    clusters: &BTreeSet<String>,
+    heard: &Heard,
     now: Timestamp,
-) -> Option<Obstacle> {
-    let cluster = name.to_owned();
-    let Ok(attestation) = read else { return Some(Obstacle::Stale(cluster)) };
-    if now.duration_since(attestation.at).abs() > ATTESTED {
-        return Some(Obstacle::Stale(cluster));
+    obstacle: impl Fn(&str, &Attestation) -> Option<Obstacle>,
+) -> Vec<Obstacle> {
+    if heard.is_empty() && clusters.is_empty() {
+        return vec![Obstacle::NoCluster];
     }
-    if attestation.state != Some(record.state()) || attestation.settled.is_none() {
-        return Some(Obstacle::NotSettled { cluster, why: attestation.why.clone() });
-    }
-    let seen = attestation.ttl_seen.filter(|seen| *seen > ttl)?;
-    Some(Obstacle::ShortTtl { cluster, seen })
+    let silent = clusters.iter().filter(|name| !heard.contains_key(*name)).cloned().map(Obstacle::Silent);
+    let of_heard = heard.iter().filter_map(|(name, read)| match read {
+        Ok(attestation) if is_recent(attestation, now) => obstacle(name, attestation),
+        _ => Some(Obstacle::Stale(name.clone())),
+    });
+    silent.chain(of_heard).collect()
+}
+
+fn is_recent(attestation: &Attestation, now: Timestamp) -> bool {
+    now.duration_since(attestation.at).abs() <= ATTESTED
 }
 
 #[cfg(test)]

@@ -29,6 +29,8 @@ pub type NamespaceRoots = Vec<(String, Option<BTreeSet<Sha256>>)>;
 pub struct Sight {
     /// `cacerts`, if there is a sound one.
     pub published: Option<PublishedSigner>,
+    /// Why the gate may not write `cacerts`, if so.
+    pub not_ours: Option<&'static str>,
     /// Each istiod's pod, and what stands behind its leaf; or why it is not known which there are.
     pub istiods: Result<Vec<(String, Presented)>, String>,
     /// Each namespace's roots, or why they are not known.
@@ -59,7 +61,7 @@ impl Witness<'_> {
         before: Option<&Attestation>,
         now: Timestamp,
     ) -> Attestation {
-        let Sight { published, istiods, namespaces, ttl } = sight;
+        let Sight { published, istiods, namespaces, ttl, .. } = sight;
         let published = published.as_ref();
         let signer = published.map(|published| &published.signer);
         let (istiods, of_istiods) = judge_istiods(istiods, signer);
@@ -85,11 +87,66 @@ impl Witness<'_> {
             istiods,
             namespaces,
             ttl_seen: *ttl,
+            ready: false,
             why,
             version: self.version.to_owned(),
         }
     }
+
+    /// What is attested to while there is no record of the signing kind yet: whether the cluster could go by one. `roots`:
+    /// those of the shared kind's, if there is one. `engine`: whether the PKI engine can be asked.
+    pub fn readiness(
+        &self,
+        roots: Option<&BTreeSet<Sha256>>,
+        record_version: u64,
+        engine: Result<(), String>,
+        sight: &Sight,
+        now: Timestamp,
+    ) -> Attestation {
+        let Sight { published, not_ours, istiods, namespaces, ttl } = sight;
+        let published = published.as_ref();
+        let other_roots = roots.is_some() && published.map(|published| &published.roots) != roots;
+        let (istiods, of_istiods) = reached(istiods);
+        let total = namespaces.as_ref().map_or(0, |seen| u64::try_from(seen.len()).unwrap_or(u64::MAX));
+        let why = engine
+            .err()
+            .or(not_ours.map(str::to_owned))
+            .or(other_roots.then(|| "cacerts does not hold Vault's root".to_owned()))
+            .or(of_istiods)
+            .or(namespaces.as_ref().err().cloned());
+        Attestation {
+            state: None,
+            settled: None,
+            signer: published.map(|published| published.signer.clone()),
+            roots: published.map(|published| published.roots.clone()).unwrap_or_default(),
+            istiods,
+            namespaces: Namespaces { total, behind: Vec::new() },
+            ttl_seen: *ttl,
+            ready: why.is_none(),
+            why,
+            version: self.version.to_owned(),
+            ..Attestation::joining(self.cluster, record_version, now)
+        }
+    }
 }
+
+/// Whether each istiod can be shaken hands with, whatever it presents.
+fn reached(seen: &Result<Vec<(String, Presented)>, String>) -> (Istiods, Option<String>) {
+    let seen = match seen {
+        Ok(seen) => seen,
+        Err(why) => return (Istiods::default(), Some(why.clone())),
+    };
+    let silent = || seen.iter().filter_map(|(name, presented)| Some((name, presented.as_ref().err()?)));
+    let behind: Vec<_> = silent().map(|(name, _)| name.clone()).collect();
+    let settled = u64::try_from(seen.len() - behind.len()).unwrap_or(u64::MAX);
+    let why = match silent().next() {
+        Some((_, why)) => Some(why.clone()),
+        None => seen.is_empty().then(|| NO_ISTIOD.to_owned()),
+    };
+    (Istiods { settled, behind }, why)
+}
+
+const NO_ISTIOD: &str = "no istiod runs";
 
 fn why_not_published(published: Option<&PublishedSigner>, record: &SigningRecord) -> Option<&'static str> {
     match published {
@@ -109,7 +166,7 @@ fn judge_istiods(
         Err(why) => return (Istiods::default(), Some(why.clone())),
     };
     let mut istiods = Istiods::default();
-    let mut why = seen.is_empty().then(|| "no istiod runs".to_owned());
+    let mut why = seen.is_empty().then(|| NO_ISTIOD.to_owned());
     for (name, presented) in seen {
         let presents = presented.as_ref().is_ok_and(|chain| signer.is_some_and(|one| chain.contains(&one.sha256)));
         if presents {
@@ -176,6 +233,7 @@ mod tests {
                 signer: signer(SIGNER),
                 roots: RECORD.roots().clone(),
             }),
+            not_ours: None,
             istiods: Ok(vec![
                 ("istiod-1".to_owned(), Ok(vec![SIGNER])),
                 ("istiod-2".to_owned(), Ok(vec![SIGNER, OTHER])),
@@ -239,6 +297,36 @@ mod tests {
     fn a_cacerts_of_another_state_is_not_settled_whatever_istiod_presents() {
         let (attestation, _) = why(|sight| sight.published.as_mut().unwrap().state = None);
         assert_eq!((attestation.state, attestation.istiods.settled), (None, 2));
+    }
+
+    #[test]
+    fn a_cluster_is_ready_for_a_signer_if_its_gate_can_have_one_and_can_see_that_it_is_taken_up() {
+        let roots = RECORD.roots();
+        let look = |engine: Result<(), String>, change: &dyn Fn(&mut Sight)| {
+            let mut sight = sight();
+            change(&mut sight);
+            let said = Witness { cluster: "nas", version: "0" }.readiness(Some(roots), 1, engine, &sight, now());
+            assert_eq!((said.state, said.settled, said.ready), (None, None, said.why.is_none()));
+            said
+        };
+        let ready = look(Ok(()), &|_| {});
+        assert!(ready.ready && ready.istiods.settled == 2 && ready.namespaces.total == 1);
+        // What istiod presents is not asked for: it signs by the shared CA.
+        assert!(look(Ok(()), &|sight| sight.istiods.as_mut().unwrap()[0].1 = Ok(Vec::new())).ready);
+        let not = |engine, change: &dyn Fn(&mut Sight)| look(engine, change).why.unwrap();
+        assert_eq!(not(Err("no engine".to_owned()), &|_| {}), "no engine");
+        assert_eq!(not(Ok(()), &|sight| sight.not_ours = Some("somebody else's")), "somebody else's");
+        assert!(not(Ok(()), &|sight| sight.published = None).contains("cacerts"));
+        assert!(not(Ok(()), &|sight| sight.published.as_mut().unwrap().roots = [OTHER].into()).contains("cacerts"));
+        assert_eq!(not(Ok(()), &|sight| sight.istiods = Err("refused".to_owned())), "refused");
+        assert_eq!(not(Ok(()), &|sight| sight.istiods = Ok(Vec::new())), "no istiod runs");
+        assert_eq!(not(Ok(()), &|sight| sight.namespaces = Err("refused".to_owned())), "refused");
+        let silent = look(Ok(()), &|sight| sight.istiods.as_mut().unwrap()[1].1 = Err("no answer".to_owned()));
+        assert_eq!((silent.istiods.behind, silent.why.as_deref()), (vec!["istiod-2".to_owned()], Some("no answer")));
+        // Where Vault has no root at all there is none to compare with.
+        let mut bare = sight();
+        bare.published = None;
+        assert!(Witness { cluster: "nas", version: "0" }.readiness(None, 0, Ok(()), &bare, now()).ready);
     }
 
     #[test]

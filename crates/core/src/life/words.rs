@@ -2,6 +2,7 @@
 
 use super::attestation::NAMED_MOST;
 use super::audience::Unready;
+use super::rescue::Unrescuable;
 use super::rule::{Cause, Step};
 use super::start::Obstacle;
 use crate::reason::{ByItself, Held, Reason};
@@ -115,16 +116,25 @@ impl Obstacle {
             ),
             Self::NoIssuer => (
                 "the record names no issuer".to_owned(),
-                "finish what is under way by hand first (docs/rotate.md)".to_owned(),
+                "let the rescue that is under way end first: `istio-ca-gate rotate status`".to_owned(),
             ),
             Self::SameRoot => {
                 ("that is the root that signers are under".to_owned(), "give --goal another name".to_owned())
             }
             Self::NoCluster => nobody_attests(),
             Self::Silent(cluster) => {
-                (format!("cluster {cluster} does not attest"), "see that its gate runs and reaches Vault".to_owned())
+                (
+                    format!("cluster {cluster} does not attest"),
+                    "see that its gate runs with --vault-pki-mount, reaches Vault, and has its policy istio-ca-signer-NAME"
+                        .to_owned(),
+                )
             }
             Self::Stale(cluster) => stale(cluster),
+            Self::NotReady { cluster, why } => (
+                format!("cluster {cluster} is not ready to have a signer of its own{}", because(why.as_deref())),
+                "its gate needs --vault-pki-mount, policy istio-ca-signer-NAME and component signing (docs/signing.md), and its istiod has to run"
+                    .to_owned(),
+            ),
             Self::NotSettled { cluster, why } => (
                 format!("cluster {cluster} does not work with what the record says yet{}", because(why.as_deref())),
                 "see what its gate says".to_owned(),
@@ -135,6 +145,51 @@ impl Obstacle {
                     humantime::format_duration(*seen)
                 ),
                 "give --ttl at least that".to_owned(),
+            ),
+        };
+        Held::new(Reason::RotationHeld, what, next, ByItself::Unsaid)
+    }
+}
+
+impl Unrescuable {
+    /// The reason with its sentence.
+    pub fn held(&self) -> Held {
+        let (what, next) = match self {
+            Self::Unready(obstacle) => return obstacle.held(),
+            Self::NotGiven(cluster) => (
+                format!("cluster {cluster} attests, and is not among those that are to be rescued"),
+                "give its context, too; each rescue is of all clusters at once".to_owned(),
+            ),
+            Self::NoMesh(cluster) => (
+                format!("cluster {cluster} serves no root to a mesh, so that there is nothing to rescue"),
+                "leave it out: its gate gives it a signer once the others have been brought together".to_owned(),
+            ),
+            Self::OtherRoot { cluster, served } => (
+                format!(
+                    "the mesh of cluster {cluster} is served {}, which is not the root that Secret istio-ca-secret has the key of",
+                    served.map_or_else(|| "something that is no root".to_owned(), |root| format!("root {}", root.openssl()))
+                ),
+                "see which CA its istiod runs on; where that is no root of its own, docs/operate.md has the way by hand"
+                    .to_owned(),
+            ),
+            Self::HasCacerts(cluster) => (
+                format!("cluster {cluster} has a Secret cacerts, so that its istiod does not run on a root of its own"),
+                "if all clusters have the same root there, `istio-ca-gate adopt` brings it into Vault; if it was put there in vain, delete it"
+                    .to_owned(),
+            ),
+            Self::SameRoot(one, other) => (
+                format!("clusters {one} and {other} run on one root"),
+                "see that their contexts are of two clusters; a copy of one cluster's root is brought into Vault by `istio-ca-gate adopt`"
+                    .to_owned(),
+            ),
+            Self::LeftOut(cluster) => (
+                format!("the rescue was begun without cluster {cluster}, whose root Vault's record does not trust"),
+                "let that one end first (`istio-ca-gate rotate status`), then see \"A cluster that comes late\" in docs/rotate.md"
+                    .to_owned(),
+            ),
+            Self::Switched(cluster) => (
+                format!("signers are under the shared root by now, and cluster {cluster} has none"),
+                "see \"A cluster that comes late\" in docs/rotate.md".to_owned(),
             ),
         };
         Held::new(Reason::RotationHeld, what, next, ByItself::Unsaid)
@@ -207,10 +262,23 @@ mod tests {
             Obstacle::NoCluster,
             Obstacle::Silent(nas()),
             Obstacle::Stale(nas()),
+            Obstacle::NotReady { cluster: nas(), why: why.clone() },
             Obstacle::NotSettled { cluster: nas(), why: why.clone() },
             Obstacle::ShortTtl { cluster: nas(), seen: Duration::from_secs(3600 * 48) },
         ];
-        for held in causes.map(|cause| cause.held()).chain(obstacles.iter().map(Obstacle::held)) {
+        let unrescuable = [
+            Unrescuable::Unready(Obstacle::Silent(nas())),
+            Unrescuable::NotGiven(nas()),
+            Unrescuable::NoMesh(nas()),
+            Unrescuable::OtherRoot { cluster: nas(), served: None },
+            Unrescuable::OtherRoot { cluster: nas(), served: Some(crate::ca::Sha256([7; 32])) },
+            Unrescuable::HasCacerts(nas()),
+            Unrescuable::SameRoot(nas(), "homelab".to_owned()),
+            Unrescuable::LeftOut(nas()),
+            Unrescuable::Switched(nas()),
+        ];
+        let obstacles = obstacles.iter().map(Obstacle::held).chain(unrescuable.iter().map(Unrescuable::held));
+        for held in causes.map(|cause| cause.held()).chain(obstacles) {
             assert_eq!(held.reason, Reason::RotationHeld);
             assert!(held.next.is_some(), "{held:?}");
             assert_fit_for_users(&held.sentence());

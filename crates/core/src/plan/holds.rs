@@ -40,7 +40,9 @@ impl Situation<'_> {
         let Names { mesh, record, .. } = self.names;
         let running = match has_root {
             true => "see `istio-ca-gate explain MeshOnOtherRoot` for how the two roots are brought together",
-            false => "bring its root into Vault with `istio-ca-gate adopt`",
+            false => {
+                "bring its root into Vault with `istio-ca-gate adopt`, or several clusters under one root with `istio-ca-gate rotate rescue`"
+            }
         };
         Held::new(
             Reason::MeshOnOtherRoot,

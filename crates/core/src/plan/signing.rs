@@ -77,7 +77,9 @@ impl Situation<'_> {
 
     /// Nobody certifies: the signer that there is gets the record's roots, if it can be used with them.
     fn without_signing(&self, version: u64, record: &Arc<SigningRecord>, over: Option<&Copy>) -> Step {
-        let ours = over.filter(|copy| copy.owner == Owner::Ours && record.issuer.is_none());
+        // Who cannot attest is not waited for.
+        let may = record.issuer.is_none() && self.signer.is_some();
+        let ours = over.filter(|copy| copy.owner == Owner::Ours && may);
         let Some(files) = ours.and_then(files) else {
             return Step::Hold(self.nobody_signs(record));
         };
@@ -141,20 +143,18 @@ impl Situation<'_> {
     }
 
     fn nobody_signs(&self, record: &SigningRecord) -> Held {
-        let Some(issuer) = &record.issuer else {
+        let name = &self.names.record;
+        if record.issuer.is_none() && self.signer.is_some() {
             return Held::new(
                 Reason::SigningRefused,
-                format!("Vault's record {} names no issuer yet, and this cluster has no signer", self.names.record),
-                "go on with `istio-ca-gate rotate step`, which names one",
+                format!("Vault's record {name} names no issuer yet, and this cluster has no signer"),
+                "go on with `istio-ca-gate rotate rescue`, which makes one",
                 ByItself::ReadAgain,
             );
-        };
+        }
         Held::new(
             Reason::SigningRefused,
-            format!(
-                "signers are certified by issuer {issuer}, by Vault's record {}, and this gate knows of no PKI engine",
-                self.names.record
-            ),
+            format!("Vault's record {name} is of the signing kind, and this gate knows of no PKI engine"),
             "set --vault-pki-mount (GATE_VAULT_PKI_MOUNT)",
             ByItself::Unsaid,
         )

@@ -2,6 +2,7 @@
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
+use crate::ca::signer::common_name;
 pub use crate::durations::{duration, interval, life};
 use crate::plan::{OnRootChange, Role};
 use crate::snapshot::VaultUnavailable;
@@ -63,8 +64,23 @@ pub fn dns_label(text: &str) -> Result<String, String> {
 }
 
 /// It stands in every message, and in the common name of a root made here, which ends at 64.
+///
+/// # Errors
+/// That it is none.
 pub fn cluster_name(text: &str) -> Result<String, String> {
+    named(text, 64 - "Istio Root CA ".len())
+}
+
+/// The same of a cluster with a signer of its own, by whose name that is called.
+///
+/// # Errors
+/// That it is none.
+pub fn signing_cluster_name(text: &str) -> Result<String, String> {
+    named(text, 64 - common_name("").len())
+}
+
+fn named(text: &str, most: usize) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    let sound = !text.is_empty() && text.len() <= 50 && text.chars().all(allowed);
-    sound.then(|| text.to_owned()).ok_or_else(|| "1 to 50 letters, digits, dashes, dots, underscores".to_owned())
+    let sound = !text.is_empty() && text.len() <= most && text.chars().all(allowed);
+    sound.then(|| text.to_owned()).ok_or_else(|| format!("1 to {most} letters, digits, dashes, dots, underscores"))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use kube::core::Selector;
 
-use crate::args::values::{self, cluster_name, dns_label, interval};
+use crate::args::values::{self, cluster_name, dns_label, interval, signing_cluster_name};
 use crate::ca::signer::SignerTerms;
 use crate::gate::GATE_SELECTORS;
 use crate::k8s::flux::HelmRelease;
@@ -62,8 +62,15 @@ pub struct ConvergeArgs {
 
 impl ConvergeArgs {
     /// How this cluster's signer is made, if there is a PKI engine to certify it.
-    pub fn signer(&self, cluster: &str, vault: &Settings) -> Option<SignerTerms> {
-        vault.pki_mount.as_ref()?;
-        Some(SignerTerms { cluster: cluster.to_owned(), life: self.signer_life })
+    ///
+    /// # Errors
+    /// In words, if no signer could have this cluster's name.
+    pub fn signer(&self, cluster: &str, vault: &Settings) -> Result<Option<SignerTerms>, String> {
+        if vault.pki_mount.is_none() {
+            return Ok(None);
+        }
+        let cluster = signing_cluster_name(cluster)
+            .map_err(|error| format!("--cluster (variable GATE_CLUSTER), with --vault-pki-mount: {error}"))?;
+        Ok(Some(SignerTerms { cluster, life: self.signer_life }))
     }
 }

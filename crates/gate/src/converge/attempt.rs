@@ -10,12 +10,14 @@ use tokio::sync::watch;
 
 use super::Convergences;
 use super::spared::Spared;
+use crate::attests::Attests;
 use crate::ca::bundle::Bundle;
 use crate::ca::check::Sound;
 use crate::ca::record::RecordState;
 use crate::ca::signer::SignerTerms;
 use crate::clock::Clocks;
 use crate::cluster::{Bystanders, Cluster, Happened, Maker, Passed, Write};
+use crate::life::joining::Awaited;
 use crate::plan::{self, Contradiction, Names, OnRootChange, Pin, Published, ReadPin, Role, Situation, Step, Stored};
 use crate::reason::{ByItself, Held, Reason};
 use crate::refused::Refused;
@@ -79,6 +81,8 @@ pub(super) struct Kept {
     signer: Option<Signed>,
     /// What the PKI engine says no to.
     declined: Declined,
+    /// Whether whoever replaces the root waits for this cluster; of this attempt.
+    awaited: Awaited,
     /// Of `cacerts`.
     publishing: Spared,
     /// Of the pin.
@@ -148,7 +152,7 @@ pub(super) enum Pass {
     Failed,
 }
 
-impl<S: Store + Signer, C: Cluster + Bystanders> Attempts<S, C> {
+impl<S: Store + Signer + Attests, C: Cluster + Bystanders> Attempts<S, C> {
     /// Attempts with these parts.
     pub fn new(parts: Parts<S, C>) -> Self {
         Self { parts, kept: Kept::default() }
@@ -245,6 +249,11 @@ impl<S: Store + Signer, C: Cluster + Bystanders> Attempts<S, C> {
                 Ok(self.open(state, seen, version, &stored, &published).await?)
             }
             Step::Publish { version, sound, state: for_state } => {
+                if let Some(state) = for_state
+                    && !self.is_awaited(seen, version, state).await?
+                {
+                    return Ok(Round::Again);
+                }
                 self.publish(state, seen, version, &sound, for_state).await?;
                 Ok(Round::Again)
             }
@@ -340,7 +349,7 @@ impl<S: Store + Signer, C: Cluster + Bystanders> Attempts<S, C> {
 impl Kept {
     /// An attempt begins.
     pub(super) fn begin(&mut self) {
-        (self.has_written, self.step) = (false, None);
+        (self.has_written, self.step, self.awaited) = (false, None, Awaited::Unknown);
         if let Some(candidate) = &mut self.candidate {
             candidate.refused = None;
         }

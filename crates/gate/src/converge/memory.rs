@@ -35,6 +35,8 @@ pub(super) enum Call {
     Create,
     Issuer,
     Certify,
+    Attested,
+    Attest,
     MakeRoot,
     Look,
     Read,

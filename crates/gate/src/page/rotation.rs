@@ -7,6 +7,7 @@ use maud::{Markup, html};
 
 use super::Here;
 use super::parts::{BAD, GOOD, WAIT, distance, fingerprint, moment_at, row};
+use crate::ca::record::Rotation;
 use crate::peers::Heard;
 use crate::reason::foreign_text;
 use crate::report::{ReportedMesh, ReportedRotation};
@@ -43,7 +44,7 @@ pub(super) fn section(rotation: &ReportedRotation, here: &Here, peers: &[Heard],
             p { (waits(rotation, &members, now)) }
             table {
                 tbody {
-                    (row("From", &html! { (from.join(", ")) }))
+                    (row("From", &html! { (Rotation::from_words(from)) }))
                     (row("To", &html! { (goal) @if let Some(root) = goal_sha256 { br; (fingerprint(root)) } }))
                     (row("Begun", &html! { (moment_at(started, now)) ", by " bdi { (foreign_text(by)) } }))
                     (row("Steps", &steps(rotation.next.as_deref())))

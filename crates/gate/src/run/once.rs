@@ -45,7 +45,7 @@ async fn once(args: Once, role: Role, version: &'static str) -> Result<(), Failu
     let labels = Labels { cluster: args.cluster.name_in(role), role, version };
     let metrics = Metrics::new(labels).map_err(Failure::Broken)?;
     let Made { clients, attempts, writer, .. } =
-        parts::assemble(role, &args.cluster, &args.converge, &client, vault, PIN_AGE_MAX, &metrics);
+        parts::assemble(role, &args.cluster, &args.converge, &client, vault, PIN_AGE_MAX, &metrics)?;
     let converger = Converger::new(clients.cacerts.watched(), Clocks::now);
     // The attempts alone tell Events from here on.
     drop(clients);

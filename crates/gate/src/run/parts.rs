@@ -31,9 +31,10 @@ pub(super) fn assemble(
     vault: Vault,
     pin_age_max: SignedDuration,
     metrics: &Metrics,
-) -> Made {
+) -> Result<Made, Failure> {
     let ClusterArgs { namespace, secret, .. } = cluster;
     let name = cluster.name_in(role);
+    let signer = converge.signer(&name, vault.settings()).map_err(Failure::Usage)?;
     let gated = Gated(converge.gate_selectors.clone());
     let site = Site { cluster: &name, namespace, secret, instance: &instance() };
     let (clients, writer) = Clients::new(client, site, gated.clone(), converge.reconcile_helmreleases.clone());
@@ -48,14 +49,14 @@ pub(super) fn assemble(
             record: vault.settings().record(),
         },
         common_name: format!("Istio Root CA {name}"),
-        signer: converge.signer(&name, vault.settings()),
+        signer,
         store: vault.counted_by(metrics.vault.clone()),
         cluster: clients.clone(),
         make_root,
         now: Clocks::now,
         counted: metrics.convergences.clone(),
     });
-    Made { gated, clients, attempts, writer }
+    Ok(Made { gated, clients, attempts, writer })
 }
 
 /// The name of this machine: in a pod, that of the replica.

@@ -27,6 +27,8 @@ pub(super) struct Question {
 /// What was asked.
 #[derive(Clone, Debug)]
 pub(super) enum Asked {
+    /// What kind of engine there is.
+    Mount,
     /// An issuer's certificate.
     Issuer { name: String },
     /// A signer's certificate.
@@ -48,6 +50,7 @@ pub(super) enum Asked {
 impl Question {
     fn issuer(&self) -> &str {
         match &self.asked {
+            Asked::Mount => "",
             Asked::Issuer { name } | Asked::Root { name, .. } | Asked::Import { name } => name,
             Asked::Signer { issuer, .. }
             | Asked::Behavior { issuer }
@@ -61,6 +64,7 @@ impl Question {
     fn right(&self) -> String {
         let Self { mount, .. } = self;
         match &self.asked {
+            Asked::Mount => format!("look at {mount}"),
             Asked::Issuer { name } => format!("read {mount}/issuer/{name}/json"),
             Asked::Signer { issuer, common_name, ttl } => {
                 format!("certify {common_name} for {ttl} at {mount}/issuer/{issuer}/sign-intermediate")

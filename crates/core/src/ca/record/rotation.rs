@@ -69,6 +69,12 @@ impl Rotation {
         })
     }
 
+    /// Where it came from, for people: of clusters that had no root in common there is none to name.
+    pub fn from_words(from: &[impl AsRef<str>]) -> String {
+        let names: Vec<_> = from.iter().map(AsRef::as_ref).collect();
+        if names.is_empty() { "each cluster's own root".to_owned() } else { names.join(", ") }
+    }
+
     /// As it is written.
     pub fn data(&self) -> Value {
         json!({

@@ -21,6 +21,7 @@ fn whole() -> Attestation {
         istiods: Istiods { settled: 2, behind: Vec::new() },
         namespaces: Namespaces { total: 41, behind: vec!["shop".to_owned()] },
         ttl_seen: Some(Duration::from_secs(24 * 3600)),
+        ready: false,
         why: Some("a namespace has other roots".to_owned()),
         version: "0.2.0".to_owned(),
     }
@@ -28,9 +29,10 @@ fn whole() -> Attestation {
 
 #[test]
 fn an_attestation_is_read_as_it_is_written() {
-    for attestation in
-        [whole(), Attestation { state: None, settled: None, signer: None, ttl_seen: None, why: None, ..whole() }]
-    {
+    for attestation in [
+        whole(),
+        Attestation { state: None, settled: None, signer: None, ttl_seen: None, why: None, ready: true, ..whole() },
+    ] {
         assert_eq!(Attestation::parse("nas", &attestation.data()), Ok(attestation));
     }
 }

@@ -63,6 +63,22 @@ fn a_mesh_that_nobody_knows_a_cluster_that_is_silent_and_one_that_cannot_be_read
 }
 
 #[test]
+fn who_is_not_ready_for_a_signer_of_its_own_is_named_and_so_is_who_is_silent() {
+    let ready = |name: &str| Attestation { ready: true, state: None, settled: None, ..settled(name, HOUR) };
+    let clusters: BTreeSet<_> = ["homelab", "nas"].map(str::to_owned).into();
+    let of = |heard: &Heard| unready(&clusters, heard, now());
+    assert_eq!(of(&heard([ready("homelab"), ready("nas")])), []);
+    assert_eq!(of(&heard([ready("homelab")])), [Obstacle::Silent("nas".to_owned())]);
+    let why = Some("no istiod runs".to_owned());
+    let not = Attestation { ready: false, why: why.clone(), ..ready("attic") };
+    let not_ready = Obstacle::NotReady { cluster: "attic".to_owned(), why };
+    assert_eq!(of(&heard([ready("homelab"), ready("nas"), not])), [not_ready]);
+    let old = Attestation { at: now() - HOUR * 2, ..ready("nas") };
+    assert_eq!(of(&heard([ready("homelab"), old])), [Obstacle::Stale("nas".to_owned())]);
+    assert_eq!(unready(&BTreeSet::new(), &Heard::new(), now()), [Obstacle::NoCluster]);
+}
+
+#[test]
 fn a_second_one_is_told_of_the_first() {
     let mut data = data();
     data.insert(ROTATION.to_owned(), rotation().data());

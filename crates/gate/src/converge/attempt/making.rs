@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use super::{Attempts, Parts, Seen, note_doing};
+use crate::attests::Attests;
 use crate::ca::bundle::Bundle;
 #[cfg(test)]
 use crate::ca::bundle::ROOT_CERT;
@@ -65,7 +66,7 @@ impl Root {
     }
 }
 
-impl<S: Store + Signer, C: Cluster + Bystanders> Attempts<S, C> {
+impl<S: Store + Signer + Attests, C: Cluster + Bystanders> Attempts<S, C> {
     /// Makes a root first, and writes the record in the next round, when all has been read again: making one
     /// takes seconds, in which others act.
     pub(super) async fn make(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::{Attempts, Round, Seen, note_doing};
+use crate::attests::Attests;
 use crate::ca::check::{Facts, Sound};
 use crate::clock::Clocks;
 use crate::cluster::{Bystanders, Cluster, Write};
@@ -15,7 +16,7 @@ use crate::signer::Signer;
 use crate::snapshot::{Convergence, Doing, LastVerified, Verified};
 use crate::store::Store;
 
-impl<S: Store + Signer, C: Cluster + Bystanders> Attempts<S, C> {
+impl<S: Store + Signer + Attests, C: Cluster + Bystanders> Attempts<S, C> {
     /// What Vault said in place of its record. Ok: to be read again.
     pub(super) async fn refused(
         &mut self,

@@ -7,11 +7,14 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 
 use super::{Attempts, Round, Seen, note_doing};
+use crate::attests::Attests;
 use crate::ca::check::Sound;
 use crate::ca::record::{IssuerName, RecordState, SigningRecord};
 use crate::ca::signer::{SharedKey, SignerKey, common_name};
 use crate::clock::Boot;
 use crate::cluster::{Bystanders, Cluster, Happened, Write};
+use crate::life::attestation::Attestation;
+use crate::life::joining::{Awaited, First};
 use crate::plan::Step;
 use crate::reason::{ByItself, Held, Reason};
 use crate::refused::Refused;
@@ -87,7 +90,7 @@ impl Declined {
     }
 }
 
-impl<S: Store + Signer, C: Cluster + Bystanders> Attempts<S, C> {
+impl<S: Store + Signer + Attests, C: Cluster + Bystanders> Attempts<S, C> {
     /// Has the signer certified, and publishes it. `renews`: what is open whatever comes of it.
     pub(super) async fn certify(
         &mut self,
@@ -129,11 +132,52 @@ impl<S: Store + Signer, C: Cluster + Bystanders> Attempts<S, C> {
         seen: &Seen<S::Place>,
         order: &Order,
     ) -> Result<(Write, Timestamp), Refused> {
+        if !self.is_awaited(seen, order.version, order.record.state()).await? {
+            return Ok((Write::Changed, seen.now.wall));
+        }
         let signed = self.signed(state, seen, order).await?;
         let written = self.publish(state, seen, order.version, &signed.sound, Some(signed.state)).await?;
         // Also where another replica was first: its signer is the one.
         self.kept.signer = None;
         Ok((written, signed.sound.signing_ca.valid_until))
+    }
+
+    /// Whether this cluster had attested before the record was read. If that is not known, it has by now, and all is to be
+    /// read again.
+    pub(super) async fn is_awaited(
+        &mut self,
+        seen: &Seen<S::Place>,
+        version: u64,
+        state: RecordState,
+    ) -> Result<bool, Refused> {
+        if self.kept.awaited.first() == First::Publish {
+            return Ok(true);
+        }
+        if let Some(refused) = self.kept.declined.answer(state, seen.now.boot) {
+            return Err(refused.clone());
+        }
+        let joined = self.join(seen, version).await.map_err(unknown_cluster);
+        if joined.is_err() {
+            self.kept.declined.ended(state, &joined, seen.now.boot);
+        }
+        joined?;
+        self.kept.awaited = Awaited::Known;
+        Ok(false)
+    }
+
+    /// Sees to it that this cluster is one of those that have attested.
+    async fn join(&mut self, seen: &Seen<S::Place>, version: u64) -> Result<(), Refused> {
+        let Some(terms) = &self.parts.signer else { return Err(no_key().into()) };
+        let there = self.parts.store.attested(&terms.cluster).await?;
+        // One that cannot be read is waited for, too.
+        if there.read.is_none() {
+            let now = seen.found.by_its_clock(seen.now.wall);
+            let attestation = Attestation::joining(&terms.cluster, version, now);
+            // Who loses has another replica that attested.
+            let _: Write = self.parts.store.attest(&there.over, &attestation).await?;
+            tracing::info!(cluster = terms.cluster, "this cluster is waited for by whoever replaces the root");
+        }
+        Ok(())
     }
 
     /// The signer to publish: one that was certified before and could not be written, or another one.
@@ -178,6 +222,16 @@ impl<S: Store + Signer, C: Cluster + Bystanders> Attempts<S, C> {
             _ => Err(no_key().into()),
         }
     }
+}
+
+/// A right that is missing is no outage.
+fn unknown_cluster(refused: Refused) -> Refused {
+    if refused.held.reason != Reason::VaultPermissionDenied {
+        return refused;
+    }
+    let what = "no signer is published for a cluster that whoever replaces the root does not know of";
+    let next = refused.held.next.clone().unwrap_or_default();
+    Held::new(Reason::SigningRefused, what, next, ByItself::TriedAgain).because(refused.held.what).into()
 }
 
 fn no_key() -> Held {

@@ -8,10 +8,12 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use super::{Call, Caller, Inner, State, World, tell, told_at};
+use crate::attests::{AttestedAt, Attests};
 use crate::ca::Sha256;
 use crate::ca::check::Sound;
 use crate::ca::record::RecordState;
 use crate::cluster::{Bystanders, Cluster, Happened, Maker, Passed, Write};
+use crate::life::attestation::Attestation;
 use crate::order::Worth;
 use crate::plan::{Contradiction, Mesh, Pin, Published, ReadPin};
 use crate::reason::{Held, Reason};
@@ -91,6 +93,21 @@ impl Signer for MemoryStore {
     async fn make_root(&mut self, name: &str, _: &str) -> Result<String, Refused> {
         let name = name.to_owned();
         self.call(Call::MakeRoot, move |state| state.make_root(&name)).await
+    }
+}
+
+impl Attests for MemoryStore {
+    type Over = u64;
+
+    async fn attested(&mut self, cluster: &str) -> Result<AttestedAt<u64>, Refused> {
+        let name = cluster.to_owned();
+        let read = self.call(Call::Attested, move |state| state.attested.get(&name).cloned()).await?;
+        Ok(AttestedAt { over: read.as_ref().map_or(0, |(_, version)| *version), read: read.map(|(it, _)| Ok(it)) })
+    }
+
+    async fn attest(&mut self, over: &u64, attestation: &Attestation) -> Result<Write, Refused> {
+        let (over, attestation) = (*over, attestation.clone());
+        self.call(Call::Attest, move |state| state.attest(over, &attestation)).await
     }
 }
 

@@ -12,6 +12,7 @@ use crate::ca::check::{self, Sound};
 use crate::ca::fixtures::now;
 use crate::ca::record::RecordState;
 use crate::cluster::Write;
+use crate::life::attestation::Attestation;
 use crate::plan::{self, Copy, Mesh, Owner, Pin, Published, ReadPin, Stored};
 use crate::store::Created;
 
@@ -22,6 +23,8 @@ pub(in super::super) struct State {
     pub(in super::super) clusters: Vec<Side>,
     /// Issuers of the PKI engine, by their names: which root each is.
     pub(in super::super) issuers: BTreeMap<String, usize>,
+    /// What clusters attest to, and its version.
+    pub(in super::super) attested: BTreeMap<String, (Attestation, u64)>,
     /// How many certificates of signers it has issued.
     pub(in super::super) certified: usize,
     /// Counts what has changed.
@@ -43,6 +46,7 @@ impl State {
             stored: Stored::Absent,
             clusters: vec![side; clusters],
             issuers: BTreeMap::new(),
+            attested: BTreeMap::new(),
             certified: 0,
             version: 1000,
         }
@@ -96,6 +100,16 @@ impl State {
         let next = self.issuers.len();
         let root = *self.issuers.entry(name.to_owned()).or_insert(next);
         IN_VAULT[root].certificate.pem()
+    }
+
+    pub(super) fn attest(&mut self, over: u64, attestation: &Attestation) -> Write {
+        let version = self.attested.get(&attestation.cluster).map_or(0, |(_, version)| *version);
+        if version != over {
+            return Write::Changed;
+        }
+        self.version += 1;
+        self.attested.insert(attestation.cluster.clone(), (attestation.clone(), version + 1));
+        Write::Done
     }
 
     pub(super) fn certify(&mut self, issuer: &str, csr: &str, common_name: &str, life: Duration) -> Option<String> {

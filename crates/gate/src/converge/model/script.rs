@@ -13,12 +13,14 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use super::super::memory::ours;
+use crate::attests::{AttestedAt, Attests};
 use crate::ca::Sha256;
 use crate::ca::bundle::Bundle;
 use crate::ca::check::{Sound, check};
 use crate::ca::fixtures::{Ca, now};
 use crate::ca::record::RecordState;
 use crate::cluster::{Bystanders, Cluster, Happened, Maker, Passed, Write};
+use crate::life::attestation::Attestation;
 use crate::order::Worth;
 use crate::plan::{Contradiction, Copy, Mesh, Owner, Pin, Published, ReadPin, Stored};
 use crate::reason::{Held, Reason};
@@ -261,6 +263,19 @@ impl Signer for ScriptedStore {
     }
 
     async fn make_root(&mut self, _: &str, _: &str) -> Result<String, Refused> {
+        Err(held(Reason::SigningRefused).into())
+    }
+}
+
+/// Nor does anybody attest.
+impl Attests for ScriptedStore {
+    type Over = ();
+
+    async fn attested(&mut self, _: &str) -> Result<AttestedAt<()>, Refused> {
+        Err(held(Reason::SigningRefused).into())
+    }
+
+    async fn attest(&mut self, (): &(), _: &Attestation) -> Result<Write, Refused> {
         Err(held(Reason::SigningRefused).into())
     }
 }
