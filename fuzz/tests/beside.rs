@@ -1,5 +1,8 @@
 //! The targets that are held against a program in Go: what is in their corpus, and a short search around it.
 //!
+//! Compiled and not run yet, since the judge in Go could not be built where they were written: the words of what is refused
+//! on purpose (`STRICTER` of the reviews) may lack some.
+//!
 //! `FUZZ_SEED` (1) and `FUZZ_CASES` (a factor, 1) choose others.
 
 use std::path::Path;
