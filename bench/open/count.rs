@@ -20,7 +20,8 @@ fn counted(server: &str) -> Result<Vec<f64>> {
     let folder = tempfile::tempdir()?;
     let out = folder.path().join("callgrind");
     let kept = std::env::var("CALLGRIND_OUT").unwrap_or_else(|_| out.display().to_string());
-    let under = format!("valgrind --tool=callgrind --quiet --callgrind-out-file={kept}.{server}");
+    let valgrind = concat!("/usr/bin/env python3 ", env!("CARGO_MANIFEST_DIR"), "/bench/open/valgrind.py");
+    let under = format!("{valgrind} --tool=callgrind --quiet --callgrind-out-file={kept}.{server}");
     let gate = std::env::var("GATE_UNDER").unwrap_or_else(|_| product::binary().display().to_string());
     let floor = std::env::var("FLOOR_UNDER").unwrap_or_default();
     let told = Command::new(std::env::current_exe()?)

@@ -113,7 +113,9 @@ impl<'de> Json<'de> {
         let mut open = Open::default();
         loop {
             match self.token() {
-                Some(b'"') => drop(self.string()?),
+                Some(b'"') => {
+                    self.string()?;
+                }
                 Some(b'{') if self.peek() == Some(b'}') => self.at += 1,
                 Some(b'[') if self.peek() == Some(b']') => self.at += 1,
                 Some(b'{') if open.push(true) => {
@@ -146,41 +148,44 @@ impl<'de> Json<'de> {
         self.expect(b':')
     }
 
-    /// Passes over the rest of a string, and returns what is between its quotes if that is without escapes.
-    fn string(&mut self) -> Result<Option<&'de str>> {
-        let began = self.at;
-        let (mut is_escaped, mut beyond_ascii) = (false, 0);
+    /// Passes over the rest of a string, and tells whether it has escapes.
+    #[inline]
+    fn string(&mut self) -> Result<bool> {
+        let (text, began) = (self.text, self.at);
+        let (mut at, mut is_escaped, mut beyond_ascii) = (began, false, 0);
         loop {
-            if let Some(chunk) = self.text.get(self.at..).and_then(<[u8]>::first_chunk) {
+            if let Some(chunk) = text.get(at..).and_then(<[u8]>::first_chunk) {
                 let chunk = u8x16::new(*chunk);
                 let control = chunk.min(u8x16::splat(0x1f)).simd_eq(chunk);
                 let stop = control | chunk.simd_eq(u8x16::splat(b'"')) | chunk.simd_eq(u8x16::splat(b'\\'));
                 beyond_ascii |= chunk.to_bitmask();
                 let stop = stop.to_bitmask();
                 if stop == 0 {
-                    self.at += 16;
+                    at += 16;
                     continue;
                 }
-                self.at += stop.trailing_zeros() as usize;
+                at += stop.trailing_zeros() as usize;
             }
-            let Some(byte) = self.text.get(self.at) else { return self.broken() };
-            self.at += 1;
+            let Some(byte) = text.get(at) else { return self.broken() };
+            at += 1;
             match byte {
                 b'"' => break,
                 b'\\' => {
                     is_escaped = true;
+                    self.at = at;
                     self.escape()?;
+                    at = self.at;
                 }
                 0x20.. => beyond_ascii |= u32::from(byte & 0x80),
                 _ => return self.broken(),
             }
         }
-        let inside = &self.text[began..self.at - 1];
-        // Of strings that nobody reads, those of ASCII need not be looked at again.
-        if beyond_ascii != 0 && std::str::from_utf8(inside).is_err() {
+        self.at = at;
+        // Of strings that nobody reads, those of ASCII are not looked at again.
+        if beyond_ascii != 0 && std::str::from_utf8(&text[began..at - 1]).is_err() {
             return self.broken();
         }
-        if is_escaped { Ok(None) } else { Ok(std::str::from_utf8(inside).ok()) }
+        Ok(is_escaped)
     }
 
     fn escape(&mut self) -> Result<()> {
@@ -255,7 +260,9 @@ impl<'de> Json<'de> {
     fn visit_string<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value> {
         let began = self.at;
         self.at += 1;
-        if let Some(text) = self.string()? {
+        if !self.string()?
+            && let Ok(text) = std::str::from_utf8(&self.text[began + 1..self.at - 1])
+        {
             return visitor.visit_borrowed_str(text);
         }
         match serde_json::from_slice(&self.text[began..self.at]) {

@@ -178,7 +178,7 @@ fn what_is_nested_is_closed_by_its_own_bracket_at_any_depth_up_to_that_of_go() {
         let closed: String = (0..depth).rev().map(|level| if level % 3 == 0 { '}' } else { ']' }).collect();
         let sound = format!("{opened}1{closed}");
         assert_eq!(from_slice::<IgnoredAny>(sound.as_bytes()).is_ok(), depth <= DEPTH_MAX, "{depth}");
-        let other = closed.replacen(|byte| byte == ']' || byte == '}', "", 1);
+        let other = closed.replacen([']', '}'], "", 1);
         assert!(from_slice::<IgnoredAny>(format!("{opened}1{other}").as_bytes()).is_err());
         let swapped: String = closed.chars().map(|byte| if byte == '}' { ']' } else { '}' }).collect();
         assert!(from_slice::<IgnoredAny>(format!("{opened}1{swapped}").as_bytes()).is_err());
