@@ -24,7 +24,7 @@ fn pages() -> Result<Vec<String>> {
 }
 
 /// Commands that cannot run here, by what they have in them, and why. Each stands in a document.
-const NOT_HERE: [(&str, &str); 22] = [
+const NOT_HERE: [(&str, &str); 23] = [
     ("cargo run", "it is the sandbox's own test"),
     ("cargo install", "it builds the program once more"),
     ("./test", "it is this"),
@@ -44,6 +44,7 @@ const NOT_HERE: [(&str, &str); 22] = [
     ("https://vault-a.example", "there is one Vault"),
     ("externalsecret istio-cacerts --overwrite force-sync", "the tests of External Secrets ask for a sync"),
     ("vault login       ", "it asks for a token"),
+    ("rotate rescue ", "no cluster here has a root of its own; the rescue has tests of its own"),
     ("status --watch", "it ends when a person has seen enough"),
     ("--signing --nas-cluster", "its other flags are left out; the script's own tests have them"),
     ("raft snapshot restore", "it takes a Vault back to before its logins were written anew"),
