@@ -4,7 +4,6 @@
 use https::Stats;
 use k8s_openapi::jiff::Timestamp;
 use prometheus::core::Collector;
-use prometheus::process_collector::ProcessCollector;
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry, TextEncoder,
 };
@@ -71,7 +70,9 @@ impl Metrics {
         let build = GaugeVec::new(opts("build_info", "1, with the version of this program."), &["version"])?;
         build.with_label_values(&[labels.version]).set(1.0);
         registered(&registry, build)?;
-        registry.register(Box::new(ProcessCollector::for_self()))?;
+        // It reads /proc, and is in the library on Linux alone.
+        #[cfg(target_os = "linux")]
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(Self {
             admissions: Admissions::new(&registry)?,
             convergences: Convergences::new(&registry)?,
