@@ -1,5 +1,6 @@
 //! Clusters on roots of their own, brought under one: in every order of whoever brings them, gates, istiods, conductors and
 //! time, by the product's own rules. Workloads are any number: each state of an istiod has issued to whoever could renew.
+#![allow(clippy::expect_used)]
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -85,7 +85,7 @@ pub(crate) async fn go(teller: &Teller, standing: Standing, folder: &Path) -> Re
          certify a key that each gate makes for itself.",
     );
     let what = "Vault gets the engine and the policies, and both gates start anew with --vault-pki-mount";
-    let (standing, istiods) = teller.step(what, with_pki(standing, folder)).await?;
+    let (standing, istiods) = teller.step(what, Box::pin(with_pki(standing, folder))).await?;
     let conductor = Conductor::new(&standing.world.vault, folder).await?;
     signed(teller, &standing, &conductor).await?;
     replaced(teller, &standing, &conductor).await?;
