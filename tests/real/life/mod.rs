@@ -9,6 +9,7 @@ mod node;
 mod openssl;
 mod prober;
 mod renewal;
+mod rescue;
 mod rig;
 mod rotation;
 mod service;
