@@ -80,7 +80,7 @@ pub(crate) const WORDS: &[&str] = &[
 
 /// Why the gate refuses what the API server's types take. None of it is ever sent: Go writes each key once, no null for
 /// text or lists, and UTF-8.
-const STRICTER: [&str; 13] = [
+const STRICTER: [&str; 14] = [
     // serde's words for a null in place of text or of a list.
     "invalid type: null",
     "duplicate field",
@@ -98,6 +98,7 @@ const STRICTER: [&str; 13] = [
     "trailing characters",
     "missing field",
     "kind is not AdmissionReview",
+    "apiVersion is not admission.k8s.io/v1",
 ];
 
 static GATED: LazyLock<Gated> =
