@@ -181,7 +181,7 @@ async fn replaced(teller: &Teller, standing: &Standing, conductor: &Conductor<'_
     teller.step("one root in both clusters, another one than before, and both gates open", one).await
 }
 
-/// A step that is taken as soon as both clusters are ready for it. Meanwhile pods are let in.
+/// A step that is taken as soon as both clusters are ready for it. Both gates are open then.
 async fn taken(standing: &Standing, conductor: &Conductor<'_>, step: &str) -> Result<String> {
     let said = conductor.until(&["step"], step).await?;
     are_open(standing).await?;

@@ -29,7 +29,7 @@ const TOLD: [&str; 20] = [
     "Rotation to root-2, from root-1, ",
     "rotate step, drop: ",
     "rotate step, done: ",
-    "another one than before, and the gates were open all the time",
+    "another one than before, and both gates open",
     "no key in any log",
 ];
 
