@@ -68,15 +68,21 @@ pub fn request(path: &str, review: &str) -> String {
     )
 }
 
-/// Requests a second, and the server's processor time for each, while so many connections send one after the other.
-pub async fn saturated(server: &Server, review: &str, connections: usize, requests: usize) -> Result<(f64, f64)> {
-    let request = request(server.path, review);
+/// Connections over which a request has gone.
+async fn warm(server: &Server, request: &str, connections: usize) -> Result<Vec<Connection>> {
     let mut open = Vec::new();
     for _ in 0..connections {
         let mut connection = Connection::open(server.port, &server.ca).await?;
         connection.send(request.as_bytes()).await?;
         open.push(connection);
     }
+    Ok(open)
+}
+
+/// Requests a second, and the server's processor time for each, while so many connections send one after the other.
+pub async fn saturated(server: &Server, review: &str, connections: usize, requests: usize) -> Result<(f64, f64)> {
+    let request = request(server.path, review);
+    let mut open = warm(server, &request, connections).await?;
     let (cpu, began) = (server.cpu()?, Instant::now());
     try_join_all(open.iter_mut().map(|connection| async {
         for _ in 0..requests / connections {
@@ -92,12 +98,7 @@ pub async fn saturated(server: &Server, review: &str, connections: usize, reques
 /// Latencies, from when each of them was due, at so many requests a second.
 pub async fn paced(server: &Server, review: &str, connections: usize, each: usize, rate: f64) -> Result<Vec<f64>> {
     let request = request(server.path, review);
-    let mut open = Vec::new();
-    for _ in 0..connections {
-        let mut connection = Connection::open(server.port, &server.ca).await?;
-        connection.send(request.as_bytes()).await?;
-        open.push(connection);
-    }
+    let mut open = warm(server, &request, connections).await?;
     let began = Instant::now() + Duration::from_millis(20);
     let latencies = try_join_all(open.iter_mut().enumerate().map(|(index, connection)| {
         let request = request.as_bytes();

@@ -85,16 +85,9 @@ pub(crate) fn run(input: &[u8]) {
     assert!(!record.roots().is_empty() && record.usable_until().at > now);
     let goal = given.get("goal").and_then(Value::as_str).unwrap_or_default();
     let flag = |key: &str| given.get(key) == Some(&Value::Bool(true));
-    let standing = Standing {
-        state: record.state(),
-        roots: record.roots(),
-        issuer: record.issuer.as_ref(),
-        crossed_by: record.cross().map(|cross| cross.by),
-        rotation: record.under_way(),
-        goal: file::first(goal.as_bytes()).ok().map(|glance| glance.sha256),
-        may_cross: flag("mayCross"),
-        issuer_retired: flag("retired"),
-    };
+    let root = file::first(goal.as_bytes()).ok().map(|glance| glance.sha256);
+    let standing =
+        Standing { may_cross: flag("mayCross"), issuer_retired: flag("retired"), ..Standing::of(&record, root) };
     judge(data, &record, &standing, &heard, goal, now);
 }
 

@@ -216,15 +216,13 @@ impl Product {
     fn ask(&self, asked: &Asked) -> Next {
         let record = self.record(&self.data(asked.record));
         let rotation = asked.goal.map(|goal| rotation(goal, asked));
+        let issuer_retired = asked.retired[asked.record.issuer as usize];
+        let goal = asked.goal.map(|goal| self.digests[goal as usize]);
         let standing = Standing {
-            state: record.state(),
-            roots: record.roots(),
-            issuer: record.issuer.as_ref(),
-            crossed_by: record.cross().map(|cross| cross.by),
             rotation: rotation.as_ref(),
-            goal: asked.goal.map(|goal| self.digests[goal as usize]),
-            may_cross: asked.may_cross && !asked.retired[asked.record.issuer as usize],
-            issuer_retired: asked.retired[asked.record.issuer as usize],
+            may_cross: asked.may_cross && !issuer_retired,
+            issuer_retired,
+            ..Standing::of(&record, goal)
         };
         rule::next(&standing, &self.heard(asked), now())
     }

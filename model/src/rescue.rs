@@ -264,16 +264,7 @@ impl Rescues {
             Some((NAMES[at].to_owned(), Sighting { settled, at: now() - TICK * i32::from(member.seen?) }))
         };
         let rotation = rotation(split.members.iter().enumerate().filter_map(seen).collect(), self.flaw);
-        let standing = Standing {
-            state: record.state(),
-            roots: record.roots(),
-            issuer: record.issuer.as_ref(),
-            crossed_by: None,
-            rotation: Some(&rotation),
-            goal: Some(self.root(2)),
-            may_cross: false,
-            issuer_retired: false,
-        };
+        let standing = Standing { rotation: Some(&rotation), ..Standing::of(record, Some(self.root(2))) };
         rule::next(&standing, &self.heard(split), now())
     }
 

@@ -199,39 +199,29 @@ async fn are_open(standing: &Standing) -> Result<()> {
 /// As if whoever takes the steps had noted so long ago what was noted now, and the clusters had settled by then.
 async fn pass(vault: &VaultApi) -> Result<()> {
     for name in ["homelab", "nas"] {
-        changed(vault, &format!("secret/data/istio/clusters/{name}"), |data| {
-            // Later than any look of the gate, which goes by what it saw last.
-            data["at"] = json!((Timestamp::now() + SignedDuration::from_secs(30)).to_string());
-            earlier(&mut data["settled"])
-        })
-        .await?;
+        vault
+            .change(&format!("secret/data/istio/clusters/{name}"), |data| {
+                // Later than any look of the gate, which goes by what it saw last.
+                data["at"] = json!((Timestamp::now() + SignedDuration::from_secs(30)).to_string());
+                earlier(&mut data["settled"])
+            })
+            .await?;
     }
-    changed(vault, RECORD, |data| {
-        let seen = data["rotation"]["seen"].as_object_mut().context("nothing is noted")?;
-        seen.values_mut().try_for_each(|sighting| {
-            earlier(&mut sighting["at"])?;
-            earlier(&mut sighting["settled"])
+    vault
+        .change(RECORD, |data| {
+            let seen = data["rotation"]["seen"].as_object_mut().context("nothing is noted")?;
+            seen.values_mut().try_for_each(|sighting| {
+                earlier(&mut sighting["at"])?;
+                earlier(&mut sighting["settled"])
+            })
         })
-    })
-    .await
+        .await
 }
 
 fn earlier(time: &mut Value) -> Result<()> {
     let at: Timestamp = time.as_str().context("no time")?.parse()?;
     *time = json!((at - WAIT).to_string());
     Ok(())
-}
-
-/// Writes over what was read; of a gate that writes meanwhile it is read again.
-async fn changed(vault: &VaultApi, path: &str, change: impl Fn(&mut Value) -> Result<()>) -> Result<()> {
-    eventually(path, LONG, || async {
-        let mut read = vault.ok("GET", path, None).await?["data"].take();
-        change(&mut read["data"])?;
-        let body = json!({ "data": read["data"], "options": { "cas": read["metadata"]["version"] } });
-        vault.ok("POST", path, Some(body)).await
-    })
-    .await
-    .map(|_| ())
 }
 
 async fn record(vault: &VaultApi) -> Result<Value> {

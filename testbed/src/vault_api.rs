@@ -12,6 +12,9 @@ use crate::kubernetes_api::KubernetesApi;
 /// Longest wait for a Vault to be sealed, or to become active: an election on a busy machine.
 const TURN: Duration = Duration::from_secs(90);
 
+/// Longest wait for a record that nobody writes meanwhile.
+const CHANGED: Duration = Duration::from_secs(60);
+
 /// A Vault with KV version 2 at `secret/`, and all rights in it.
 #[derive(Clone, Debug)]
 pub struct VaultApi {
@@ -88,6 +91,18 @@ impl VaultApi {
         let (status, answer) = self.api(method, path, body).await?;
         ensure!((200..300).contains(&status), "{method} {path}: {status}: {answer}");
         Ok(answer)
+    }
+
+    /// Changes a KV version 2 record with check and set; where somebody else writes meanwhile, it is read again.
+    pub async fn change(&self, path: &str, change: impl Fn(&mut Value) -> Result<()>) -> Result<()> {
+        eventually(path, CHANGED, || async {
+            let mut read = self.ok("GET", path, None).await?["data"].take();
+            change(&mut read["data"])?;
+            let body = json!({ "data": read["data"], "options": { "cas": read["metadata"]["version"] } });
+            self.ok("POST", path, Some(body)).await
+        })
+        .await?;
+        Ok(())
     }
 
     /// Whether `sys/health` answers with this status now.

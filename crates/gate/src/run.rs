@@ -161,12 +161,11 @@ impl Service {
         let pin_age_max = PIN_AGE_MAX.min(policy.max_staleness / 4);
         let Made { gated, clients: Clients { cacerts, owners, reconciles, events, .. }, attempts, writer } =
             parts::assemble(args.role, &args.cluster, &args.converge, &client, vault, pin_age_max, &metrics)?;
-        let converger = Converger::new(cacerts.watched(), Clocks::now);
         let webhook = Webhook {
             cluster: args.cluster_name(),
             gated,
             policy,
-            converger,
+            converger: Converger::new(cacerts.watched(), Clocks::now),
             cacerts: Arc::clone(&cacerts),
             pins: Pins::new(client.clone(), &args.cluster.namespace),
             releases: Releases::new(client.clone()),

@@ -116,20 +116,7 @@ fn stored(link: &Link, record: &Record, here: Here<'_>, asked: &Asked) -> Line {
             }
             link.ok(seen)
         }
-        Stored::Signing { version, record: signing } => {
-            let issuer = signing.issuer.as_ref().map_or("nobody yet", IssuerName::as_str);
-            let (root, until) = (signing.glance().sha256.openssl(), signing.usable_until().at);
-            let seen = format!(
-                "version {version}, root sha256 {root}, until {}; signers are certified by {issuer}{}",
-                day(until),
-                under_way(signing)
-            );
-            if let Some(Err(unread)) = &signing.rotation {
-                let next = "mend or remove that key, by hand or by the version that wrote it";
-                return link.warning(format!("{seen}; {unread}"), next).reason(Reason::RotationHeld);
-            }
-            ends_early(link, &seen, record.deleted_at, until, asked).unwrap_or_else(|| link.ok(seen))
-        }
+        Stored::Signing { version, record: signing } => of_signers(link, *version, signing, record.deleted_at, asked),
         Stored::Unsound { version, flaw } => {
             let reason = if flaw.is_expired() { Reason::RootExpired } else { Reason::RootInvalid };
             link.failed(
@@ -145,6 +132,27 @@ fn stored(link: &Link, record: &Record, here: Here<'_>, asked: &Asked) -> Line {
             _ => link.note("no root yet: the gate makes it once a gated pod asks to be let in"),
         },
     }
+}
+
+fn of_signers(
+    link: &Link,
+    version: u64,
+    signing: &SigningRecord,
+    deleted_at: Option<Timestamp>,
+    asked: &Asked,
+) -> Line {
+    let issuer = signing.issuer.as_ref().map_or("nobody yet", IssuerName::as_str);
+    let (root, until) = (signing.glance().sha256.openssl(), signing.usable_until().at);
+    let seen = format!(
+        "version {version}, root sha256 {root}, until {}; signers are certified by {issuer}{}",
+        day(until),
+        under_way(signing)
+    );
+    if let Some(Err(unread)) = &signing.rotation {
+        let next = "mend or remove that key, by hand or by the version that wrote it";
+        return link.warning(format!("{seen}; {unread}"), next).reason(Reason::RotationHeld);
+    }
+    ends_early(link, &seen, deleted_at, until, asked).unwrap_or_else(|| link.ok(seen))
 }
 
 /// A change of the root, where there is one.

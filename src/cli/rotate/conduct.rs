@@ -260,16 +260,7 @@ enum Made {
 }
 
 fn next(life: &Life, goal: Option<&str>, may_cross: bool, issuer_retired: bool) -> Next {
-    let record = &life.record;
-    let standing = Standing {
-        state: record.state(),
-        roots: record.roots(),
-        issuer: record.issuer.as_ref(),
-        crossed_by: record.cross().map(|cross| cross.by),
-        rotation: record.under_way(),
-        goal: goal.and_then(|pem| file::first(pem.as_bytes()).ok()).map(|glance| glance.sha256),
-        may_cross,
-        issuer_retired,
-    };
+    let goal = goal.and_then(|pem| file::first(pem.as_bytes()).ok()).map(|glance| glance.sha256);
+    let standing = Standing { may_cross, issuer_retired, ..Standing::of(&life.record, goal) };
     rule::next(&standing, &life.heard, life.now)
 }

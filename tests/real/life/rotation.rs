@@ -101,36 +101,27 @@ async fn leaves_end(rig: &Rig) -> Result<()> {
     eventually("certificates of before to end", LONG, || async { (Timestamp::now() > ended).then_some(()) }).await?;
     for name in seen.keys() {
         let path = format!("secret/data/istio/clusters/{name}");
-        backdated(rig, &path, |data| {
-            data["at"] = json!(Timestamp::now().to_string());
-            earlier(&mut data["settled"])
-        })
-        .await?;
+        rig.vault
+            .change(&path, |data| {
+                data["at"] = json!(Timestamp::now().to_string());
+                earlier(&mut data["settled"])
+            })
+            .await?;
     }
-    backdated(rig, "secret/data/istio/ca", |data| {
-        let seen = data["rotation"]["seen"].as_object_mut().context("nothing is noted")?;
-        seen.values_mut().try_for_each(|sighting| {
-            earlier(&mut sighting["at"])?;
-            earlier(&mut sighting["settled"])
+    rig.vault
+        .change("secret/data/istio/ca", |data| {
+            let seen = data["rotation"]["seen"].as_object_mut().context("nothing is noted")?;
+            seen.values_mut().try_for_each(|sighting| {
+                earlier(&mut sighting["at"])?;
+                earlier(&mut sighting["settled"])
+            })
         })
-    })
-    .await
+        .await
 }
 
 fn earlier(time: &mut Value) -> Result<()> {
     let at: Timestamp = time.as_str().context("no time")?.parse()?;
     *time = json!((at - SKEW).to_string());
-    Ok(())
-}
-
-async fn backdated(rig: &Rig, path: &str, change: impl Fn(&mut Value) -> Result<()>) -> Result<()> {
-    eventually("a write", LONG, || async {
-        let mut read = rig.vault.ok("GET", path, None).await?["data"].take();
-        change(&mut read["data"])?;
-        let body = json!({ "data": read["data"], "options": { "cas": read["metadata"]["version"] } });
-        rig.vault.ok("POST", path, Some(body)).await
-    })
-    .await?;
     Ok(())
 }
 

@@ -49,16 +49,8 @@ impl Course {
 /// The rule's own answer, where no cluster is heard of: whatever is due is held then, and named.
 fn next(record: &SigningRecord, rotation: &Rotation, goal: Sha256, now: Timestamp) -> Option<Step> {
     let going = Rotation { paused: false, ..rotation.clone() };
-    let standing = Standing {
-        state: record.state(),
-        roots: record.roots(),
-        issuer: record.issuer.as_ref(),
-        crossed_by: record.cross().map(|cross| cross.by),
-        rotation: Some(&going),
-        goal: Some(goal),
-        may_cross: record.issuer.is_some(),
-        issuer_retired: false,
-    };
+    let may_cross = record.issuer.is_some();
+    let standing = Standing { rotation: Some(&going), may_cross, ..Standing::of(record, Some(goal)) };
     match rule::next(&standing, &Heard::new(), now) {
         Next::Rest | Next::Paused => None,
         Next::Take(step) | Next::Wait { then: step, .. } | Next::Held { then: step, .. } => Some(step),

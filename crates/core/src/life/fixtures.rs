@@ -1,7 +1,6 @@
 //! Two clusters between two roots.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -10,7 +9,7 @@ use super::audience::Heard;
 use crate::ca::Sha256;
 use crate::ca::fixtures::now;
 use crate::ca::record::{RecordState, Rotation, Sighting};
-use crate::samples::attestation;
+use crate::samples::{self, attestation};
 
 pub(super) const A: Sha256 = Sha256([0xaa; 32]);
 pub(super) const B: Sha256 = Sha256([0xbb; 32]);
@@ -22,16 +21,7 @@ pub(super) fn state() -> RecordState {
 
 /// From A to B.
 pub(super) fn rotation() -> Rotation {
-    Rotation {
-        goal: "root-2".parse().unwrap(),
-        from: vec!["root-1".parse().unwrap()],
-        clusters: ["homelab", "nas"].map(str::to_owned).into(),
-        ttl: Duration::from_secs(24 * 3600),
-        paused: false,
-        started: now() - HOUR,
-        by: "ops@laptop".to_owned(),
-        seen: BTreeMap::new(),
-    }
+    Rotation { started: now() - HOUR, ..samples::rotation() }
 }
 
 /// What a cluster says that has been settled for so long.

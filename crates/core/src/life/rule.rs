@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use super::audience::{Audience, Heard, Unready};
 use crate::ca::Sha256;
 use crate::ca::bundle::MAX_CERTIFICATES;
-use crate::ca::record::{IssuerName, RecordState, Rotation};
+use crate::ca::record::{IssuerName, RecordState, Rotation, SigningRecord};
 
 /// What of the record and of the PKI engine the rule goes by.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +33,23 @@ pub struct Standing<'a> {
     pub may_cross: bool,
     /// The engine does not let the issuer certify.
     pub issuer_retired: bool,
+}
+
+impl<'a> Standing<'a> {
+    /// What a record says, with the root of its goal. The rest is the engine's to say: until then no cross can be had, and the
+    /// issuer may certify.
+    pub fn of(record: &'a SigningRecord, goal: Option<Sha256>) -> Self {
+        Self {
+            state: record.state(),
+            roots: record.roots(),
+            issuer: record.issuer.as_ref(),
+            crossed_by: record.cross().map(|cross| cross.by),
+            rotation: record.under_way(),
+            goal,
+            may_cross: false,
+            issuer_retired: false,
+        }
+    }
 }
 
 /// One write.

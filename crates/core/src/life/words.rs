@@ -5,6 +5,7 @@ use super::audience::Unready;
 use super::rescue::Unrescuable;
 use super::rule::{Cause, Step};
 use super::start::Obstacle;
+use crate::ca::Sha256;
 use crate::reason::{ByItself, Held, Reason};
 
 impl Step {
@@ -83,7 +84,7 @@ impl Unready {
 impl Cause {
     /// The reason with its sentence.
     pub fn held(&self) -> Held {
-        let (what, next) = match self {
+        rotation_held(match self {
             Self::Cluster { name, unready } => {
                 let (what, next) = unready.parts(name);
                 (format!("cluster {name} {what}"), next)
@@ -97,15 +98,14 @@ impl Cause {
                 "Vault does not give the certificate of the goal".to_owned(),
                 "bring that issuer back, or `istio-ca-gate rotate abort`".to_owned(),
             ),
-        };
-        Held::new(Reason::RotationHeld, what, next, ByItself::Unsaid)
+        })
     }
 }
 
 impl Obstacle {
     /// The reason with its sentence.
     pub fn held(&self) -> Held {
-        let (what, next) = match self {
+        rotation_held(match self {
             Self::UnderWay { goal, by } => (
                 format!("{by} has begun a rotation to {goal} already"),
                 "look at it with `istio-ca-gate rotate status`".to_owned(),
@@ -122,19 +122,13 @@ impl Obstacle {
                 ("that is the root that signers are under".to_owned(), "give --goal another name".to_owned())
             }
             Self::NoCluster => nobody_attests(),
-            Self::Silent(cluster) => {
-                (
-                    format!("cluster {cluster} does not attest"),
-                    "see that its gate runs with --vault-pki-mount, reaches Vault, and has its policy istio-ca-signer-NAME"
-                        .to_owned(),
-                )
-            }
-            Self::Stale(cluster) => stale(cluster),
-            Self::NotReady { cluster, why } => (
-                format!("cluster {cluster} is not ready to have a signer of its own{}", because(why.as_deref())),
-                "its gate needs --vault-pki-mount, policy istio-ca-signer-NAME and component signing (docs/signing.md), and its istiod has to run"
+            Self::Silent(cluster) => (
+                format!("cluster {cluster} does not attest"),
+                "see that its gate runs with --vault-pki-mount, reaches Vault, and has its policy istio-ca-signer-NAME"
                     .to_owned(),
             ),
+            Self::Stale(cluster) => stale(cluster),
+            Self::NotReady { cluster, why } => not_ready(cluster, why.as_deref()),
             Self::NotSettled { cluster, why } => (
                 format!("cluster {cluster} does not work with what the record says yet{}", because(why.as_deref())),
                 "see what its gate says".to_owned(),
@@ -146,15 +140,14 @@ impl Obstacle {
                 ),
                 "give --ttl at least that".to_owned(),
             ),
-        };
-        Held::new(Reason::RotationHeld, what, next, ByItself::Unsaid)
+        })
     }
 }
 
 impl Unrescuable {
     /// The reason with its sentence.
     pub fn held(&self) -> Held {
-        let (what, next) = match self {
+        rotation_held(match self {
             Self::Unready(obstacle) => return obstacle.held(),
             Self::NotGiven(cluster) => (
                 format!("cluster {cluster} attests, and is not among those that are to be rescued"),
@@ -164,14 +157,7 @@ impl Unrescuable {
                 format!("cluster {cluster} serves no root to a mesh, so that there is nothing to rescue"),
                 "leave it out: its gate gives it a signer once the others have been brought together".to_owned(),
             ),
-            Self::OtherRoot { cluster, served } => (
-                format!(
-                    "the mesh of cluster {cluster} is served {}, which is not the root that Secret istio-ca-secret has the key of",
-                    served.map_or_else(|| "something that is no root".to_owned(), |root| format!("root {}", root.openssl()))
-                ),
-                "see which CA its istiod runs on; where that is no root of its own, docs/operate.md has the way by hand"
-                    .to_owned(),
-            ),
+            Self::OtherRoot { cluster, served } => other_root(cluster, *served),
             Self::HasCacerts(cluster) => (
                 format!("cluster {cluster} has a Secret cacerts, so that its istiod does not run on a root of its own"),
                 "if all clusters have the same root there, `istio-ca-gate adopt` brings it into Vault; if it was put there in vain, delete it"
@@ -191,9 +177,32 @@ impl Unrescuable {
                 format!("signers are under the shared root by now, and cluster {cluster} has none"),
                 "see \"A cluster that comes late\" in docs/rotate.md".to_owned(),
             ),
-        };
-        Held::new(Reason::RotationHeld, what, next, ByItself::Unsaid)
+        })
     }
+}
+
+fn rotation_held((what, next): (String, String)) -> Held {
+    Held::new(Reason::RotationHeld, what, next, ByItself::Unsaid)
+}
+
+fn not_ready(cluster: &str, why: Option<&str>) -> (String, String) {
+    (
+        format!("cluster {cluster} is not ready to have a signer of its own{}", because(why)),
+        "its gate needs --vault-pki-mount, policy istio-ca-signer-NAME and component signing (docs/signing.md), and its istiod has to run"
+            .to_owned(),
+    )
+}
+
+fn other_root(cluster: &str, served: Option<Sha256>) -> (String, String) {
+    let served =
+        served.map_or_else(|| "something that is no root".to_owned(), |root| format!("root {}", root.openssl()));
+    (
+        format!(
+            "the mesh of cluster {cluster} is served {served}, which is not the root that Secret istio-ca-secret has the key of"
+        ),
+        "see which CA its istiod runs on; where that is no root of its own, docs/operate.md has the way by hand"
+            .to_owned(),
+    )
 }
 
 fn nobody_attests() -> (String, String) {
@@ -271,7 +280,7 @@ mod tests {
             Unrescuable::NotGiven(nas()),
             Unrescuable::NoMesh(nas()),
             Unrescuable::OtherRoot { cluster: nas(), served: None },
-            Unrescuable::OtherRoot { cluster: nas(), served: Some(crate::ca::Sha256([7; 32])) },
+            Unrescuable::OtherRoot { cluster: nas(), served: Some(Sha256([7; 32])) },
             Unrescuable::HasCacerts(nas()),
             Unrescuable::SameRoot(nas(), "homelab".to_owned()),
             Unrescuable::LeftOut(nas()),

@@ -23,7 +23,7 @@ use crate::plan::Published;
 use crate::reason::{Held, Reason};
 use crate::samples::{clocks, later};
 use crate::snapshot::Watched;
-pub(super) use sides::{MemoryCluster, MemoryStore};
+pub(super) use sides::{MemoryCluster, MemoryStore, found};
 use state::State;
 pub(super) use state::ours;
 

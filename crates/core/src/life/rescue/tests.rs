@@ -119,16 +119,7 @@ fn the_record_that_it_begins_with_leads_to_one_root_by_the_rule_of_every_change(
     assert_eq!((record.roots().len(), record.issuer.as_ref(), record.cross().is_none()), (3, None, true));
     let rotation = record.under_way().unwrap().clone();
     let next = |heard: &Heard, rotation: &crate::ca::record::Rotation| {
-        let standing = Standing {
-            state: record.state(),
-            roots: record.roots(),
-            issuer: None,
-            crossed_by: None,
-            rotation: Some(rotation),
-            goal: Some(root(2)),
-            may_cross: false,
-            issuer_retired: false,
-        };
+        let standing = Standing { rotation: Some(rotation), ..Standing::of(&record, Some(root(2))) };
         rule::next(&standing, heard, now())
     };
     let settled_since = |since| {

@@ -15,13 +15,26 @@ use crate::ca::record::RecordState;
 use crate::cluster::{Bystanders, Cluster, Happened, Maker, Passed, Write};
 use crate::life::attestation::Attestation;
 use crate::order::Worth;
-use crate::plan::{Contradiction, Mesh, Pin, Published, ReadPin};
+use crate::plan::{Contradiction, Mesh, Pin, Published, ReadPin, Stored};
 use crate::reason::{Held, Reason};
 use crate::refused::Refused;
 use crate::samples::held;
 use crate::signer::Signer;
 use crate::snapshot::Watched;
 use crate::store::{Created, Found, Store};
+
+/// What a read of Vault finds, with nothing remarkable about it.
+pub(in super::super) fn found<P>(stored: Stored, place: P) -> Found<P> {
+    Found {
+        stored,
+        written_at: None,
+        deleted_at: None,
+        token_end: None,
+        address: "https://vault".to_owned(),
+        ahead: Some(SignedDuration::ZERO),
+        place,
+    }
+}
 
 /// The store, for one replica.
 pub(in super::super) struct MemoryStore(Caller);
@@ -52,16 +65,7 @@ impl Store for MemoryStore {
 
     async fn read(&mut self, _: Option<Sha256>, _: Timestamp) -> Result<Found<()>, Refused> {
         let stored = self.call(Call::ReadVault, |state| state.stored.clone()).await?;
-        let ahead = Some(SignedDuration::ZERO);
-        Ok(Found {
-            stored,
-            written_at: None,
-            deleted_at: None,
-            token_end: None,
-            address: "https://vault".to_owned(),
-            ahead,
-            place: (),
-        })
+        Ok(found(stored, ()))
     }
 
     async fn is_one(&self, _: &Found<()>) -> Result<(), Refused> {

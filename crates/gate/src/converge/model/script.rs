@@ -12,7 +12,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
-use super::super::memory::ours;
+use super::super::memory::{found, ours};
 use crate::attests::{AttestedAt, Attests};
 use crate::ca::Sha256;
 use crate::ca::bundle::Bundle;
@@ -221,16 +221,7 @@ impl Store for ScriptedStore {
             Record::Deleted(version) => Stored::Deleted { version: version.into() },
             Record::Root { root, version } => Stored::Sound { version: version.into(), sound: Arc::clone(sound(root)) },
         };
-        let ahead = Some(SignedDuration::ZERO);
-        Ok(Found {
-            stored,
-            written_at: None,
-            deleted_at: None,
-            token_end: None,
-            address: "https://vault".to_owned(),
-            ahead,
-            place,
-        })
+        Ok(found(stored, place))
     }
 
     async fn is_one(&self, found: &Found<u8>) -> Result<(), Refused> {

@@ -1,14 +1,20 @@
 //! JSON of which little is read. What is read goes through serde as ever; all else is passed over sixteen bytes at a time,
 //! and checked all the same.
 
+mod inside;
+mod open;
+
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Unexpected, Visitor};
+use serde::de::{Deserializer, Error as _, Unexpected, Visitor};
 use serde::{Deserialize, forward_to_deserialize_any};
 use serde_json::Error;
 use serde_json::value::RawValue;
 use wide::u8x16;
+
+use inside::Inside;
+use open::Open;
 
 type Result<T> = std::result::Result<T, Error>;
 
@@ -278,18 +284,17 @@ impl<'de> Json<'de> {
             .map_err(|error| Error::custom(without_place(&error)))
     }
 
-    fn visit_members<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value> {
-        self.expect(b'{')?;
-        let mut members = Members { json: self, is_first: true, is_over: false };
-        let value = visitor.visit_map(&mut members)?;
-        if members.is_over { Ok(value) } else { Err(Error::custom("an object has more than is read")) }
-    }
-
-    fn visit_items<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value> {
-        self.expect(b'[')?;
-        let mut items = Items { json: self, is_first: true, is_over: false };
-        let value = visitor.visit_seq(&mut items)?;
-        if items.is_over { Ok(value) } else { Err(Error::custom("a list has more than is read")) }
+    /// Reads an object or a list; what is not read to its end has more than the visitor takes.
+    fn inside<T>(
+        &mut self,
+        [start, end]: [u8; 2],
+        read: impl FnOnce(&mut Inside<'_, 'de>) -> Result<T>,
+        more: &str,
+    ) -> Result<T> {
+        self.expect(start)?;
+        let mut inside = Inside::new(self, end);
+        let value = read(&mut inside)?;
+        if inside.is_over() { Ok(value) } else { Err(Error::custom(more)) }
     }
 }
 
@@ -305,8 +310,8 @@ impl<'de> Deserializer<'de> for &mut Json<'de> {
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         match self.peek() {
             Some(b'"') => self.visit_string(visitor),
-            Some(b'{') => self.visit_members(visitor),
-            Some(b'[') => self.visit_items(visitor),
+            Some(b'{') => self.inside(*b"{}", |members| visitor.visit_map(members), "an object has more than is read"),
+            Some(b'[') => self.inside(*b"[]", |items| visitor.visit_seq(items), "a list has more than is read"),
             Some(b'-' | b'0'..=b'9') => self.visit_number(visitor),
             _ => match self.pass()? {
                 b"null" => visitor.visit_unit(),
@@ -352,103 +357,6 @@ impl<'de> Deserializer<'de> for &mut Json<'de> {
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
         tuple_struct enum identifier
-    }
-}
-
-/// The members of an object.
-struct Members<'a, 'de> {
-    json: &'a mut Json<'de>,
-    is_first: bool,
-    is_over: bool,
-}
-
-impl<'de> MapAccess<'de> for Members<'_, 'de> {
-    type Error = Error;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>> {
-        let is_first = std::mem::take(&mut self.is_first);
-        match self.json.peek() {
-            Some(b'}') => {
-                self.json.at += 1;
-                self.is_over = true;
-                return Ok(None);
-            }
-            Some(b',') if !is_first => self.json.at += 1,
-            _ if is_first => {}
-            _ => return self.json.broken(),
-        }
-        if self.json.peek() != Some(b'"') {
-            return self.json.broken();
-        }
-        seed.deserialize(&mut *self.json).map(Some)
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value> {
-        self.json.expect(b':')?;
-        seed.deserialize(&mut *self.json)
-    }
-}
-
-/// The items of a list.
-struct Items<'a, 'de> {
-    json: &'a mut Json<'de>,
-    is_first: bool,
-    is_over: bool,
-}
-
-impl<'de> SeqAccess<'de> for Items<'_, 'de> {
-    type Error = Error;
-
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>> {
-        let is_first = std::mem::take(&mut self.is_first);
-        match self.json.peek() {
-            Some(b']') => {
-                self.json.at += 1;
-                self.is_over = true;
-                return Ok(None);
-            }
-            Some(b',') if !is_first => self.json.at += 1,
-            _ if is_first => {}
-            _ => return self.json.broken(),
-        }
-        seed.deserialize(&mut *self.json).map(Some)
-    }
-}
-
-/// The objects and lists around a place: of each, whether it is an object.
-#[derive(Default)]
-struct Open {
-    depth: usize,
-    /// The innermost ones, up to 64.
-    near: u64,
-    far: Vec<u64>,
-}
-
-impl Open {
-    fn push(&mut self, is_object: bool) -> bool {
-        if self.depth == DEPTH_MAX {
-            return false;
-        }
-        if self.depth > 0 && self.depth.is_multiple_of(64) {
-            self.far.push(self.near);
-        }
-        self.near = self.near << 1 | u64::from(is_object);
-        self.depth += 1;
-        true
-    }
-
-    fn last(&self) -> Option<bool> {
-        (self.depth > 0).then_some(self.near & 1 == 1)
-    }
-
-    fn pop(&mut self) {
-        self.depth -= 1;
-        self.near >>= 1;
-        if self.depth.is_multiple_of(64)
-            && let Some(near) = self.far.pop()
-        {
-            self.near = near;
-        }
     }
 }
 
