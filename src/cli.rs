@@ -9,6 +9,7 @@ pub(crate) mod paint;
 pub mod rotate;
 pub mod shell;
 mod source;
+pub(crate) mod table;
 pub mod verify;
 
 use std::process::ExitCode;

@@ -206,6 +206,13 @@ impl ReportedMesh {
     }
 }
 
+impl ReportedRotation {
+    /// Until when it waits, where that is still to come.
+    pub fn waits_until(&self, now: Timestamp) -> Option<&str> {
+        self.not_before.as_deref().filter(|at| at.parse().is_ok_and(|at: Timestamp| at > now))
+    }
+}
+
 impl From<&Course> for ReportedRotation {
     fn from(course: &Course) -> Self {
         let Course { rotation, goal, next, not_before } = course;

@@ -5,13 +5,12 @@ use std::fmt::Write as _;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use tabled::builder::Builder;
-use tabled::settings::{Padding, Style};
 
 use super::conduct::Surroundings;
 use crate::ca::Sha256;
 use crate::ca::record::{IssuerName, Rotation};
 use crate::cli::paint::{Tone, paint};
+use crate::cli::table::Table;
 use crate::life::attestation::{Attestation, InvalidAttestation};
 use crate::life::audience::SKEW;
 use crate::life::rule::{Cause, Next, Step};
@@ -124,21 +123,18 @@ impl<'a> RootNames<'a> {
 }
 
 fn table(seen: &Surroundings) -> String {
-    let mut builder = Builder::new();
-    builder.push_record(HEADINGS.map(|heading| paint(Tone::Faint, heading)));
+    let mut table = Table::new(&HEADINGS);
     let names = RootNames::of(seen);
     for (name, read) in &seen.life.heard {
-        builder.push_record(row(seen, &names, name, read));
+        table.push(row(seen, &names, name, read));
     }
     let named = seen.rotation().map(|rotation| &rotation.clusters);
     for name in named.into_iter().flatten().filter(|name| !seen.life.heard.contains_key(*name)) {
         let mut row = vec![name.clone(), paint(Tone::Bad, "never attested")];
         row.resize(HEADINGS.len(), String::new());
-        builder.push_record(row);
+        table.push(row);
     }
-    let mut table = builder.build();
-    table.with(Style::empty()).with(Padding::new(0, 2, 0, 0));
-    table.to_string().lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    table.text(None)
 }
 
 fn row(

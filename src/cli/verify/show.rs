@@ -4,14 +4,12 @@ use std::fmt::Write;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use tabled::builder::Builder;
-use tabled::settings::peaker::PriorityMax;
-use tabled::settings::{Padding, Style, Width as Wrap};
 
 use super::compare::{Agreement, Comparison, Kind, Place, Reference, Verdict};
 use super::signed;
 use crate::ca::Sha256;
 use crate::cli::paint::{Tone, paint};
+use crate::cli::table::Table;
 use crate::peers::served::Root;
 use crate::report::{ReportedRotation, ReportedSigner, stamp};
 
@@ -39,22 +37,24 @@ pub(super) enum Width {
     Wide,
 }
 
+impl Width {
+    /// How many columns, where that is bounded.
+    pub(super) const fn columns(self) -> Option<usize> {
+        match self {
+            Self::Columns(columns) => Some(columns),
+            Self::Wide => None,
+        }
+    }
+}
+
 /// For people. What cannot be read is told below the table, with what to do.
 pub(super) fn table(comparison: &Comparison, now: Timestamp, width: Width) -> String {
-    let mut builder = Builder::new();
-    let shown = |headings: &[&str]| -> Vec<String> { headings.iter().map(|it| paint(Tone::Faint, it)).collect() };
-    builder.push_record(if width == Width::Wide { shown(&HEADINGS_WIDE) } else { shown(&HEADINGS) });
+    let mut table = Table::new(if width == Width::Wide { &HEADINGS_WIDE } else { &HEADINGS });
     for (place, verdict) in &comparison.places {
         let row = row(place, *verdict, now, width);
-        builder.push_record(row.into_iter().map(|(cell, tone)| tone.map_or(cell.clone(), |tone| paint(tone, &cell))));
+        table.push(row.into_iter().map(|(cell, tone)| tone.map_or(cell.clone(), |tone| paint(tone, &cell))));
     }
-    let mut table = builder.build();
-    table.with(Style::empty()).with(Padding::new(0, 2, 0, 0));
-    if let Width::Columns(columns) = width {
-        // The padding of the last column is cut below.
-        table.with(Wrap::wrap(columns + 2).priority(PriorityMax::right()).keep_words(true));
-    }
-    let mut text: String = table.to_string().lines().map(|line| format!("{}\n", line.trim_end())).collect();
+    let mut text = table.text(width.columns());
     for (place, _) in &comparison.places {
         if let Err(unread) = &place.told {
             let _ = write!(text, "\n{}: {unread}", place.name);

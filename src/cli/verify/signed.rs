@@ -2,9 +2,6 @@
 
 use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
-use tabled::builder::Builder;
-use tabled::settings::peaker::PriorityMax;
-use tabled::settings::{Padding, Style, Width as Wrap};
 
 use super::compare::{Comparison, Verdict};
 use super::life::{SeenHere, Signed, attested_place};
@@ -12,6 +9,7 @@ use super::show::{NOTHING, Width, short, word};
 use crate::ca::Sha256;
 use crate::ca::record::Rotation;
 use crate::cli::paint::{Tone, paint};
+use crate::cli::table::Table;
 use crate::report::ReportedMesh;
 
 const HEADINGS: [&str; 4] = ["SIGNER OF", "UNDER", "ENDS", "ITS MESH"];
@@ -21,18 +19,9 @@ pub(super) fn table(comparison: &Comparison, width: Width) -> String {
     if comparison.signed.is_empty() {
         return String::new();
     }
-    let mut builder = Builder::new();
-    builder.push_record(HEADINGS.map(|heading| paint(Tone::Faint, heading)));
-    for signed in &comparison.signed {
-        builder.push_record(row(signed, width));
-    }
-    let mut table = builder.build();
-    table.with(Style::empty()).with(Padding::new(0, 2, 0, 0));
-    if let Width::Columns(columns) = width {
-        // The padding of the last column is cut below.
-        table.with(Wrap::wrap(columns + 2).priority(PriorityMax::right()).keep_words(true));
-    }
-    table.to_string().lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    let mut table = Table::new(&HEADINGS);
+    comparison.signed.iter().for_each(|signed| table.push(row(signed, width)));
+    table.text(width.columns())
 }
 
 fn row(signed: &Signed, width: Width) -> [String; 4] {
@@ -80,8 +69,7 @@ pub(super) fn lines(comparison: &Comparison, now: Timestamp) -> Vec<(Tone, Strin
 fn rotation(comparison: &Comparison, now: Timestamp) -> Option<(Tone, String)> {
     let rotation = comparison.rotation.as_ref()?;
     let (goal, from) = (&rotation.goal, Rotation::from_words(&rotation.from));
-    let is_ahead = |at: &&String| at.parse().is_ok_and(|at: Timestamp| at > now);
-    let next = match (&rotation.next, rotation.not_before.as_ref().filter(is_ahead)) {
+    let next = match (&rotation.next, rotation.waits_until(now)) {
         _ if rotation.paused => "it is paused".to_owned(),
         (Some(step), Some(at)) => format!("next is {step}, not before {at}"),
         (Some(step), None) => format!("next is {step}"),

@@ -96,22 +96,29 @@ impl<'a> Audience<'a> {
     /// When all leaves from before the last of them was settled have ended; `None` unless whoever takes the steps has seen
     /// each of them settled. A gate's clock alone does not count: it may have been wrong then.
     pub fn ended(&self) -> Option<Timestamp> {
-        let first_seen = |(name, settled)| {
-            let sighting = self.seen.get(name).filter(|sighting| sighting.settled == settled)?;
-            Some(settled.max(sighting.at))
-        };
-        let last = self.settled().map(first_seen).collect::<Option<Vec<_>>>()?.into_iter().max()?;
-        last.saturating_add(self.ttl).and_then(|end| end.saturating_add(SKEW)).ok()
+        let noted = |(name, settled)| self.noted(name, settled);
+        leaves_end(self.settled().map(noted).collect::<Option<Vec<_>>>()?, self.ttl)
+    }
+
+    /// What was noted of this cluster, if it is settled since then.
+    fn noted(&self, name: &str, settled: Timestamp) -> Option<&'a Sighting> {
+        self.seen.get(name).filter(|sighting| sighting.settled == settled)
     }
 
     /// What is seen now. What was seen before keeps its time.
     pub fn sightings(&self, now: Timestamp) -> BTreeMap<String, Sighting> {
         let sighting = |(name, settled): (&str, _)| {
-            let before = self.seen.get(name).filter(|sighting| sighting.settled == settled);
+            let before = self.noted(name, settled);
             (name.to_owned(), Sighting { settled, at: before.map_or(now, |before| before.at) })
         };
         self.settled().map(sighting).collect()
     }
+}
+
+/// When all leaves have ended that live for so long, and are from before the last of these.
+pub(super) fn leaves_end<'a>(sightings: impl IntoIterator<Item = &'a Sighting>, ttl: Duration) -> Option<Timestamp> {
+    let last = sightings.into_iter().map(|sighting| sighting.settled.max(sighting.at)).max()?;
+    last.saturating_add(ttl).and_then(|end| end.saturating_add(SKEW)).ok()
 }
 
 fn fresh(read: &Result<Attestation, InvalidAttestation>, now: Timestamp) -> Result<&Attestation, Unready> {

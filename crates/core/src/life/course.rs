@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::attestation::Attestation;
-use super::audience::{Heard, SKEW};
+use super::audience::{Heard, leaves_end};
 use super::rule::{self, Next, Standing, Step};
 use crate::ca::Sha256;
 use crate::ca::record::{Rotation, SigningRecord};
@@ -66,8 +66,7 @@ fn ended(rotation: &Rotation) -> Option<Timestamp> {
     if !rotation.clusters.iter().all(|name| rotation.seen.contains_key(name)) {
         return None;
     }
-    let last = rotation.seen.values().map(|sighting| sighting.settled.max(sighting.at)).max()?;
-    last.saturating_add(rotation.ttl).and_then(|end| end.saturating_add(SKEW)).ok()
+    leaves_end(rotation.seen.values(), rotation.ttl)
 }
 
 #[cfg(test)]
@@ -77,6 +76,7 @@ mod tests {
     use jiff::SignedDuration;
     use serde_json::{Map, Value, json};
 
+    use super::super::audience::SKEW;
     use super::*;
     use crate::ca::fixtures::{Ca, now};
 

@@ -71,9 +71,8 @@ fn waits(rotation: &ReportedRotation, members: &[Member<'_>], now: Timestamp) ->
     if !unsettled.is_empty() {
         return html! { "It waits until every cluster works with what Vault's record says: " (unsettled.join(", ")) "." };
     }
-    let not_before = rotation.not_before.as_deref().filter(|at| at.parse().is_ok_and(|at: Timestamp| at > now));
     html! {
-        @match (not_before, rotation.next.as_deref()) {
+        @match (rotation.waits_until(now), rotation.next.as_deref()) {
             (Some(at), Some(step)) => {
                 "It waits until " (moment_at(at, now)) ": certificates from before are about until then. Then comes " (step) "."
             }
