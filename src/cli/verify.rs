@@ -153,7 +153,7 @@ fn width(output: Output) -> Width {
 }
 
 fn code(comparison: &Comparison) -> ExitCode {
-    match comparison.outcome {
+    match comparison.outcome() {
         Agreement::Equal => ExitCode::SUCCESS,
         Agreement::Differs => ExitCode::FAILURE,
         Agreement::Unknown => ExitCode::from(2),

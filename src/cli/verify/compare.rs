@@ -100,7 +100,6 @@ pub(super) struct Comparison {
     pub(super) places: Vec<(Place, Verdict)>,
     /// None, if no place could be read.
     pub(super) reference: Option<(Reference, BTreeSet<Sha256>)>,
-    pub(super) outcome: Agreement,
     /// The signers of the clusters that have their own, by who tells them.
     pub(super) signed: Vec<Signed>,
     /// The clusters that attest, by name, and how what they attest to is to the reference.
@@ -133,18 +132,20 @@ impl Comparison {
         for verdict in verdicts.filter(|verdict| is_between && **verdict == Verdict::Equal) {
             *verdict = Verdict::Rotating;
         }
-        self.outcome = self.agreement();
         self
     }
 
-    fn agreement(&self) -> Agreement {
+    /// What they say together.
+    pub(super) fn outcome(&self) -> Agreement {
         let attested = self.attested.iter().map(|(_, verdict)| *verdict);
-        let mut verdicts: Vec<_> = self.places.iter().map(|(_, verdict)| *verdict).chain(attested).collect();
-        verdicts.sort_by_key(|verdict| !matches!(verdict, Verdict::Partly | Verdict::Differs));
-        match verdicts.first() {
-            Some(Verdict::Partly | Verdict::Differs) => Agreement::Differs,
-            Some(_) if !verdicts.contains(&Verdict::Unread) => Agreement::Equal,
-            _ => Agreement::Unknown,
+        let verdicts: Vec<_> = self.places.iter().map(|(_, verdict)| *verdict).chain(attested).collect();
+        let any = |is: &[Verdict]| verdicts.iter().any(|verdict| is.contains(verdict));
+        if any(&[Verdict::Partly, Verdict::Differs]) {
+            Agreement::Differs
+        } else if any(&[Verdict::Unread]) || verdicts.is_empty() {
+            Agreement::Unknown
+        } else {
+            Agreement::Equal
         }
     }
 
@@ -164,9 +165,7 @@ pub(super) fn compare(places: Vec<Place>) -> Comparison {
     let signed = places.iter().filter_map(Signed::of).collect();
     let rotation = places.iter().find_map(|place| place.says.rotation.clone());
     let places: Vec<_> = places.into_iter().map(judge).collect();
-    let outcome = Agreement::Unknown;
-    let comparison = Comparison { places, reference, outcome, signed, attested: Vec::new(), unheard: None, rotation };
-    Comparison { outcome: comparison.agreement(), ..comparison }
+    Comparison { places, reference, signed, attested: Vec::new(), unheard: None, rotation }
 }
 
 /// How these roots are to those of the reference.
@@ -244,8 +243,8 @@ pub(super) mod tests {
     fn places_with_the_same_set_of_roots_are_equal_whatever_their_order() {
         let comparison = compare(vec![file(&[1, 2]), file(&[2, 1])]);
         assert_eq!(verdicts(&comparison), [Equal, Equal]);
-        assert_eq!((comparison.outcome, by(&comparison)), (Agreement::Equal, Reference::Most { have: 2, of: 2 }));
-        assert_eq!(compare(vec![file(&[1])]).outcome, Agreement::Equal);
+        assert_eq!((comparison.outcome(), by(&comparison)), (Agreement::Equal, Reference::Most { have: 2, of: 2 }));
+        assert_eq!(compare(vec![file(&[1])]).outcome(), Agreement::Equal);
     }
 
     #[test]
@@ -253,7 +252,7 @@ pub(super) mod tests {
         for (one, other) in [(&[1, 2][..], &[1][..]), (&[1], &[1, 2]), (&[1, 2], &[2, 3])] {
             let comparison = compare(vec![file(one), file(one), file(other)]);
             assert_eq!(verdicts(&comparison), [Equal, Equal, Partly]);
-            assert_eq!(comparison.outcome, Agreement::Differs);
+            assert_eq!(comparison.outcome(), Agreement::Differs);
         }
     }
 
@@ -261,14 +260,14 @@ pub(super) mod tests {
     fn what_most_places_have_is_the_reference() {
         let comparison = compare(vec![file(&[1]), file(&[2]), file(&[2])]);
         assert_eq!(verdicts(&comparison), [Differs, Equal, Equal]);
-        assert_eq!((comparison.outcome, by(&comparison)), (Agreement::Differs, Reference::Most { have: 2, of: 3 }));
+        assert_eq!((comparison.outcome(), by(&comparison)), (Agreement::Differs, Reference::Most { have: 2, of: 3 }));
     }
 
     #[test]
     fn without_a_majority_the_first_place_is_the_reference() {
         let comparison = compare(vec![file(&[3]), file(&[1]), file(&[3]), file(&[1]), file(&[2])]);
         assert_eq!(verdicts(&comparison), [Equal, Differs, Equal, Differs, Differs]);
-        assert_eq!((comparison.outcome, by(&comparison)), (Agreement::Differs, Reference::First));
+        assert_eq!((comparison.outcome(), by(&comparison)), (Agreement::Differs, Reference::First));
     }
 
     #[test]
@@ -283,7 +282,7 @@ pub(super) mod tests {
     fn a_vault_that_cannot_be_read_is_no_reference() {
         let comparison = compare(vec![silent(Kind::Vault, "vault"), file(&[1]), file(&[1])]);
         assert_eq!(verdicts(&comparison), [Verdict::Unread, Equal, Equal]);
-        assert_eq!((comparison.outcome, by(&comparison)), (Agreement::Unknown, Reference::Most { have: 2, of: 2 }));
+        assert_eq!((comparison.outcome(), by(&comparison)), (Agreement::Unknown, Reference::Most { have: 2, of: 2 }));
     }
 
     #[test]
@@ -291,7 +290,7 @@ pub(super) mod tests {
         let said = |roots| place(Kind::GateVault, "gate", roots);
         let comparison = compare(vec![said(&[2]), said(&[2]), place(Kind::Gate, "gate", &[1])]);
         assert_eq!(verdicts(&comparison), [Differs, Differs, Equal]);
-        assert_eq!((comparison.outcome, by(&comparison)), (Agreement::Differs, Reference::Most { have: 1, of: 1 }));
+        assert_eq!((comparison.outcome(), by(&comparison)), (Agreement::Differs, Reference::Most { have: 1, of: 1 }));
     }
 
     /// Vault's life with this rotation, in which these clusters attest to these roots.
@@ -324,7 +323,7 @@ pub(super) mod tests {
             (&[("nas", &[])], Agreement::Unknown),
         ] {
             let comparison = with(clusters);
-            assert_eq!((comparison.outcome, by(&comparison)), (outcome, Reference::Vault));
+            assert_eq!((comparison.outcome(), by(&comparison)), (outcome, Reference::Vault));
             assert_eq!((comparison.attested.len(), comparison.signed.len()), (clusters.len(), clusters.len()));
         }
     }
@@ -335,29 +334,29 @@ pub(super) mod tests {
         let rotating = |places| compare(places).with(Some(life(Some(rotation()), &[("nas", &[1, 2])])));
         let all = rotating(vec![vault(&[1, 2]), file(&[1, 2])]);
         assert_eq!(verdicts(&all), [Verdict::Rotating, Verdict::Rotating]);
-        assert_eq!((all.outcome, all.attested[0].1), (Agreement::Equal, Verdict::Rotating));
+        assert_eq!((all.outcome(), all.attested[0].1), (Agreement::Equal, Verdict::Rotating));
         let behind = rotating(vec![vault(&[1, 2]), file(&[1])]);
-        assert_eq!((verdicts(&behind)[1], behind.outcome), (Partly, Agreement::Differs));
+        assert_eq!((verdicts(&behind)[1], behind.outcome()), (Partly, Agreement::Differs));
         // One root alone is as ever.
         let one = compare(vec![vault(&[1])]).with(Some(life(Some(rotation()), &[("nas", &[1])])));
-        assert_eq!((verdicts(&one)[0], one.outcome), (Equal, Agreement::Equal));
+        assert_eq!((verdicts(&one)[0], one.outcome()), (Equal, Agreement::Equal));
     }
 
     #[test]
     fn a_vault_that_does_not_tell_what_clusters_attest_to_changes_no_outcome() {
         let silent = MeshLife { rotation: None, heard: Err(Unread::new("no right")) };
         let comparison = compare(vec![place(Kind::Vault, "vault", &[1])]).with(Some(silent));
-        assert_eq!(comparison.outcome, Agreement::Equal);
+        assert_eq!(comparison.outcome(), Agreement::Equal);
         assert!(comparison.unheard.is_some());
     }
 
     #[test]
     fn a_place_that_cannot_be_read_leaves_equality_open_and_a_difference_certain() {
         let silent = || silent(Kind::File, "file");
-        assert_eq!(compare(vec![file(&[1]), silent()]).outcome, Agreement::Unknown);
-        assert_eq!(compare(vec![file(&[1]), silent(), file(&[2])]).outcome, Agreement::Differs);
+        assert_eq!(compare(vec![file(&[1]), silent()]).outcome(), Agreement::Unknown);
+        assert_eq!(compare(vec![file(&[1]), silent(), file(&[2])]).outcome(), Agreement::Differs);
         let nothing = compare(vec![silent(), silent()]);
-        assert_eq!((nothing.outcome, nothing.reference), (Agreement::Unknown, None));
-        assert_eq!(compare(Vec::new()).outcome, Agreement::Unknown);
+        assert_eq!((nothing.outcome(), nothing.reference), (Agreement::Unknown, None));
+        assert_eq!(compare(Vec::new()).outcome(), Agreement::Unknown);
     }
 }

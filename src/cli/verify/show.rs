@@ -151,7 +151,7 @@ fn summary(comparison: &Comparison) -> (Tone, String) {
         Some((Reference::First, _)) => "the first, whose roots are as common as others".to_owned(),
         None => return (Tone::Doubtful, format!("Could not tell: none of {} could be read.", places(all))),
     };
-    match comparison.outcome {
+    match comparison.outcome() {
         // The places are not to blame.
         Agreement::Differs if others == 0 => {
             (Tone::Bad, format!("Not equal: a cluster attests to other roots than {than}."))
@@ -229,7 +229,7 @@ pub(super) fn yaml(comparison: &Comparison, now: Timestamp) -> String {
 fn document(comparison: &Comparison, now: Timestamp) -> Document<'_> {
     Document {
         checked_at: stamp(now),
-        verdict: match comparison.outcome {
+        verdict: match comparison.outcome() {
             Agreement::Equal => "equal",
             Agreement::Differs => "differs",
             Agreement::Unknown => "unknown",
